@@ -1,0 +1,289 @@
+"""From LLVM text to a blob: one flat, relocation-free image of code and constants.
+
+LLVM emits an ELF object; its sections are laid out in one image and every relocation between them
+is resolved here, once, so that loading is a mapping and nothing else. What would need an address
+at load time (absolute relocations, undefined symbols, writable data) is an error.
+System V ABI, AMD64 supplement 1.0, section 4.4 (relocation); llvmlite is imported on first use.
+"""
+
+from __future__ import annotations
+
+import re
+import struct
+from typing import TYPE_CHECKING, Final
+
+from anyarch.errors import CompileError
+
+if TYPE_CHECKING:
+    from llvmlite.binding import ModuleRef, TargetMachine
+
+
+class Blob:
+    """Position-independent code and constants, and the offset of each global symbol.
+
+    `path` and `position` say which file holds the same bytes as `code`, so that a loader may map
+    the file in place of copying; `path` is empty for a blob that is only in memory.
+    """
+
+    __slots__ = ("code", "path", "position", "symbols")
+
+    def __init__(
+        self, code: bytes, symbols: dict[str, int], path: str = "", position: int = 0
+    ) -> None:
+        self.code = code
+        self.symbols = symbols
+        self.path = path
+        self.position = position
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Blob):
+            return NotImplemented
+        return self.code == other.code and self.symbols == other.symbols
+
+    __hash__ = None  # type: ignore[assignment]  # mutable, compared by content
+
+    def __repr__(self) -> str:
+        return f"Blob({len(self.code)} bytes, {len(self.symbols)} symbols)"
+
+
+def compile_blob(llvm_text: str, *, opt: int = 2) -> Blob:
+    """Compile LLVM assembly for this host.
+
+    `opt` 0 runs no pass but the always-inliner, 1 to 3 LLVM's own pipeline of that level. Raises
+    CompileError for text that LLVM rejects and for code that does not stand alone.
+    """
+    from llvmlite import binding as llvm
+
+    machine = _target_machine(opt)
+    try:
+        module = llvm.parse_assembly(llvm_text)
+    except RuntimeError as error:
+        raise CompileError(_parse_message(llvm_text, str(error))) from None
+    module.triple = machine.triple
+    module.data_layout = str(machine.target_data)
+    try:
+        module.verify()
+    except RuntimeError as error:
+        raise CompileError(f"LLVM's verifier rejects the module: {error}") from None
+    _hide(module)
+    _optimise(module, machine, opt)
+    return link(machine.emit_object(module))
+
+
+_machines: Final[dict[int, TargetMachine]] = {}
+
+
+def _target_machine(opt: int) -> TargetMachine:
+    from llvmlite import binding as llvm
+
+    if opt not in _machines:
+        llvm.initialize_native_target()
+        llvm.initialize_native_asmprinter()
+        llvm.initialize_native_asmparser()
+        _machines[opt] = llvm.Target.from_default_triple().create_target_machine(
+            cpu=llvm.get_host_cpu_name(),
+            features=llvm.get_host_cpu_features().flatten(),
+            opt=opt,
+            reloc="pic",
+            codemodel="small",
+        )
+    return _machines[opt]
+
+
+def _hide(module: ModuleRef) -> None:
+    """Make every global hidden: no access then goes through an offset table."""
+    from llvmlite.binding import Linkage
+
+    local = (Linkage.internal, Linkage.private)
+    for values in (module.functions, module.global_variables):
+        for value in values:
+            if value.linkage not in local and not value.name.startswith("llvm."):
+                value.visibility = "hidden"
+
+
+def _optimise(module: ModuleRef, machine: TargetMachine, opt: int) -> None:
+    from llvmlite import binding as llvm
+
+    options = llvm.create_pipeline_tuning_options(speed_level=opt)
+    options.loop_vectorization = options.slp_vectorization = False
+    builder = llvm.create_pass_builder(machine, options)
+    if opt == 0:
+        passes = llvm.create_new_module_pass_manager()
+        passes.add_always_inliner_pass()
+        passes.add_global_dead_code_eliminate_pass()
+    else:
+        passes = builder.getModulePassManager()
+    passes.run(module, builder)
+
+
+def _parse_message(text: str, message: str) -> str:
+    """LLVM's parse error with the offending line and its number."""
+    found = re.search(r"<string>:(\d+):(\d+): error: (.*)", message)
+    if not found:
+        return f"LLVM cannot parse the module: {message}"
+    number = int(found[1])
+    lines = text.splitlines()
+    line = lines[number - 1].strip() if 0 < number <= len(lines) else ""
+    return f"LLVM text, line {number}, column {found[2]}: {found[3]}: {line!r}"
+
+
+# ELF constants (elf.h) under their own names.
+_SHT_SYMTAB, _SHT_RELA, _SHT_NOBITS = 2, 4, 8
+_SHF_WRITE, _SHF_ALLOC, _SHF_EXECINSTR = 1, 2, 4
+_SHN_UNDEF, _SHN_ABS, _SHN_COMMON = 0, 0xFFF1, 0xFFF2
+_STB_LOCAL = 0
+_EM_X86_64 = 62
+_PC32 = frozenset({2, 4})  # R_X86_64_PC32, R_X86_64_PLT32
+_PC64 = 24  # R_X86_64_PC64
+_GOT = frozenset({9, 41, 42})  # R_X86_64_GOTPCREL, GOTPCRELX, REX_GOTPCRELX
+_ABSOLUTE = {1: "R_X86_64_64", 10: "R_X86_64_32", 11: "R_X86_64_32S"}
+_SECTION = struct.Struct("<IIQQQQIIQQ")
+_SYMBOL = struct.Struct("<IBBHQQ")
+_RELOCATION = struct.Struct("<QIIq")
+
+
+class _Section:
+    __slots__ = ("align", "flags", "info", "kind", "link", "name", "nbytes", "offset", "place")
+
+    def __init__(self, name: str, fields: tuple[int, ...]) -> None:
+        self.name = name
+        _, self.kind, self.flags, _, self.offset, self.nbytes = fields[:6]
+        self.link, self.info, self.align, _ = fields[6:]
+        self.place = -1  # offset in the image; -1 outside it
+
+
+class _Symbol:
+    __slots__ = ("binding", "name", "section", "value")
+
+    def __init__(self, name: str, binding: int, section: int, value: int) -> None:
+        self.name = name
+        self.binding = binding
+        self.section = section
+        self.value = value
+
+
+def link(elf: bytes) -> Blob:
+    """Lay out a relocatable x86-64 ELF object as a blob.
+
+    Raises CompileError, naming the symbol, for whatever could not be resolved without knowing
+    where the image will be mapped.
+    """
+    if elf[:6] != b"\x7fELF\x02\x01" or struct.unpack_from("<H", elf, 18)[0] != _EM_X86_64:
+        raise CompileError("the object is not a little-endian x86-64 ELF file")
+    sections = _read_sections(elf)
+    image = _lay_out(elf, sections)
+    symbols = _read_symbols(elf, sections)
+    undefined: set[str] = set()
+    for section in sections:
+        if section.kind != _SHT_RELA or sections[section.info].place < 0:
+            continue
+        target = sections[section.info]
+        end = section.offset + section.nbytes
+        for offset, kind, index, addend in _RELOCATION.iter_unpack(elf[section.offset : end]):
+            symbol = symbols[index]
+            where = f"{target.name}+{offset:#x}"
+            if symbol.section == _SHN_UNDEF:
+                undefined.add(symbol.name)
+            else:
+                value = _resolve(symbol, sections, where)
+                _relocate(image, target.place + offset, kind, value, addend, symbol.name, where)
+    if undefined:
+        raise CompileError(
+            f"undefined symbol {', '.join(sorted(undefined))}: native code cannot call the C "
+            "library; define the function in the module or reach it through the context"
+        )
+    exported = {
+        symbol.name: sections[symbol.section].place + symbol.value
+        for symbol in symbols
+        if symbol.binding != _STB_LOCAL
+        and symbol.section not in (_SHN_UNDEF, _SHN_ABS, _SHN_COMMON)
+        and sections[symbol.section].place >= 0
+    }
+    return Blob(bytes(image), exported)
+
+
+def _read_sections(elf: bytes) -> list[_Section]:
+    (start,) = struct.unpack_from("<Q", elf, 40)
+    _, count, names_index = struct.unpack_from("<HHH", elf, 58)
+    if count == 0:  # more than 65,279 sections: the count is in section 0
+        count, names_index = struct.unpack_from("<QI", elf, start + 32)
+    rows = list(_SECTION.iter_unpack(elf[start : start + count * _SECTION.size]))
+    names = rows[names_index][4]
+    return [_Section(_string(elf, names + row[0]), row) for row in rows]
+
+
+def _string(elf: bytes, offset: int) -> str:
+    return elf[offset : elf.index(0, offset)].decode()
+
+
+def _lay_out(elf: bytes, sections: list[_Section]) -> bytearray:
+    """Give each loaded section its place: code first, constants after it."""
+    image = bytearray()
+    loaded = [s for s in sections if s.flags & _SHF_ALLOC and s.nbytes and s.name != ".eh_frame"]
+    for section in sorted(loaded, key=lambda s: not s.flags & _SHF_EXECINSTR):
+        constant = section.name.startswith(".data.rel.ro")
+        if section.flags & _SHF_WRITE and not constant or section.kind == _SHT_NOBITS:
+            raise CompileError(
+                f"section {section.name} holds {section.nbytes} bytes of writable data: make the "
+                "global `constant`, or keep the state in the context"
+            )
+        image.extend(b"\0" * (-len(image) % max(section.align, 1)))
+        section.place = len(image)
+        image += elf[section.offset : section.offset + section.nbytes]
+    return image
+
+
+def _read_symbols(elf: bytes, sections: list[_Section]) -> list[_Symbol]:
+    for table in sections:
+        if table.kind == _SHT_SYMTAB:
+            names = sections[table.link].offset
+            rows = _SYMBOL.iter_unpack(elf[table.offset : table.offset + table.nbytes])
+            return [
+                _Symbol(_string(elf, names + name), info >> 4, section, value)
+                for name, info, _, section, value, _ in rows
+            ]
+    return []
+
+
+def _resolve(symbol: _Symbol, sections: list[_Section], where: str) -> int:
+    place = -1 if symbol.section >= len(sections) else sections[symbol.section].place
+    if place < 0:
+        raise CompileError(
+            f"{where} refers to {symbol.name or 'a symbol'} outside the image (common, absolute "
+            "or in a section that is not loaded)"
+        )
+    return place + symbol.value
+
+
+def _relocate(
+    image: bytearray, place: int, kind: int, value: int, addend: int, name: str, where: str
+) -> None:
+    if kind in _GOT:
+        _relax(image, place, name, where)
+        kind = 2
+    if kind in _PC32:
+        struct.pack_into("<i", image, place, value + addend - place)
+    elif kind == _PC64:
+        struct.pack_into("<q", image, place, value + addend - place)
+    elif kind in _ABSOLUTE:
+        raise CompileError(
+            f"{where} needs the absolute address of {name or 'a section'} ({_ABSOLUTE[kind]}): "
+            "blobs are position-independent; store a difference of two addresses instead"
+        )
+    else:
+        raise CompileError(f"{where}: relocation type {kind} against {name} is not supported")
+
+
+def _relax(image: bytearray, place: int, name: str, where: str) -> None:
+    """Turn a load from the global offset table into the address itself."""
+    before = bytes(image[place - 2 : place])
+    if before[0] == 0x8B and before[1] & 0xC7 == 0x05:  # mov name@GOTPCREL(%rip), %reg
+        image[place - 2] = 0x8D  # lea name(%rip), %reg
+    elif before == b"\xff\x15":  # call *name@GOTPCREL(%rip)
+        image[place - 2 : place] = b"\x67\xe8"  # addr32 call name
+    elif before == b"\xff\x25":  # jmp *name@GOTPCREL(%rip), one byte longer than the direct form
+        image[place - 2 : place] = b"\x2e\xe9"  # cs jmp name
+    else:
+        raise CompileError(
+            f"{where} reads the address of {name} from a global offset table: declare it hidden"
+        )

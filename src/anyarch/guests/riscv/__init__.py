@@ -1,0 +1,25 @@
+"""RISC-V 64: definitions only, a module per extension."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Final
+
+from anyarch.guests.riscv.registers import LAYOUT, riscv
+from anyarch.isa.instruction import Architecture, FloatStatus
+
+EXTENSIONS: Final = ("rv64i",)
+
+for _name in EXTENSIONS:
+    importlib.import_module(f"anyarch.guests.riscv.{_name}")
+
+ARCHITECTURE: Final = Architecture(
+    name="riscv64",
+    isa=riscv,
+    layout=LAYOUT,
+    lengths=((3, 3, 4), (0, 0, 2)),
+    float_status=FloatStatus(flags=("fcsr", 0), rounding=("fcsr", 1)),
+    stack_pointer=("x", 2),
+    elf_machine=243,
+    exceptions={4: "load address misaligned", 6: "store address misaligned"},
+)

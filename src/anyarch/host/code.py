@@ -1,0 +1,151 @@
+"""Native code in memory: blobs mapped for execution, never writable and executable at once."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+
+from anyarch.emit.compile import Blob
+from anyarch.errors import HostError
+from anyarch.host.context import Context
+from anyarch.host.mapping import (
+    MAP_PRIVATE,
+    PROT_EXEC,
+    PROT_READ,
+    PROT_WRITE,
+    libc,
+    map_pages,
+    protect_pages,
+    round_up,
+    unmap_pages,
+)
+
+__all__ = ["NativeCode", "load"]
+
+MXCSR_DEFAULT = 0x1F80  # every exception masked, round to nearest
+_BOUND = ("aa_leave", "aa_syscall_window", "aa_syscall_window_end", "aa_syscall_interrupted")
+
+_enter_type = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p)
+_syscall_type = ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_void_p, *[ctypes.c_int64] * 7)
+
+
+class NativeCode:
+    """A mapped blob. It stays mapped until :meth:`unmap`: records and signal actions point into it.
+
+    `start` and `end` are host pointers.
+    """
+
+    __slots__ = ("_enter", "_symbols", "_syscall", "end", "start")
+
+    def __init__(self, start: int, nbytes: int, symbols: dict[str, int]) -> None:
+        self.start = start
+        self.end = start + nbytes
+        self._symbols = symbols
+        self._enter = _enter_type(self._address_or_0("aa_enter"))
+        self._syscall = _syscall_type(self._address_or_0("aa_syscall"))
+
+    def _address_or_0(self, symbol: str) -> int:
+        return self.start + self._symbols[symbol] if symbol in self._symbols else 0
+
+    def address(self, symbol: str) -> int:
+        """Host pointer of a symbol; KeyError if the blob does not define it."""
+        return self.start + self._symbols[symbol]
+
+    def __contains__(self, symbol: str) -> bool:
+        return symbol in self._symbols
+
+    @property
+    def symbols(self) -> dict[str, int]:
+        """Offset of each symbol from `start`."""
+        return self._symbols
+
+    def bind(self, context: Context) -> None:
+        """Tell `context` where this code lies, which the signal handlers need."""
+        missing = [name for name in _BOUND if name not in self._symbols]
+        if missing:
+            raise HostError(
+                f"the blob lacks {', '.join(missing)}: compile it together with "
+                "anyarch.host.runtime.runtime_text()"
+            )
+        context.set("code_start", self.start)
+        context.set("code_end", self.end)
+        context.set("leave_pointer", self.address("aa_leave"))
+        context.set("syscall_window", self.address("aa_syscall_window"))
+        context.set("syscall_window_end", self.address("aa_syscall_window_end"))
+        context.set("syscall_interrupted", self.address("aa_syscall_interrupted"))
+        if context.get("mxcsr") == 0:
+            context.set("mxcsr", MXCSR_DEFAULT)
+
+    def enter(self, context: Context, entry: int, record: int = 0) -> int:
+        """Run native code at host pointer `entry` until it returns or faults: an `ExitCode`.
+
+        The thread must be prepared (:func:`anyarch.host.signals.prepare_thread`), the context
+        bound and given a stack. The GIL is released meanwhile. KeyboardInterrupt may replace
+        the result, which `context` keeps as `exit_code`.
+        """
+        result: int = self._enter(context.pointer, entry, record)
+        return result
+
+    def syscall(self, context: Context, number: int, *arguments: int) -> int:
+        """Host system call with the GIL released: its result or -errno.
+
+        -512 (ERESTARTSYS) means that it was not done, or not finished and may be repeated,
+        because `context.stop` is set: a signal arrived.
+        """
+        padded = (*arguments, 0, 0, 0, 0, 0, 0)[:6]
+        result: int = self._syscall(context.pointer, number, *padded)
+        return result
+
+    def unmap(self) -> None:
+        """Give the memory back; the caller knows that nothing points into it any more."""
+        if self.end > self.start:
+            unmap_pages(self.start, round_up(self.end - self.start))
+            self.end = self.start
+
+
+def load(blob: Blob) -> NativeCode:
+    """Map a blob for execution: its cache file where possible, else a private copy."""
+    nbytes = len(blob.code)
+    if nbytes == 0:
+        raise HostError("an empty blob cannot be mapped")
+    start = _map_file(blob) or _map_copy(blob)
+    return NativeCode(start, nbytes, blob.symbols)
+
+
+def _map_file(blob: Blob) -> int:
+    """Map the blob's file, shared with every process that runs the same code; 0 if impossible."""
+    if not blob.path:
+        return 0
+    try:
+        fd = os.open(blob.path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except OSError:
+        return 0
+    nbytes = len(blob.code)
+    try:
+        if os.fstat(fd).st_size < blob.position + nbytes:
+            return 0  # comparing past the end of the file would be a bus error
+        prot = PROT_READ | PROT_EXEC
+        start = map_pages(nbytes, prot, flags=MAP_PRIVATE, fd=fd, offset=blob.position)
+    except OSError:
+        return 0  # a file system mounted noexec, for example
+    finally:
+        os.close(fd)
+    # What was verified is blob.code; the file may have been replaced since.
+    if libc.memcmp(ctypes.c_void_p(start), blob.code, ctypes.c_size_t(nbytes)):
+        unmap_pages(start, round_up(nbytes))
+        return 0
+    return start
+
+
+def _map_copy(blob: Blob) -> int:
+    nbytes = len(blob.code)
+    try:
+        start = map_pages(nbytes, PROT_READ | PROT_WRITE)
+        ctypes.memmove(start, blob.code, nbytes)
+        protect_pages(start, nbytes, PROT_READ | PROT_EXEC)
+    except OSError as error:
+        raise HostError(
+            f"cannot map {nbytes} bytes of native code: {error}; does a security policy forbid "
+            "executable memory?"
+        ) from error
+    return start

@@ -1,0 +1,95 @@
+"""The thread context: the flat buffer that native code receives as its first argument.
+
+The first kilobyte is this header, the same for every guest. The guest's registers follow at
+``REGISTERS`` in the layout that its ``registers.py`` declares. Native code addresses a field by
+its offset, Python through :class:`Context`.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import enum
+import mmap
+from typing import Final
+
+
+class ExitCode(enum.IntEnum):
+    """Why native code returned to Python."""
+
+    STOP = 1  # the stop flag was seen: a signal, Ctrl-C or another thread's request
+    SYSCALL = 2  # system call that the native thunk does not serve; pc is past the instruction
+    BREAKPOINT = 3  # breakpoint instruction; pc is at it
+    ILLEGAL = 4  # no such instruction; pc is at it
+    FAULT = 5  # data access; fault_address, fault_signal and fault_code say which
+    FETCH = 6  # pc (or the page after it, fault_address) is not executable
+    BUDGET = 7  # the instruction budget does not cover the block at pc
+    STEP = 8  # an unchained block ended
+    EMULATE = 9  # this instruction, with these operands, is for the reference engine
+    FLUSH = 10  # the record arena is full
+    CODE_CHANGED = 11  # the guest announced changed code; pc is past the instruction
+    EXCEPTION = 12  # guest exception number in exit_detail, value in fault_address; pc is at it
+    HOOK = 13  # the instruction at pc has a hook
+    HALT = 14  # the guest waits for an interrupt; pc is past the instruction
+
+
+# name: (offset, nbytes). Offsets are part of the cache key of native code.
+FIELDS: Final[dict[str, tuple[int, int]]] = {
+    "stop": (0, 4),  # nonzero asks running code to return; polled at taken branches and calls
+    "exit_code": (4, 4),
+    "pc": (8, 8),
+    "record": (16, 8),  # host pointer: the record whose instruction may fault or has left
+    "memory_base": (24, 8),  # host pointer of guest address 0
+    "memory_limit": (32, 8),  # size in bytes of a bounded arena
+    "fault_address": (40, 8),  # guest address
+    "fault_signal": (48, 4),
+    "fault_code": (52, 4),  # si_code
+    "exit_detail": (56, 8),
+    "host_stack": (64, 8),  # saved by enter
+    "own_stack": (72, 8),  # top of the stack that native code runs on
+    "mxcsr": (80, 4),  # the guest's, while outside native code
+    "host_mxcsr": (84, 4),
+    "code_start": (88, 8),  # host addresses between which a faulting instruction is ours
+    "code_end": (96, 8),
+    "leave_pointer": (104, 8),  # where the fault handler continues
+    "syscall_table": (112, 8),  # 512 entries of 16 bytes, see linux/thunks
+    "syscall_thunk": (120, 8),  # native function (context, memory base) -> 0 served, 1 for Python
+    "abi": (128, 16),  # eight u16 context offsets: number, six arguments, result
+    "remaining": (144, 8),  # instruction budget, signed
+    "translator": (152, 8),  # host pointer of the translator's state
+    "pending": (160, 8),  # guest-owned signals that have arrived, bit (signal - 1)
+    "jump_cache": (168, 8),  # host pointer: direct-mapped {guest pc, record pointer}
+    "reservation_address": (176, 8),  # load-reserved: address, or all ones
+    "reservation_value": (184, 16),
+    "in_native": (200, 4),  # nonzero between enter and leave
+    "rounding": (204, 4),  # guest's dynamic rounding mode, isa numbering (4 is RMM)
+    "scratch": (208, 16),  # written by discarded register writes
+    "zero": (224, 32),  # always zero: read for hard-wired zero registers
+    "syscall_window": (256, 8),  # host code from the check of `stop` to the syscall instruction
+    "syscall_window_end": (264, 8),
+    "syscall_interrupted": (272, 8),  # where a signal sends a thread found in that window
+}
+REGISTERS: Final = 1024  # first byte of the guest's registers
+SIGNAL_INFO: Final = 16384  # 64 entries of 128 bytes: the siginfo of each pending signal
+NBYTES: Final = 16384 + 64 * 128
+
+
+class Context:
+    """A context buffer, page-aligned and zeroed, freed with the object."""
+
+    __slots__ = ("_buffer", "pointer", "view")
+
+    def __init__(self) -> None:
+        self._buffer = mmap.mmap(-1, NBYTES)
+        self.view = memoryview(self._buffer)
+        self.pointer: int = ctypes.addressof(ctypes.c_char.from_buffer(self._buffer))
+
+    def get(self, name: str) -> int:
+        """Read a header field as an unsigned integer."""
+        offset, nbytes = FIELDS[name]
+        return int.from_bytes(self.view[offset : offset + nbytes], "little")
+
+    def set(self, name: str, value: int) -> None:
+        """Write a header field, modulo its width."""
+        offset, nbytes = FIELDS[name]
+        value &= (1 << 8 * nbytes) - 1
+        self.view[offset : offset + nbytes] = value.to_bytes(nbytes, "little")

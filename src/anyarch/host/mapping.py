@@ -1,0 +1,117 @@
+"""Memory mappings of the host: mmap and its relatives by address, which Python's own mmap hides."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from typing import Final
+
+from anyarch.host.cpu import PAGE
+
+PROT_NONE: Final = 0
+PROT_READ: Final = 1
+PROT_WRITE: Final = 2
+PROT_EXEC: Final = 4
+MAP_SHARED: Final = 1
+MAP_PRIVATE: Final = 2
+MAP_FIXED: Final = 0x10
+MAP_ANONYMOUS: Final = 0x20
+MAP_NORESERVE: Final = 0x4000
+MAP_FIXED_NOREPLACE: Final = 0x100000
+MREMAP_MAYMOVE: Final = 1
+MREMAP_FIXED: Final = 2
+MREMAP_DONTUNMAP: Final = 4
+MADV_DONTNEED: Final = 4
+MADV_HUGEPAGE: Final = 14
+
+libc: Final = ctypes.CDLL(None, use_errno=True)
+_FAILED: Final = ctypes.c_void_p(-1).value
+
+_mmap = libc.mmap
+_mmap.restype = ctypes.c_void_p
+_mmap.argtypes = (
+    ctypes.c_void_p,
+    ctypes.c_size_t,
+    ctypes.c_int,
+    ctypes.c_int,
+    ctypes.c_int,
+    ctypes.c_int64,
+)
+_mremap = libc.mremap
+_mremap.restype = ctypes.c_void_p
+_mremap.argtypes = (
+    ctypes.c_void_p,
+    ctypes.c_size_t,
+    ctypes.c_size_t,
+    ctypes.c_int,
+    ctypes.c_void_p,
+)
+_munmap, _mprotect, _madvise = libc.munmap, libc.mprotect, libc.madvise
+_munmap.argtypes = (ctypes.c_void_p, ctypes.c_size_t)
+_mprotect.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
+_madvise.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
+
+
+def os_error() -> OSError:
+    """The error of the last libc call of this thread."""
+    number = ctypes.get_errno()
+    return OSError(number, os.strerror(number))
+
+
+def map_pages(
+    nbytes: int,
+    prot: int,
+    *,
+    pointer: int = 0,
+    flags: int = MAP_PRIVATE | MAP_ANONYMOUS,
+    fd: int = -1,
+    offset: int = 0,
+) -> int:
+    """Host mmap; returns the host pointer, raises OSError."""
+    result: int | None = _mmap(pointer, nbytes, prot, flags, fd, offset)
+    if result == _FAILED:
+        raise os_error()
+    return result or 0
+
+
+def unmap_pages(pointer: int, nbytes: int) -> None:
+    """Host munmap."""
+    if _munmap(pointer, nbytes):
+        raise os_error()
+
+
+def protect_pages(pointer: int, nbytes: int, prot: int) -> None:
+    """Host mprotect."""
+    if _mprotect(pointer, nbytes, prot):
+        raise os_error()
+
+
+def move_pages(pointer: int, old_nbytes: int, new_nbytes: int, flags: int, target: int) -> int:
+    """Host mremap to `target`; returns the new host pointer."""
+    result: int | None = _mremap(pointer, old_nbytes, new_nbytes, flags, target)
+    if result == _FAILED:
+        raise os_error()
+    return result or 0
+
+
+def advise_pages(pointer: int, nbytes: int, advice: int) -> None:
+    """Host madvise."""
+    if _madvise(pointer, nbytes, advice):
+        raise os_error()
+
+
+def reserve(nbytes: int, align: int) -> int:
+    """Reserve address space that nothing may touch, at a multiple of `align`."""
+    flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE
+    whole = map_pages(nbytes + align, PROT_NONE, flags=flags)
+    pointer = (whole + align - 1) & -align
+    if pointer > whole:
+        unmap_pages(whole, pointer - whole)
+    if rest := whole + align - pointer:
+        unmap_pages(pointer + nbytes, rest)
+    return pointer
+
+
+def round_up(nbytes: int) -> int:
+    """`nbytes` up to whole host pages."""
+    return (nbytes + PAGE - 1) & -PAGE

@@ -1,0 +1,128 @@
+"""What the signal handlers and the runtime need to know of x86-64 Linux.
+
+Offsets into the kernel's `struct ucontext` (arch/x86/include/uapi/asm/sigcontext.h), system call
+numbers, and the assembly that cannot be written in LLVM's language: changing stacks.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import Final
+
+from anyarch.host.context import FIELDS
+
+# struct ucontext
+UC_STACK: Final = 16  # ss_sp, ss_flags, ss_size
+UC_ARGUMENT_0: Final = 104  # rdi
+UC_ARGUMENT_1: Final = 112  # rsi
+UC_PC: Final = 168
+UC_SIGMASK: Final = 296
+
+NR_RT_SIGACTION: Final = 13
+NR_RT_SIGPROCMASK: Final = 14
+NR_GETPID: Final = 39
+NR_SIGALTSTACK: Final = 131
+NR_GETTID: Final = 186
+NR_RT_TGSIGQUEUEINFO: Final = 297
+
+SYSCALL_4: Final = (  # inline assembly and its constraints: number, four arguments
+    '"syscall", "={rax},{rax},{rdi},{rsi},{rdx},{r10},~{rcx},~{r11},~{memory}"'
+)
+
+
+def closure(target: int, data: int) -> bytes:
+    """Code that jumps to `target` with `data` as fourth C argument: a signal action's address."""
+    return struct.pack("<2sQ2sQ2s", b"\x48\xb9", data, b"\x48\xb8", target, b"\xff\xe0")
+
+
+_O = {name: offset for name, (offset, _) in FIELDS.items()}
+
+ASSEMBLY: Final = f"""\
+.intel_syntax noprefix
+.text
+.globl aa_enter
+.hidden aa_enter
+.type aa_enter, @function
+.p2align 4
+aa_enter:
+    push rbp
+    push rbx
+    push r12
+    push r13
+    push r14
+    push r15
+    stmxcsr [rdi + {_O["host_mxcsr"]}]
+    ldmxcsr [rdi + {_O["mxcsr"]}]
+    mov [rdi + {_O["host_stack"]}], rsp
+    mov rsp, [rdi + {_O["own_stack"]}]
+    push rdi
+    sub rsp, 8
+    mov dword ptr [rdi + {_O["in_native"]}], 1
+    mov rax, rsi
+    mov rsi, rdx
+    mov rdx, [rdi + {_O["memory_base"]}]
+    call rax
+    mov rdi, [rsp + 8]
+    mov esi, eax
+.globl aa_leave
+.hidden aa_leave
+.type aa_leave, @function
+aa_leave:
+    mov dword ptr [rdi + {_O["in_native"]}], 0
+    stmxcsr [rdi + {_O["mxcsr"]}]
+    ldmxcsr [rdi + {_O["host_mxcsr"]}]
+    VZEROUPPER
+    mov [rdi + {_O["exit_code"]}], esi
+    mov rsp, [rdi + {_O["host_stack"]}]
+    mov eax, esi
+    pop r15
+    pop r14
+    pop r13
+    pop r12
+    pop rbx
+    pop rbp
+    ret
+.globl aa_syscall
+.hidden aa_syscall
+.type aa_syscall, @function
+.p2align 4
+aa_syscall:
+    mov rax, rsi
+    mov rsi, rcx
+    mov rcx, rdi
+    mov rdi, rdx
+    mov rdx, r8
+    mov r10, r9
+    mov r8, [rsp + 8]
+    mov r9, [rsp + 16]
+.globl aa_syscall_window
+.hidden aa_syscall_window
+aa_syscall_window:
+    cmp dword ptr [rcx + {_O["stop"]}], 0
+    jne aa_syscall_interrupted
+    syscall
+.globl aa_syscall_window_end
+.hidden aa_syscall_window_end
+aa_syscall_window_end:
+    ret
+.globl aa_syscall_interrupted
+.hidden aa_syscall_interrupted
+aa_syscall_interrupted:
+    mov rax, -512
+    ret
+.globl aa_restorer
+.hidden aa_restorer
+.type aa_restorer, @function
+.p2align 4
+    nop
+aa_restorer:
+    mov eax, 15
+    syscall
+.att_syntax
+"""
+
+
+def assembly(features: frozenset[str]) -> str:
+    """The runtime's assembly for a processor with `features`."""
+    # Upper halves of vector registers left in use would slow down all later SSE code.
+    return ASSEMBLY.replace("VZEROUPPER", "vzeroupper" if "avx" in features else "")

@@ -1,0 +1,562 @@
+"""Exact IEEE 754 arithmetic on bit patterns, in Python integers: the oracle of every engine.
+
+Operands are raw encodings, unsigned and no wider than their format; operations return
+``(result, flags)``. A finite value is taken apart into sign, integer significand and exponent,
+the exact result is formed in the same shape, and :func:`_round` alone rounds and encodes it.
+What IEEE 754-2019 leaves to the architecture is a :class:`Rules`: RISC-V unprivileged manual
+chapters F, D and Zfa; Intel SDM volume 1 chapters 4.8, 11.5, 14.5; Arm DDI 0487 A1.5 and J1.3.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Final, Literal
+
+from anyarch.errors import DefinitionError
+
+# Rounding modes, numbered as in RISC-V's frm; ODD is Arm's round to odd (FCVTXN).
+RNE: Final = 0
+RTZ: Final = 1
+RDN: Final = 2
+RUP: Final = 3
+RMM: Final = 4
+ODD: Final = 5
+
+# Exception flags, placed as in RISC-V's fflags.
+NX: Final = 1
+UF: Final = 2
+OF: Final = 4
+DZ: Final = 8
+NV: Final = 16
+
+Result = tuple[int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Format:
+    """A binary interchange format."""
+
+    name: str
+    exponent_bits: int
+    fraction_bits: int
+
+    @property
+    def size(self) -> int:
+        """Bits of an encoding."""
+        return 1 + self.exponent_bits + self.fraction_bits
+
+    @property
+    def bias(self) -> int:
+        """What is added to an exponent to encode it."""
+        return (1 << (self.exponent_bits - 1)) - 1
+
+    @property
+    def sign_mask(self) -> int:
+        """The sign bit; also the encoding of -0."""
+        return 1 << (self.size - 1)
+
+    @property
+    def infinity(self) -> int:
+        """The encoding of +infinity; magnitudes above it are NaNs."""
+        return ((1 << self.exponent_bits) - 1) << self.fraction_bits
+
+    @property
+    def quiet_bit(self) -> int:
+        """Set in quiet NaNs, clear in signalling ones."""
+        return 1 << (self.fraction_bits - 1)
+
+    @property
+    def quantum(self) -> int:
+        """Exponent of the least subnormal: every finite value is a multiple of 2**quantum."""
+        return 1 - self.bias - self.fraction_bits
+
+
+F16: Final = Format("f16", 5, 10)
+BF16: Final = Format("bf16", 8, 7)
+F32: Final = Format("f32", 8, 23)
+F64: Final = Format("f64", 11, 52)
+F128: Final = Format("f128", 15, 112)
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """What differs between architectures.
+
+    nan: the NaN an operation on NaNs returns: always the default one ("canonical"), the first
+        NaN operand ("x86"), or the first signalling, else the first quiet one ("arm"; the addend
+        of a fused multiply-add comes first).
+    tininess: whether a result is tiny is seen "before" or "after" rounding.
+    fma_inf_zero_nan_invalid: inf * 0 + quiet NaN is an invalid operation.
+    default_nan_negative: the sign of the NaN that invalid operations return.
+    to_int: the integer for NaN and values out of range: the nearest integer, NaN as the largest
+        ("saturate") or as zero ("arm"), or the integer indefinite ("x86").
+    signaling_beats_number: minimumNumber of a signalling NaN and a number is a NaN
+        (IEEE 754-2008's minNum) instead of the number (2019's minimumNumber).
+    """
+
+    nan: Literal["canonical", "x86", "arm"]
+    tininess: Literal["before", "after"]
+    fma_inf_zero_nan_invalid: bool
+    default_nan_negative: bool
+    to_int: Literal["saturate", "arm", "x86"]
+    signaling_beats_number: bool
+
+    def default_nan(self, fmt: Format) -> int:
+        """The NaN that an invalid operation returns."""
+        return (self.default_nan_negative * fmt.sign_mask) | fmt.infinity | fmt.quiet_bit
+
+
+RISCV: Final = Rules("canonical", "after", True, False, "saturate", False)
+ARM: Final = Rules("arm", "before", True, False, "arm", True)
+X86: Final = Rules("x86", "after", False, True, "x86", False)
+
+
+# Classes of values
+
+
+def is_nan(fmt: Format, a: int) -> bool:
+    """Whether `a` encodes a NaN."""
+    return a & (fmt.sign_mask - 1) > fmt.infinity
+
+
+def is_signaling(fmt: Format, a: int) -> bool:
+    """Whether `a` encodes a signalling NaN."""
+    return is_nan(fmt, a) and not a & fmt.quiet_bit
+
+
+def classify(fmt: Format, a: int) -> int:
+    """The one-bit mask of RISC-V's fclass.
+
+    From bit 0: -infinity, negative normal, negative subnormal, -0, +0, positive subnormal,
+    positive normal, +infinity, signalling NaN, quiet NaN.
+    """
+    if is_nan(fmt, a):
+        return 1 << (8 if is_signaling(fmt, a) else 9)
+    magnitude = a & (fmt.sign_mask - 1)
+    if magnitude == 0:
+        distance = 0
+    elif magnitude >> fmt.fraction_bits == 0:
+        distance = 1
+    elif magnitude < fmt.infinity:
+        distance = 2
+    else:
+        distance = 3
+    return 1 << (3 - distance if a & fmt.sign_mask else 4 + distance)
+
+
+def _is_infinite(fmt: Format, a: int) -> bool:
+    return a & (fmt.sign_mask - 1) == fmt.infinity
+
+
+def _is_zero(fmt: Format, a: int) -> bool:
+    return a & (fmt.sign_mask - 1) == 0
+
+
+def _sign(fmt: Format, a: int) -> int:
+    return a >> (fmt.size - 1)
+
+
+def _unpack(fmt: Format, a: int) -> tuple[int, int, int]:
+    """Sign, significand and exponent of a finite value: (-1)**sign * significand * 2**exponent."""
+    biased = (a & fmt.infinity) >> fmt.fraction_bits
+    fraction = a & ((1 << fmt.fraction_bits) - 1)
+    if biased == 0:
+        return _sign(fmt, a), fraction, fmt.quantum
+    return _sign(fmt, a), fraction | (1 << fmt.fraction_bits), fmt.quantum + biased - 1
+
+
+# NaNs
+
+
+def _signaling_flags(fmt: Format, *operands: int) -> int:
+    return NV if any(is_signaling(fmt, operand) for operand in operands) else 0
+
+
+def _propagate(fmt: Format, rules: Rules, *operands: int) -> Result:
+    """The result of an operation of which at least one operand is a NaN."""
+    flags = _signaling_flags(fmt, *operands)
+    if rules.nan == "canonical":
+        return rules.default_nan(fmt), flags
+    nans = [operand for operand in operands if is_nan(fmt, operand)]
+    if rules.nan == "arm":
+        nans.sort(key=lambda nan: not is_signaling(fmt, nan))  # stable: keeps operand order
+    return nans[0] | fmt.quiet_bit, flags
+
+
+def _invalid(fmt: Format, rules: Rules) -> Result:
+    return rules.default_nan(fmt), NV
+
+
+# Rounding
+
+
+def _shift_round(sign: int, significand: int, shift: int, rm: int) -> tuple[int, bool]:
+    """Round significand / 2**shift to an integer; whether it was inexact."""
+    if shift <= 0:
+        return significand << -shift, False
+    result = significand >> shift
+    rest = significand & ((1 << shift) - 1)
+    if rest == 0:
+        return result, False
+    half = 1 << (shift - 1)
+    match rm:
+        case 0:  # RNE
+            result += rest > half or (rest == half and result & 1)
+        case 1:  # RTZ
+            pass
+        case 2:  # RDN
+            result += sign
+        case 3:  # RUP
+            result += 1 - sign
+        case 4:  # RMM
+            result += rest >= half
+        case 5:  # ODD
+            result |= 1
+        case _:
+            raise DefinitionError(
+                f"rounding mode {rm} reached an operation that rounds; expected 0 (RNE) to 5 (ODD):"
+                " resolve dynamic modes and trap on reserved ones before calling"
+            )
+    return result, True
+
+
+def _overflow(fmt: Format, sign: int, rm: int) -> Result:
+    to_infinity = rm in (RNE, RMM) or rm == (RDN if sign else RUP)
+    magnitude = fmt.infinity if to_infinity else fmt.infinity - 1
+    return (sign << (fmt.size - 1)) | magnitude, OF | NX
+
+
+def _round(
+    fmt: Format, sign: int, significand: int, exponent: int, rm: int, tininess: str
+) -> Result:
+    """Round and encode (-1)**sign * significand * 2**exponent, significand above zero.
+
+    The lowest bit may stand for a longer remainder ("sticky"), provided that the significand is
+    at least two bits longer than the format's precision.
+    """
+    position = significand.bit_length() + exponent - 1  # the value is in [2**p, 2**(p+1))
+    unbounded_quantum = position - fmt.fraction_bits
+    quantum = max(unbounded_quantum, fmt.quantum)
+    rounded, inexact = _shift_round(sign, significand, quantum - exponent, rm)
+    # The hidden bit, or a carry out of rounding, adds one to the encoded exponent.
+    magnitude = ((quantum - fmt.quantum) << fmt.fraction_bits) + rounded
+    if magnitude >= fmt.infinity:
+        return _overflow(fmt, sign, rm)
+    flags = NX if inexact else 0
+    if inexact and unbounded_quantum < fmt.quantum:
+        tiny = True
+        if tininess == "after" and unbounded_quantum == fmt.quantum - 1:
+            unbounded, _ = _shift_round(sign, significand, unbounded_quantum - exponent, rm)
+            tiny = unbounded >> (fmt.fraction_bits + 1) == 0  # else it became the least normal
+        if tiny:
+            flags |= UF
+    return (sign << (fmt.size - 1)) | magnitude, flags
+
+
+def _zero_of_sum(fmt: Format, sign_a: int, sign_b: int, rm: int) -> Result:
+    """The zero that two terms give whose exact sum is zero."""
+    sign = sign_a if sign_a == sign_b else int(rm == RDN)
+    return sign << (fmt.size - 1), 0
+
+
+def _round_sum(
+    fmt: Format, a: tuple[int, int, int], b: tuple[int, int, int], rm: int, rules: Rules
+) -> Result:
+    """Add two unpacked values."""
+    (sign_a, significand_a, exponent_a), (sign_b, significand_b, exponent_b) = a, b
+    exponent = min(exponent_a, exponent_b)
+    term_a = significand_a << (exponent_a - exponent)
+    term_b = significand_b << (exponent_b - exponent)
+    total = (-term_a if sign_a else term_a) + (-term_b if sign_b else term_b)
+    if total == 0:
+        # Terms that are not zero cancel only with opposite signs.
+        return _zero_of_sum(fmt, sign_a, sign_b, rm)
+    return _round(fmt, int(total < 0), abs(total), exponent, rm, rules.tininess)
+
+
+# Arithmetic
+
+
+def add(fmt: Format, a: int, b: int, rm: int, rules: Rules) -> Result:
+    """a + b."""
+    if is_nan(fmt, a) or is_nan(fmt, b):
+        return _propagate(fmt, rules, a, b)
+    if _is_infinite(fmt, a):
+        return _invalid(fmt, rules) if b == a ^ fmt.sign_mask else (a, 0)
+    if _is_infinite(fmt, b):
+        return b, 0
+    return _round_sum(fmt, _unpack(fmt, a), _unpack(fmt, b), rm, rules)
+
+
+def sub(fmt: Format, a: int, b: int, rm: int, rules: Rules) -> Result:
+    """a - b. A NaN in `b` keeps its sign."""
+    if is_nan(fmt, b):
+        return _propagate(fmt, rules, a, b)
+    return add(fmt, a, b ^ fmt.sign_mask, rm, rules)
+
+
+def mul(fmt: Format, a: int, b: int, rm: int, rules: Rules) -> Result:
+    """a * b."""
+    if is_nan(fmt, a) or is_nan(fmt, b):
+        return _propagate(fmt, rules, a, b)
+    sign_bit = (a ^ b) & fmt.sign_mask
+    if _is_infinite(fmt, a) or _is_infinite(fmt, b):
+        if _is_zero(fmt, a) or _is_zero(fmt, b):
+            return _invalid(fmt, rules)
+        return sign_bit | fmt.infinity, 0
+    if _is_zero(fmt, a) or _is_zero(fmt, b):
+        return sign_bit, 0
+    sign_a, significand_a, exponent_a = _unpack(fmt, a)
+    sign_b, significand_b, exponent_b = _unpack(fmt, b)
+    product = significand_a * significand_b
+    return _round(fmt, sign_a ^ sign_b, product, exponent_a + exponent_b, rm, rules.tininess)
+
+
+def div(fmt: Format, a: int, b: int, rm: int, rules: Rules) -> Result:
+    """a / b."""
+    if is_nan(fmt, a) or is_nan(fmt, b):
+        return _propagate(fmt, rules, a, b)
+    sign_bit = (a ^ b) & fmt.sign_mask
+    if _is_infinite(fmt, a):
+        return _invalid(fmt, rules) if _is_infinite(fmt, b) else (sign_bit | fmt.infinity, 0)
+    if _is_infinite(fmt, b):
+        return sign_bit, 0
+    if _is_zero(fmt, b):
+        return _invalid(fmt, rules) if _is_zero(fmt, a) else (sign_bit | fmt.infinity, DZ)
+    if _is_zero(fmt, a):
+        return sign_bit, 0
+    sign_a, significand_a, exponent_a = _unpack(fmt, a)
+    sign_b, significand_b, exponent_b = _unpack(fmt, b)
+    # The quotient gets at least two bits beyond the precision; the sticky bit comes below them.
+    shift = fmt.fraction_bits + 3 + significand_b.bit_length()
+    quotient, remainder = divmod(significand_a << shift, significand_b)
+    significand = (quotient << 1) | (remainder != 0)
+    exponent = exponent_a - exponent_b - shift - 1
+    return _round(fmt, sign_a ^ sign_b, significand, exponent, rm, rules.tininess)
+
+
+def sqrt(fmt: Format, a: int, rm: int, rules: Rules) -> Result:
+    """The square root of a."""
+    if is_nan(fmt, a):
+        return _propagate(fmt, rules, a)
+    if _is_zero(fmt, a):
+        return a, 0
+    if a & fmt.sign_mask:
+        return _invalid(fmt, rules)
+    if _is_infinite(fmt, a):
+        return a, 0
+    _, significand, exponent = _unpack(fmt, a)
+    # Twice the precision and more, and an even exponent, so that the root has sticky room.
+    shift = 2 * (fmt.fraction_bits + 3)
+    shift += (exponent - shift) & 1
+    radicand = significand << shift
+    root = math.isqrt(radicand)
+    significand = (root << 1) | (root * root != radicand)
+    return _round(fmt, 0, significand, (exponent - shift) // 2 - 1, rm, rules.tininess)
+
+
+def fma(fmt: Format, a: int, b: int, c: int, rm: int, rules: Rules) -> Result:
+    """a * b + c with one rounding.
+
+    Negated forms flip operand signs first: those of NaNs too on Arm, not on x86.
+    """
+    infinite = _is_infinite(fmt, a) or _is_infinite(fmt, b)
+    no_product = infinite and (_is_zero(fmt, a) or _is_zero(fmt, b))
+    if is_nan(fmt, a) or is_nan(fmt, b) or is_nan(fmt, c):
+        operands = (c, a, b) if rules.nan == "arm" else (a, b, c)
+        result, flags = _propagate(fmt, rules, *operands)
+        if no_product and rules.fma_inf_zero_nan_invalid:
+            flags |= NV
+            if rules.nan == "arm" and not is_signaling(fmt, c):
+                result = rules.default_nan(fmt)
+        return result, flags
+    sign = _sign(fmt, a) ^ _sign(fmt, b)
+    if no_product:
+        return _invalid(fmt, rules)
+    if infinite:
+        if _is_infinite(fmt, c) and _sign(fmt, c) != sign:
+            return _invalid(fmt, rules)
+        return (sign << (fmt.size - 1)) | fmt.infinity, 0
+    if _is_infinite(fmt, c):
+        return c, 0
+    _, significand_a, exponent_a = _unpack(fmt, a)
+    _, significand_b, exponent_b = _unpack(fmt, b)
+    product = (sign, significand_a * significand_b, exponent_a + exponent_b)
+    return _round_sum(fmt, product, _unpack(fmt, c), rm, rules)
+
+
+# Conversions
+
+
+def convert(from_fmt: Format, to_fmt: Format, a: int, rm: int, rules: Rules) -> Result:
+    """The value of `a` in another format. A propagated NaN keeps its upper payload bits."""
+    sign_bit = _sign(from_fmt, a) << (to_fmt.size - 1)
+    if is_nan(from_fmt, a):
+        flags = _signaling_flags(from_fmt, a)
+        if rules.nan == "canonical":
+            return rules.default_nan(to_fmt), flags
+        payload = a & (from_fmt.quiet_bit - 1)
+        payload = (payload << to_fmt.fraction_bits) >> from_fmt.fraction_bits
+        return sign_bit | to_fmt.infinity | to_fmt.quiet_bit | payload, flags
+    if _is_infinite(from_fmt, a):
+        return sign_bit | to_fmt.infinity, 0
+    if _is_zero(from_fmt, a):
+        return sign_bit, 0
+    sign, significand, exponent = _unpack(from_fmt, a)
+    return _round(to_fmt, sign, significand, exponent, rm, rules.tininess)
+
+
+def to_int(
+    fmt: Format, a: int, size: int, signed: bool, rm: int, rules: Rules, exact: bool = True
+) -> Result:
+    """`a` rounded to an integer of `size` bits, two's complement where signed.
+
+    NaN and values out of range raise NV alone. `exact` false never raises NX.
+    """
+    low, high = (-(1 << (size - 1)), (1 << (size - 1)) - 1) if signed else (0, (1 << size) - 1)
+    mask = (1 << size) - 1
+    if not (is_nan(fmt, a) or _is_infinite(fmt, a)):
+        sign, significand, exponent = _unpack(fmt, a)
+        magnitude, inexact = _shift_round(sign, significand, -exponent, rm)
+        value = -magnitude if sign else magnitude
+        if low <= value <= high:
+            return value & mask, NX if inexact and exact else 0
+    if rules.to_int == "x86":
+        return (low if signed else high) & mask, NV
+    if is_nan(fmt, a):
+        return 0 if rules.to_int == "arm" else high, NV
+    return (low if a & fmt.sign_mask else high) & mask, NV
+
+
+def to_int_modular(fmt: Format, a: int, size: int = 32) -> Result:
+    """`a` truncated to an integer modulo 2**size; NaN and infinity give zero.
+
+    Flags are those of the signed conversion (Zfa fcvtmod.w.d; Arm FJCVTZS).
+    """
+    _, flags = to_int(fmt, a, size, True, RTZ, RISCV)
+    if is_nan(fmt, a) or _is_infinite(fmt, a):
+        return 0, flags
+    sign, significand, exponent = _unpack(fmt, a)
+    magnitude, _ = _shift_round(sign, significand, -exponent, RTZ)
+    return (-magnitude if sign else magnitude) & ((1 << size) - 1), flags
+
+
+def from_int(fmt: Format, value: int, size: int, signed: bool, rm: int) -> Result:
+    """The integer whose encoding in `size` bits is `value`, rounded to the format."""
+    sign = value >> (size - 1) & 1 if signed else 0
+    magnitude = (1 << size) - value if sign else value
+    if magnitude == 0:
+        return 0, 0
+    return _round(fmt, sign, magnitude, 0, rm, "after")  # integers are never tiny
+
+
+def round_to_integral(fmt: Format, a: int, rm: int, exact: bool, rules: Rules) -> Result:
+    """`a` rounded to an integer in its own format; NX only where `exact` asks for it."""
+    if is_nan(fmt, a):
+        return _propagate(fmt, rules, a)
+    sign, significand, exponent = _unpack(fmt, a)
+    if _is_infinite(fmt, a) or exponent >= 0:
+        return a, 0
+    magnitude, inexact = _shift_round(sign, significand, -exponent, rm)
+    flags = NX if inexact and exact else 0
+    if magnitude == 0:
+        return a & fmt.sign_mask, flags
+    result, _ = _round(fmt, sign, magnitude, 0, rm, rules.tininess)
+    return result, flags
+
+
+# Comparisons
+
+
+def _key(fmt: Format, a: int) -> int:
+    """An integer that orders as the value of `a`, not a NaN, does; both zeros are 0."""
+    magnitude = a & (fmt.sign_mask - 1)
+    return -magnitude if a & fmt.sign_mask else magnitude
+
+
+def _unordered(fmt: Format, a: int, b: int) -> bool:
+    return is_nan(fmt, a) or is_nan(fmt, b)
+
+
+def eq_quiet(fmt: Format, a: int, b: int) -> Result:
+    """a == b; signalling NaNs alone raise NV."""
+    if _unordered(fmt, a, b):
+        return 0, _signaling_flags(fmt, a, b)
+    return int(_key(fmt, a) == _key(fmt, b)), 0
+
+
+def lt_quiet(fmt: Format, a: int, b: int) -> Result:
+    """a < b; signalling NaNs alone raise NV."""
+    if _unordered(fmt, a, b):
+        return 0, _signaling_flags(fmt, a, b)
+    return int(_key(fmt, a) < _key(fmt, b)), 0
+
+
+def le_quiet(fmt: Format, a: int, b: int) -> Result:
+    """a <= b; signalling NaNs alone raise NV."""
+    if _unordered(fmt, a, b):
+        return 0, _signaling_flags(fmt, a, b)
+    return int(_key(fmt, a) <= _key(fmt, b)), 0
+
+
+def eq_signaling(fmt: Format, a: int, b: int) -> Result:
+    """a == b; any NaN raises NV."""
+    return (0, NV) if _unordered(fmt, a, b) else eq_quiet(fmt, a, b)
+
+
+def lt_signaling(fmt: Format, a: int, b: int) -> Result:
+    """a < b; any NaN raises NV."""
+    return (0, NV) if _unordered(fmt, a, b) else lt_quiet(fmt, a, b)
+
+
+def le_signaling(fmt: Format, a: int, b: int) -> Result:
+    """a <= b; any NaN raises NV."""
+    return (0, NV) if _unordered(fmt, a, b) else le_quiet(fmt, a, b)
+
+
+def _minimum(fmt: Format, a: int, b: int) -> int:
+    if _key(fmt, a) == _key(fmt, b):
+        return a | b  # equal, or zeros: -0 is the smaller
+    return a if _key(fmt, a) < _key(fmt, b) else b
+
+
+def _maximum(fmt: Format, a: int, b: int) -> int:
+    if _key(fmt, a) == _key(fmt, b):
+        return a & b
+    return a if _key(fmt, a) > _key(fmt, b) else b
+
+
+def _number(fmt: Format, a: int, b: int, rules: Rules) -> Result | None:
+    """What minimumNumber and maximumNumber give where an operand is a NaN."""
+    if not _unordered(fmt, a, b):
+        return None
+    flags = _signaling_flags(fmt, a, b)
+    both = is_nan(fmt, a) and is_nan(fmt, b)
+    if both or (flags and rules.signaling_beats_number):
+        return _propagate(fmt, rules, a, b)
+    return (b if is_nan(fmt, a) else a), flags
+
+
+def minimum_number(fmt: Format, a: int, b: int, rules: Rules) -> Result:
+    """The smaller operand, -0 below +0; a NaN loses to a number (RISC-V fmin, Arm FMINNM)."""
+    return _number(fmt, a, b, rules) or (_minimum(fmt, a, b), 0)
+
+
+def maximum_number(fmt: Format, a: int, b: int, rules: Rules) -> Result:
+    """The larger operand, +0 above -0; a NaN loses to a number (RISC-V fmax, Arm FMAXNM)."""
+    return _number(fmt, a, b, rules) or (_maximum(fmt, a, b), 0)
+
+
+def minimum(fmt: Format, a: int, b: int, rules: Rules) -> Result:
+    """The smaller operand, -0 below +0; NaNs propagate (Zfa fminm, Arm FMIN)."""
+    if _unordered(fmt, a, b):
+        return _propagate(fmt, rules, a, b)
+    return _minimum(fmt, a, b), 0
+
+
+def maximum(fmt: Format, a: int, b: int, rules: Rules) -> Result:
+    """The larger operand, +0 above -0; NaNs propagate (Zfa fmaxm, Arm FMAX)."""
+    if _unordered(fmt, a, b):
+        return _propagate(fmt, rules, a, b)
+    return _maximum(fmt, a, b), 0

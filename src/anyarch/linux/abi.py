@@ -1,0 +1,94 @@
+"""What differs between Linux architectures, as data: one :class:`LinuxAbi` per guest.
+
+Everything else in this package is neutral. The signal frame here is the one that new architectures
+share (``siginfo``, then ``ucontext``); its last part, the machine context, is the guest's own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
+
+
+class Registers(Protocol):
+    """The guest's registers, by register file and index."""
+
+    pc: int
+
+    def get(self, file: str, index: int, /) -> int:
+        """Read a register as an unsigned integer."""
+        ...
+
+    def set(self, file: str, index: int, value: int, /) -> None:
+        """Write a register, modulo its width."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Handler:
+    """What a signal handler is entered with."""
+
+    address: int
+    signum: int
+    stack: int  # the frame: siginfo, then ucontext
+    siginfo: int
+    ucontext: int
+    restorer: int  # where the handler returns to
+
+
+@dataclass(frozen=True, slots=True)
+class LinuxAbi:
+    """One guest architecture as Linux programs see it."""
+
+    name: str
+    machine: str  # for uname
+    elf_machine: int
+    file: str  # the register file of everything below
+    number: int
+    arguments: tuple[int, ...]
+    result: int
+    stack: int
+    thread_pointer: int
+    call_nbytes: int  # of the system call instruction
+    task_size: int  # end of a program's addresses
+    hwcap: int
+    calls: Mapping[int, str]  # system call names by number
+    trampoline: bytes  # code that calls rt_sigreturn
+    context_nbytes: int  # of the machine context in a signal frame
+    save_context: Callable[[Registers], bytes]
+    restore_context: Callable[[Registers, bytes], None]
+    enter_handler: Callable[[Registers, Handler], None]
+    hwprobe: Mapping[int, int] = field(default_factory=dict)  # riscv_hwprobe, value by key
+    cpuinfo: str = ""  # one processor's part of /proc/cpuinfo, with {index}
+    hwcap2: int = 0
+    platform: str | None = None
+    signal_stack_nbytes: int = 2048  # AT_MINSIGSTKSZ
+    has_restorer: bool = False  # sigaction carries sa_restorer
+    open_flags: Mapping[int, int] = field(default_factory=dict)  # guest bit to host bit
+
+    def number_of(self, name: str) -> int:
+        """The number of a system call; KeyError when this architecture has none."""
+        for number, known in self.calls.items():
+            if known == name:
+                return number
+        raise KeyError(name)
+
+    def host_open_flags(self, flags: int) -> int:
+        """The host's value of guest ``O_*`` flags."""
+        return _translate(flags, self.open_flags.items())
+
+    def guest_open_flags(self, flags: int) -> int:
+        """The guest's value of host ``O_*`` flags."""
+        return _translate(flags, [(host, guest) for guest, host in self.open_flags.items()])
+
+
+def _translate(flags: int, pairs: Collection[tuple[int, int]]) -> int:
+    known = 0
+    for source, _ in pairs:
+        known |= source
+    result = flags & ~known
+    for source, target in pairs:
+        if flags & source:
+            result |= target
+    return result

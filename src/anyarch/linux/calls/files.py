@@ -1,0 +1,184 @@
+"""Descriptors and what is read and written through them: opening, reading, seeking, locking."""
+
+from __future__ import annotations
+
+import errno
+import os
+import struct
+from typing import TYPE_CHECKING, Final
+
+from anyarch.linux.calls.table import Family
+
+if TYPE_CHECKING:
+    from anyarch.linux.process import Process
+
+FILES: Final = Family()
+_AT_FDCWD: Final = -100
+
+for _name, _signature in {
+    "read": "fd:fd buf:bytes_out.count count:size",
+    "write": "fd:fd buf:bytes_in.count count:size",
+    "pread64": "fd:fd buf:bytes_out.count count:size offset:off",
+    "pwrite64": "fd:fd buf:bytes_in.count count:size offset:off",
+    "readv": "fd:fd iov:iovec_out.iovcnt iovcnt:int",
+    "writev": "fd:fd iov:iovec_in.iovcnt iovcnt:int",
+    "preadv": "fd:fd iov:iovec_out.iovcnt iovcnt:int offset:off high:off",
+    "pwritev": "fd:fd iov:iovec_in.iovcnt iovcnt:int offset:off high:off",
+    "preadv2": "fd:fd iov:iovec_out.iovcnt iovcnt:int offset:off high:off flags:hex",
+    "pwritev2": "fd:fd iov:iovec_in.iovcnt iovcnt:int offset:off high:off flags:hex",
+    "vmsplice": "fd:fd iov:iovec_in.iovcnt iovcnt:size flags:flags.splice",
+    "splice": "in:fd off_in:struct_io.off out:fd off_out:struct_io.off len:size flags:flags.splice",
+    "tee": "in:fd out:fd len:size flags:flags.splice",
+    "sendfile": "out:fd in:fd offset:struct_io.off count:size",
+    "copy_file_range": (
+        "in:fd off_in:struct_io.off out:fd off_out:struct_io.off len:size flags:hex"
+    ),
+    "flock": "fd:fd operation:flags.flock",
+    "fsync": "fd:fd",
+    "fdatasync": "fd:fd",
+    "fallocate": "fd:fd mode:flags.fallocate offset:off len:off",
+}.items():
+    FILES.passed(_name, _signature, native=True, restart=True)
+
+for _name, _signature in {
+    "lseek": "fd:fd offset:off whence:enum.whence",
+    "dup": "oldfd:fd",
+    "ftruncate": "fd:fd length:off",
+    "fadvise64": "fd:fd offset:off len:off advice:enum.fadvise",
+    "readahead": "fd:fd offset:off count:size",
+    "sync_file_range": "fd:fd offset:off nbytes:off flags:hex",
+    "sync": "",
+    "syncfs": "fd:fd",
+    "pipe2": "pipefd:fds_out flags:flags.open",
+    "getdents64": "fd:fd dirp:struct_out.dirents count:size",
+    "fchdir": "fd:fd",
+    "fchmod": "fd:fd mode:mode",
+    "fchown": "fd:fd owner:uid group:uid",
+    "fstatfs": "fd:fd buf:struct_out.statfs",
+    "fgetxattr": "fd:fd name:string value:bytes_out.size size:size",
+    "fsetxattr": "fd:fd name:string value:bytes_in.size size:size flags:int",
+    "flistxattr": "fd:fd list:bytes_out.size size:size",
+    "fremovexattr": "fd:fd name:string",
+    "inotify_init1": "flags:flags.open",
+    "inotify_rm_watch": "fd:fd wd:int",
+    "memfd_create": "name:string flags:hex",
+    "cachestat": "fd:fd range:pointer stat:pointer flags:hex",
+}.items():
+    FILES.passed(_name, _signature, native=True)
+
+
+@FILES.handled("openat", "dirfd:dirfd path:path flags:flags.open mode:mode", result="fd", restart=True)
+def openat(process: Process, dirfd: int, path: int, flags: int, mode: int) -> int:
+    """Open a file; some of /proc is the guest's own."""
+    name = process.read_path(path)
+    text = process.proc.contents(name)
+    if text is not None:
+        return process.open_text(text, flags)
+    host_flags = process.abi.host_open_flags(flags)
+    follow = not flags_nofollow(host_flags)
+    return process.call_path("openat", dirfd, name, host_flags, mode, follow=follow)
+
+
+def flags_nofollow(host_flags: int) -> bool:
+    """Whether opening with these flags leaves a last symbolic link alone."""
+    exclusive = os.O_CREAT | os.O_EXCL
+    return bool(host_flags & os.O_NOFOLLOW) or host_flags & exclusive == exclusive
+
+
+@FILES.handled("openat2", "dirfd:dirfd path:path how:struct_in.open_how size:size", result="fd")
+def openat2(process: Process, dirfd: int, path: int, how: int, size: int) -> int:
+    """Open with resolution rules; those that confine to a folder are the host's to keep."""
+    flags, mode, resolve = struct.unpack("<QQQ", process.space.read(how, 24))
+    if resolve:
+        return -errno.ENOSYS  # callers fall back to openat
+    return openat(process, dirfd, path, flags, mode)  # type: ignore[return-value]
+
+
+@FILES.handled("close", "fd:fd", native=True)
+def close(process: Process, fd: int) -> int:
+    """Close a descriptor that the guest owns."""
+    fd &= 0xFFFFFFFF
+    if fd in process.reserved:
+        return -errno.EBADF
+    return process.call("close", fd)
+
+
+@FILES.handled("dup3", "oldfd:fd newfd:fd flags:flags.open", result="fd")
+def dup3(process: Process, old: int, new: int, flags: int) -> int:
+    """Duplicate onto a descriptor that the guest owns."""
+    if {old & 0xFFFFFFFF, new & 0xFFFFFFFF} & process.reserved:
+        return -errno.EBADF
+    return process.call("dup3", old, new, process.abi.host_open_flags(flags))
+
+
+@FILES.handled("close_range", "first:fd last:fd flags:hex")
+def close_range(process: Process, first: int, last: int, flags: int) -> int:
+    """Close a range, around the descriptors that are ours."""
+    first, last = first & 0xFFFFFFFF, last & 0xFFFFFFFF
+    if first > last:
+        return -errno.EINVAL
+    for kept in sorted(process.reserved):
+        if first <= kept <= last:
+            if first < kept:
+                process.call("close_range", first, kept - 1, flags)
+            first = kept + 1
+    return process.call("close_range", first, last, flags) if first <= last else 0
+
+
+_F_DUPFD, _F_GETFD, _F_SETFD, _F_GETFL, _F_SETFL = range(5)
+_F_LOCKS: Final = frozenset((5, 6, 7, 36, 37, 38))  # F_GETLK to F_SETLKW, and of open files
+_F_POINTERS: Final = _F_LOCKS | {15, 16, 1035, 1036, 1037, 1038}  # owners, write hints
+_F_NUMBERS: Final = frozenset(
+    (_F_DUPFD, _F_GETFD, _F_SETFD, 8, 9, 10, 11, 1024, 1025, 1026, 1030, 1031, 1032, 1033, 1034)
+)
+
+
+@FILES.handled(
+    "fcntl", "fd:fd cmd:enum.fcntl arg:hex", native=True, restart=True, operations=0b111
+)
+def fcntl(process: Process, fd: int, command: int, argument: int) -> int:
+    """Duplicate, flags, locks, leases, pipe sizes, seals."""
+    if fd & 0xFFFFFFFF in process.reserved:
+        return -errno.EBADF
+    if command == _F_GETFL:
+        flags = process.call("fcntl", fd, command, 0)
+        return flags if flags < 0 else process.abi.guest_open_flags(flags)
+    if command == _F_SETFL:
+        return process.call("fcntl", fd, command, process.abi.host_open_flags(argument))
+    if command in _F_POINTERS:
+        return process.call("fcntl", fd, command, process.pointer(argument))
+    if command in _F_NUMBERS:
+        return process.call("fcntl", fd, command, argument)
+    return -errno.EINVAL
+
+
+# Terminal and descriptor requests from before requests said what they carry: the third argument is
+# a number (or unused) in these, a pointer in all others of the range. asm-generic/ioctls.h.
+_TERMINAL_NUMBERS: Final = frozenset(
+    (0x5409, 0x540A, 0x540B, 0x540C, 0x540D, 0x540E, 0x5422, 0x5425, 0x5427, 0x5428)
+    + (0x5437, 0x5441, 0x5450, 0x5451)
+)
+
+
+@FILES.handled("ioctl", "fd:fd request:enum.ioctl arg:hex", restart=True)
+def ioctl(process: Process, fd: int, request: int, argument: int) -> int:
+    """Terminals, descriptor flags, network interfaces, and what encodes its own size."""
+    request &= 0xFFFFFFFF
+    is_number = request in _TERMINAL_NUMBERS or not (request >> 30 or request >> 8 in (0x54, 0x89))
+    return process.call("ioctl", fd, request, argument if is_number else process.pointer(argument))
+
+
+@FILES.handled("fstat", "fd:fd statbuf:struct_out.stat")
+def fstat(process: Process, fd: int, buffer: int) -> int:
+    """Describe an open file."""
+    return process.call_stat("fstat", buffer, fd)
+
+
+@FILES.handled("newfstatat", "dirfd:dirfd path:path statbuf:struct_out.stat flags:flags.at")
+def newfstatat(process: Process, dirfd: int, path: int, buffer: int, flags: int) -> int:
+    """Describe a file by name."""
+    name = process.read_path(path)
+    follow = not flags & 0x100
+    host_path = process.host_path(process.proc.substitute(name, follow), follow)
+    pointer = process.scratch_bytes(host_path + b"\0")
+    return process.call_stat("newfstatat", buffer, dirfd, pointer, flags)

@@ -1,0 +1,106 @@
+"""How a system call is described: one row, from which handler, strace line and native thunk follow.
+
+A signature lists the arguments as ``name:kind`` or ``name:kind.parameter``. The kinds:
+
+int uint long size off hex fd dirfd mode pid uid signal address   plain numbers, passed as they are
+flags.SET enum.SET        a number with symbols, see ``linux/symbols.py``
+path link string strings  zero-terminated text; ``link`` is a path whose last part is not followed
+bytes_in.N bytes_out.N    a buffer whose length is argument N
+struct_in.T struct_out.T struct_io.T    a structure, see ``linux/structs.py``
+iovec_in.N iovec_out.N    N buffers: their pointers are translated
+sigset_in sigset_out fds_out pointer    other pointers
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+POINTERS: Final = frozenset(
+    "path link string strings bytes_in bytes_out struct_in struct_out struct_io iovec_in "
+    "iovec_out sigset_in sigset_out fds_out pointer".split()
+)
+IOVECS: Final = frozenset(("iovec_in", "iovec_out"))
+PATHS: Final = frozenset(("path", "link"))
+
+# Takes the process and as many integers as the signature has; returns the result or -errno, or
+# None when the registers are to stay as they are.
+Handler = Callable[..., "int | None"]
+
+
+@dataclass(slots=True, frozen=True)
+class Argument:
+    """One argument of a system call."""
+
+    name: str
+    kind: str
+    parameter: str
+
+
+@dataclass(slots=True, frozen=True)
+class Call:
+    """One system call. ``operations``, where not 0, has a bit for each value of the second
+    argument (its low seven bits) that may run natively."""
+
+    name: str
+    arguments: tuple[Argument, ...]
+    result: str
+    native: bool
+    restart: bool  # SA_RESTART repeats it
+    operations: int
+    handler: Handler | None  # None: passed to the host, arguments translated
+
+
+def parse_signature(signature: str) -> tuple[Argument, ...]:
+    """The arguments that a signature describes."""
+    arguments = []
+    for part in signature.split():
+        name, _, kind = part.partition(":")
+        kind, _, parameter = kind.partition(".")
+        arguments.append(Argument(name, kind, parameter))
+    return tuple(arguments)
+
+
+class Family:
+    """The calls of one subject, by name."""
+
+    __slots__ = ("calls",)
+
+    def __init__(self) -> None:
+        self.calls: dict[str, Call] = {}
+
+    def passed(
+        self,
+        name: str,
+        signature: str = "",
+        *,
+        result: str = "int",
+        native: bool = False,
+        restart: bool = False,
+        operations: int = 0,
+    ) -> None:
+        """Declare a call that the host serves. ``native``: without Python; no path may be among
+        the arguments, and every structure is the same for guest and host."""
+        arguments = parse_signature(signature)
+        self.calls[name] = Call(name, arguments, result, native, restart, operations, None)
+
+    def handled(
+        self,
+        name: str,
+        signature: str = "",
+        *,
+        result: str = "int",
+        native: bool = False,
+        restart: bool = False,
+        operations: int = 0,
+    ) -> Callable[[Handler], Handler]:
+        """Declare a call that the decorated function serves, and where ``native`` allows it the
+        host does just as well."""
+
+        def declare(handler: Handler) -> Handler:
+            arguments = parse_signature(signature)
+            self.calls[name] = Call(name, arguments, result, native, restart, operations, handler)
+            return handler
+
+        return declare

@@ -1,0 +1,39 @@
+"""Clocks, sleeping, timers."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from anyarch.linux.calls.table import Family
+
+TIME: Final = Family()
+
+for _name, _signature in {
+    "clock_gettime": "clock:enum.clock tp:struct_out.timespec",
+    "clock_getres": "clock:enum.clock res:struct_out.timespec",
+    "clock_settime": "clock:enum.clock tp:struct_in.timespec",
+    "gettimeofday": "tv:struct_out.timeval tz:pointer",
+    "settimeofday": "tv:struct_in.timeval tz:pointer",
+    "adjtimex": "buf:pointer",
+    "clock_adjtime": "clock:enum.clock buf:pointer",
+    "nanosleep": "req:struct_in.timespec rem:struct_out.timespec",
+    "clock_nanosleep": (
+        "clock:enum.clock flags:flags.timer req:struct_in.timespec rem:struct_out.timespec"
+    ),
+    "getitimer": "which:enum.itimer value:struct_out.itimerval",
+    "setitimer": "which:enum.itimer new:struct_in.itimerval old:struct_out.itimerval",
+    "timer_create": "clock:enum.clock sevp:struct_in.sigevent timerid:struct_out.int",
+    "timer_settime": (
+        "timerid:int flags:flags.timer new:struct_in.itimerspec old:struct_out.itimerspec"
+    ),
+    "timer_gettime": "timerid:int value:struct_out.itimerspec",
+    "timer_getoverrun": "timerid:int",
+    "timer_delete": "timerid:int",
+    "timerfd_create": "clock:enum.clock flags:flags.open",
+    "timerfd_settime": (
+        "fd:fd flags:flags.timer new:struct_in.itimerspec old:struct_out.itimerspec"
+    ),
+    "timerfd_gettime": "fd:fd value:struct_out.itimerspec",
+    "times": "buf:struct_out.tms",
+}.items():
+    TIME.passed(_name, _signature, native=True)

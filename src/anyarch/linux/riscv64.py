@@ -1,0 +1,91 @@
+"""RISC-V 64 Linux: registers, system call numbers, signal context.
+
+Sources: the psABI's calling convention, and the kernel's exported headers under ``arch/riscv``:
+``asm/sigcontext.h``, ``asm/hwcap.h``, ``asm/hwprobe.h``.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import Final
+
+from anyarch.linux.abi import Handler, LinuxAbi, Registers
+from anyarch.linux.numbers import GENERIC
+
+RA, SP, TP, A0 = 1, 2, 4, 10
+_CALLS: Final = {
+    number: name for number, name in GENERIC.items() if name != "renameat" and number < 460
+} | {258: "riscv_hwprobe", 259: "riscv_flush_icache"}
+
+# struct sigcontext: pc and x1 to x31, then a union of 528 bytes whose D form is f0 to f31 and fcsr;
+# the union's last words are the header that ends the list of extension states: zeros.
+_INTEGERS: Final = struct.Struct("<32Q")
+_FLOATS: Final = struct.Struct("<32QI")
+_CONTEXT_NBYTES: Final = 256 + 528
+
+
+def _save_context(state: Registers) -> bytes:
+    integers = [state.pc, *(state.get("x", index) for index in range(1, 32))]
+    floats = [state.get("f", index) for index in range(32)]
+    fcsr = state.get("fcsr", 0) | state.get("fcsr", 1) << 5
+    return (_INTEGERS.pack(*integers) + _FLOATS.pack(*floats, fcsr)).ljust(_CONTEXT_NBYTES, b"\0")
+
+
+def _restore_context(state: Registers, context: bytes) -> None:
+    pc, *integers = _INTEGERS.unpack_from(context)
+    *floats, fcsr = _FLOATS.unpack_from(context, _INTEGERS.size)
+    state.pc = pc & ~1
+    for index, value in enumerate(integers, 1):
+        state.set("x", index, value)
+    for index, value in enumerate(floats):
+        state.set("f", index, value)
+    state.set("fcsr", 0, fcsr & 31)
+    state.set("fcsr", 1, fcsr >> 5 & 7)
+
+
+def _enter_handler(state: Registers, handler: Handler) -> None:
+    state.set("x", RA, handler.restorer)
+    state.set("x", SP, handler.stack)
+    state.set("x", A0, handler.signum)
+    state.set("x", A0 + 1, handler.siginfo)
+    state.set("x", A0 + 2, handler.ucontext)
+    state.pc = handler.address
+
+
+def _letters(names: str) -> int:
+    return sum(1 << ord(name) - ord("a") for name in names)
+
+
+RISCV64: Final = LinuxAbi(
+    name="riscv64",
+    machine="riscv64",
+    elf_machine=0xF3,
+    file="x",
+    number=17,
+    arguments=(10, 11, 12, 13, 14, 15),
+    result=A0,
+    stack=SP,
+    thread_pointer=TP,
+    call_nbytes=4,
+    task_size=1 << 38,  # Sv39
+    hwcap=_letters("imafdc"),
+    calls=_CALLS,
+    trampoline=bytes.fromhex("9308b008 73000000"),  # li a7, 139; ecall
+    context_nbytes=_CONTEXT_NBYTES,
+    save_context=_save_context,
+    restore_context=_restore_context,
+    enter_handler=_enter_handler,
+    hwprobe={
+        0: 0,  # vendor, architecture and implementation ids
+        1: 0,
+        2: 0,
+        3: 1,  # base behaviour: IMA
+        4: 0b11,  # F and D; C
+        5: 3,  # misaligned accesses are fast
+        6: 0,  # no cbo.zero blocks
+    },
+    cpuinfo=(
+        "processor\t: {index}\nhart\t\t: {index}\nisa\t\t: rv64imafdc_zicntr_zicsr_zifencei\n"
+        "mmu\t\t: sv39\nuarch\t\t: anyarch\nmvendorid\t: 0x0\nmarchid\t\t: 0x0\nmimpid\t\t: 0x0\n\n"
+    ),
+)

@@ -1,0 +1,66 @@
+"""Whole C programs under every engine: same bytes, same exit status as on this machine."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+import anyarch
+from tests.programs.build import HOST, RISCV, RISCV_BITMANIP, Target, compile_c
+
+ENGINES: Final = ("interp",)
+FOLDER: Final = Path(__file__).parent / "programs"
+SOURCES: Final = sorted(FOLDER.glob("*.c"))
+ARGUMENTS: Final = ("alpha", "two words", "", "-x=ünï")
+CASES: Final = [pytest.param(source, RISCV, id=source.stem) for source in SOURCES]
+CASES.append(pytest.param(FOLDER / "bits.c", RISCV_BITMANIP, id="bits-zb"))
+
+
+def run_native(program: Path) -> tuple[int, bytes]:
+    """Exit status (negative: the signal) and output of a program on this machine."""
+    result = subprocess.run(
+        [str(program), *ARGUMENTS], stdout=subprocess.PIPE, stdin=subprocess.DEVNULL, timeout=60
+    )
+    return result.returncode, result.stdout
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize(("source", "target"), CASES)
+def test_output_equals_native(source: Path, target: Target, engine: str) -> None:
+    expected = run_native(compile_c(source, HOST))
+    result = anyarch.run(compile_c(source, target), list(ARGUMENTS), engine=engine)
+    assert result.stdout.decode(errors="replace") == expected[1].decode(errors="replace")
+    assert result.status == expected[0]
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("name", ["integers", "floats", "text", "sorting"])
+def test_unoptimised_builds(name: str, engine: str) -> None:
+    source = FOLDER / f"{name}.c"
+    expected = run_native(compile_c(source, HOST, optimise="-O0"))
+    result = anyarch.run(
+        compile_c(source, RISCV, optimise="-O0"), list(ARGUMENTS), engine=engine
+    )
+    assert result.stdout.decode(errors="replace") == expected[1].decode(errors="replace")
+    assert result.status == expected[0]
+
+
+@pytest.mark.skipif(shutil.which("qemu-riscv64") is None, reason="qemu-riscv64 is not installed")
+@pytest.mark.parametrize(("source", "target"), CASES)
+def test_programs_are_portable(source: Path, target: Target) -> None:
+    """An independent emulator agrees with this machine, so a difference above is anyarch's."""
+    if source.stem == "reexec":
+        pytest.skip("QEMU user mode executes guest programs only where binfmt_misc is set up")
+    emulated = subprocess.run(
+        ["qemu-riscv64", str(compile_c(source, target)), *ARGUMENTS],
+        stdout=subprocess.PIPE,
+        stdin=subprocess.DEVNULL,
+        timeout=60,
+    )
+    expected = run_native(compile_c(source, HOST))
+    assert emulated.stdout.decode(errors="replace") == expected[1].decode(errors="replace")
+    assert emulated.returncode == expected[0]
