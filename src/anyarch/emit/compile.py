@@ -222,7 +222,7 @@ def _lay_out(elf: bytes, sections: list[_Section]) -> bytearray:
     loaded = [s for s in sections if s.flags & _SHF_ALLOC and s.nbytes and s.name != ".eh_frame"]
     for section in sorted(loaded, key=lambda s: not s.flags & _SHF_EXECINSTR):
         constant = section.name.startswith(".data.rel.ro")
-        if section.flags & _SHF_WRITE and not constant or section.kind == _SHT_NOBITS:
+        if (section.flags & _SHF_WRITE and not constant) or section.kind == _SHT_NOBITS:
             raise CompileError(
                 f"section {section.name} holds {section.nbytes} bytes of writable data: make the "
                 "global `constant`, or keep the state in the context"

@@ -26,6 +26,7 @@ MXCSR_DEFAULT = 0x1F80  # every exception masked, round to nearest
 _BOUND = ("aa_leave", "aa_syscall_window", "aa_syscall_window_end", "aa_syscall_interrupted")
 
 _enter_type = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p)
+_take_type = ctypes.CFUNCTYPE(ctypes.c_uint64, ctypes.c_void_p)
 _syscall_type = ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_void_p, *[ctypes.c_int64] * 7)
 
 
@@ -35,7 +36,7 @@ class NativeCode:
     `start` and `end` are host pointers.
     """
 
-    __slots__ = ("_enter", "_symbols", "_syscall", "end", "start")
+    __slots__ = ("_enter", "_symbols", "_syscall", "_take_pending", "end", "start")
 
     def __init__(self, start: int, nbytes: int, symbols: dict[str, int]) -> None:
         self.start = start
@@ -43,6 +44,7 @@ class NativeCode:
         self._symbols = symbols
         self._enter = _enter_type(self._address_or_0("aa_enter"))
         self._syscall = _syscall_type(self._address_or_0("aa_syscall"))
+        self._take_pending = _take_type(self._address_or_0("aa_take_pending"))
 
     def _address_or_0(self, symbol: str) -> int:
         return self.start + self._symbols[symbol] if symbol in self._symbols else 0
@@ -94,6 +96,11 @@ class NativeCode:
         """
         padded = (*arguments, 0, 0, 0, 0, 0, 0)[:6]
         result: int = self._syscall(context.pointer, number, *padded)
+        return result
+
+    def take_pending(self, context: Context) -> int:
+        """The context's `pending` signals, cleared in the same instant."""
+        result: int = self._take_pending(context.pointer)
         return result
 
     def unmap(self) -> None:

@@ -8,8 +8,10 @@ from typing import Final
 
 PAGE: Final = os.sysconf("SC_PAGESIZE")
 
-_IDENTITY = ("vendor_id", "cpu family", "model", "stepping", "flags")  # x86
-_IDENTITY += ("CPU implementer", "CPU part", "CPU variant", "Features")  # Arm
+_IDENTITY: Final = [
+    *("vendor_id", "cpu family", "model", "stepping", "flags"),  # x86
+    *("CPU implementer", "CPU part", "CPU variant", "Features"),  # Arm
+]
 
 
 @cache

@@ -25,7 +25,7 @@ MADV_DONTNEED: Final = 4
 MADV_HUGEPAGE: Final = 14
 
 libc: Final = ctypes.CDLL(None, use_errno=True)
-_FAILED: Final = ctypes.c_void_p(-1).value
+_FAILED: Final = (1 << 8 * ctypes.sizeof(ctypes.c_void_p)) - 1  # MAP_FAILED
 
 _mmap = libc.mmap
 _mmap.restype = ctypes.c_void_p
@@ -114,4 +114,4 @@ def reserve(nbytes: int, align: int) -> int:
 
 def round_up(nbytes: int) -> int:
     """`nbytes` up to whole host pages."""
-    return (nbytes + PAGE - 1) & -PAGE
+    return (nbytes + PAGE - 1) // PAGE * PAGE

@@ -24,7 +24,7 @@ EXPORTS = (
     "aa_restorer",
 )
 _SI_CODE, _SI_ADDRESS, _SI_VALUE = 8, 16, 24
-_SI_QUEUE = -1
+_SI_QUEUE, _SI_TKILL = -1, -6
 _SIGILL, _SIGFPE = 4, 8
 
 
@@ -262,7 +262,7 @@ define internal void @aa_stop_here(ptr %context, ptr %uc) noinline nounwind {{
   ret void
 }}
 
-define internal i64 @aa_first_thread(ptr %page) noinline nounwind {{
+define internal ptr @aa_first_slot(ptr %page) noinline nounwind {{
 entry:
   {_at("used.p", "page", page.SLOTS_USED)}
   %used = load volatile i64, ptr %used.p
@@ -282,11 +282,32 @@ step:
   %next = add i64 %i, 1
   br label %head
 found:
-  {_at("thread.p", "slot", 8)}
-  %thread = load volatile i64, ptr %thread.p
-  ret i64 %thread
+  ret ptr %slot
 none:
-  ret i64 0
+  ret ptr null
+}}
+
+define internal i64 @aa_note(ptr %context, i32 %signal, ptr %info) noinline nounwind {{
+  %n = zext i32 %signal to i64
+  %index = sub i64 %n, 1
+  %bit = shl i64 1, %index
+  {_field("pending.p", "context", "pending")}
+  %pending = load atomic i64, ptr %pending.p seq_cst, align 8
+  %old = and i64 %pending, %bit
+  %fresh = icmp eq i64 %old, 0
+  br i1 %fresh, label %copy, label %done
+copy:
+  %info.o = shl i64 %index, 7
+  %info.a = add i64 %info.o, {SIGNAL_INFO}
+  {_at("slot", "context", "%info.a")}
+  %words = load <16 x i64>, ptr %info, align 8
+  store <16 x i64> %words, ptr %slot, align 8
+  %r = atomicrmw or ptr %pending.p, i64 %bit seq_cst
+  br label %done
+done:
+  {_field("stop.p", "context", "stop")}
+  store atomic i32 1, ptr %stop.p seq_cst, align 4
+  ret i64 %bit
 }}
 
 define hidden void @aa_signal(i32 %signal, ptr %info, ptr %uc, ptr %page) nounwind {{
@@ -324,32 +345,32 @@ interrupt_here:
 guest:
   br i1 %known, label %note, label %forward
 forward:
-  %thread = call i64 @aa_first_thread(ptr %page)
-  %self = {_syscall(machine.NR_GETTID)}
-  %is_self = icmp eq i64 %thread, %self
-  %nobody = icmp eq i64 %thread, 0
-  %lost = or i1 %is_self, %nobody
-  br i1 %lost, label %done, label %send
+  %slot = call ptr @aa_first_slot(ptr %page)
+  %nobody = icmp eq ptr %slot, null
+  br i1 %nobody, label %done, label %forward_to
+forward_to:
+  {_at("thread.p", "slot", 8)}
+  %thread = load volatile i64, ptr %thread.p
+  ; The kernel lets a thread send another what sigqueue made, which may have to queue, but not
+  ; what the kernel or kill made.
+  %negative = icmp slt i32 %code, 0
+  %not_kill = icmp ne i32 %code, {_SI_TKILL}
+  %queueable = and i1 %negative, %not_kill
+  br i1 %queueable, label %send, label %note_there
 send:
   call void @aa_queue(i64 %thread, i32 %signal, ptr %info)
   ret void
+note_there:
+  %there = load volatile ptr, ptr %slot
+  %gone = icmp eq ptr %there, null
+  br i1 %gone, label %done, label %note_and_wake
+note_and_wake:
+  %bit.there = call i64 @aa_note(ptr %there, i32 %signal, ptr %info)
+  {_at("wake", "page", page.STOP_INFO)}
+  call void @aa_queue(i64 %thread, i32 {page.STOP_SIGNAL}, ptr %wake)
+  ret void
 note:
-  %index = sub i64 %n, 1
-  %bit = shl i64 1, %index
-  {_field("pending.p", "context", "pending")}
-  %pending = load atomic i64, ptr %pending.p seq_cst, align 8
-  %old = and i64 %pending, %bit
-  %fresh = icmp eq i64 %old, 0
-  br i1 %fresh, label %copy, label %noted
-copy:
-  %info.o = shl i64 %index, 7
-  %info.a = add i64 %info.o, {SIGNAL_INFO}
-  {_at("slot", "context", "%info.a")}
-  %words = load <16 x i64>, ptr %info, align 8
-  store <16 x i64> %words, ptr %slot, align 8
-  %r = atomicrmw or ptr %pending.p, i64 %bit seq_cst
-  br label %noted
-noted:
+  %bit = call i64 @aa_note(ptr %context, i32 %signal, ptr %info)
   %queueing = icmp uge i32 %signal, 32
   br i1 %queueing, label %block, label %stop_here
 block:

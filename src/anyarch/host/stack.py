@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 from anyarch.errors import HostError
 from anyarch.host.context import Context
 from anyarch.host.cpu import PAGE
@@ -18,12 +20,13 @@ class Stack:
     """
 
     __slots__ = ("_start", "nbytes", "top")
+    _exiting = staticmethod(sys.is_finalizing)  # module globals may be gone by then
 
     def __init__(self, nbytes: int = 1 << 20) -> None:
+        self._start = 0
         if nbytes <= 0 or nbytes % PAGE:
             raise HostError(f"stack of {nbytes} bytes: expected a positive multiple of {PAGE}")
         self.nbytes = nbytes
-        self._start = 0
         try:
             self._start = reserve(nbytes + PAGE, PAGE)
             protect_pages(self._start + PAGE, nbytes, PROT_READ | PROT_WRITE)
@@ -41,6 +44,6 @@ class Stack:
         context.set("own_stack", self.top)
 
     def __del__(self) -> None:
-        if self._start:
+        if self._start and not self._exiting():
             unmap_pages(self._start, self.nbytes + PAGE)
             self._start = 0

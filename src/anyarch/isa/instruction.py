@@ -18,6 +18,7 @@ from anyarch.ir.graph import Graph
 from anyarch.isa.encoding import Row, parse_row
 from anyarch.isa.machine import Machine, Tracer, activate
 from anyarch.isa.registers import Layout
+from anyarch.isa.syntax import Syntax
 
 Function = TypeVar("Function", bound=Callable[..., None])
 
@@ -189,6 +190,7 @@ class Architecture:
     elf_machine: int = 0
     exceptions: Mapping[int, str] = field(default_factory=dict)
     fused: tuple[tuple[str, str], ...] = ()  # pairs that the interpreter runs as one handler
+    syntax: Syntax = field(default_factory=Syntax)  # assembly text: formats, pseudo-instructions
 
     @cached_property
     def decoder(self) -> Any:
@@ -196,6 +198,13 @@ class Architecture:
         from anyarch.isa.decoder import Decoder
 
         return Decoder(self)
+
+    @cached_property
+    def assembler(self) -> Any:
+        """The templates of all instructions, built once."""
+        from anyarch.isa.assembly import Assembler
+
+        return Assembler(self)
 
     def length(self, word: int) -> int:
         """Length in bytes of the instruction that begins with ``word``, known or not."""

@@ -6,9 +6,10 @@ share (``siginfo``, then ``ucontext``); its last part, the machine context, is t
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Final, Protocol
 
 
 class Registers(Protocol):
@@ -92,3 +93,17 @@ def _translate(flags: int, pairs: Collection[tuple[int, int]]) -> int:
         if flags & source:
             result |= target
     return result
+
+
+_HOST_STAT: Final = struct.Struct("<QQQIIIxxxxQqqq6q")
+_GENERIC_STAT: Final = struct.Struct("<QQIIIIQQqiiq6qQ")
+
+
+def generic_stat(host: bytes) -> bytes:
+    """``struct stat`` of asm-generic from that of an x86-64 host."""
+    device, inode, links, mode, uid, gid, special, size, block, blocks, *times = _HOST_STAT.unpack(
+        host[: _HOST_STAT.size]
+    )
+    return _GENERIC_STAT.pack(
+        device, inode, mode, links, uid, gid, special, 0, size, block, 0, blocks, *times, 0
+    )

@@ -112,4 +112,5 @@ X86_64: Final = _names("""
 470 listns rseq_slice_yield
 """)
 
-X86_64_NUMBERS: Final = {name: number for number, name in X86_64.items()}
+# Of the host, by name.
+HOST_NUMBERS: Final = {name: number for number, name in X86_64.items()}

@@ -5,10 +5,30 @@ from __future__ import annotations
 import importlib
 from typing import Final
 
+from anyarch.guests.riscv.aliases import SYNTAX
 from anyarch.guests.riscv.registers import LAYOUT, riscv
 from anyarch.isa.instruction import Architecture, FloatStatus
 
-EXTENSIONS: Final = ("rv64i",)
+EXTENSIONS: Final = (
+    "rv64i",
+    "zicsr",
+    "rv64f",
+    "rv64d",
+    "zfh",
+    "zfa",
+    "rv64m",
+    "rv64a",
+    "zacas",
+    "zawrs",
+    "zba",
+    "zbb",
+    "zbs",
+    "zbc",
+    "zicond",
+    "zifencei",
+    "zicbo",
+    "rv64c",
+)
 
 for _name in EXTENSIONS:
     importlib.import_module(f"anyarch.guests.riscv.{_name}")
@@ -22,4 +42,5 @@ ARCHITECTURE: Final = Architecture(
     stack_pointer=("x", 2),
     elf_machine=243,
     exceptions={4: "load address misaligned", 6: "store address misaligned"},
+    syntax=SYNTAX,
 )

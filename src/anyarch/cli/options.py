@@ -1,0 +1,140 @@
+"""Options of ``anyarch run``: one table, from which come the quick parser and the printed help."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from anyarch.errors import Error
+
+
+class UsageError(Error):
+    """A command line that cannot be understood."""
+
+
+@dataclass(slots=True)
+class RunOptions:
+    """What ``anyarch run`` was asked to do."""
+
+    program: str = ""
+    arguments: list[str] = field(default_factory=list)
+    root: str | None = None
+    environment: list[str] = field(default_factory=list)
+    engine: str = "auto"
+    strace: bool = False
+    output: str | None = None
+    stats: bool = False
+    count: bool = False
+    max_insns: int | None = None
+    verbose: bool = False
+
+
+def _assignment(text: str) -> str:
+    name, equals, _ = text.partition("=")
+    if not name or not equals:
+        raise ValueError("expected NAME=VALUE")
+    return text
+
+
+def _count(text: str) -> int:
+    if not text.isdigit() or int(text) == 0:
+        raise ValueError("expected a positive number")
+    return int(text)
+
+
+def _engine(text: str) -> str:
+    if text not in ENGINES:
+        raise ValueError(f"expected one of {', '.join(ENGINES)}")
+    return text
+
+
+ENGINES: Final = ("auto", "interp", "reference")
+
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    """One option: a switch where ``metavar`` is empty."""
+
+    flags: tuple[str, ...]
+    name: str  # the field of RunOptions
+    help: str
+    metavar: str = ""
+    convert: Callable[[str], Any] = str
+    repeats: bool = False
+
+
+OPTIONS: Final = (
+    Option(("-L", "--root"), "root", "Look absolute paths up in this directory first.", "ROOT"),
+    Option(
+        ("-E", "--env"),
+        "environment",
+        "Set a variable for the program (repeatable).",
+        "NAME=VALUE",
+        _assignment,
+        repeats=True,
+    ),
+    Option(("--engine",), "engine", f"{', '.join(ENGINES)}.", "ENGINE", _engine),
+    Option(("--strace",), "strace", "Print system calls and signals."),
+    Option(
+        ("-o", "--output"), "output", "Write --strace and reports here, not to stderr.", "FILE"
+    ),
+    Option(("--stats",), "stats", "Report time, cache use and calls at the end."),
+    Option(("--count",), "count", "Report how many instructions ran."),
+    Option(("--max-insns",), "max_insns", "Stop after N instructions.", "N", _count),
+    Option(("-v", "--verbose"), "verbose", "Tell what is done, and what is not supported."),
+)
+_BY_FLAG: Final = {flag: option for option in OPTIONS for flag in option.flags}
+
+
+def parse_run(arguments: Sequence[str]) -> RunOptions:
+    """Parse what follows ``run``; options end at PROGRAM. Raises UsageError."""
+    result = RunOptions()
+    position = 0
+    while position < len(arguments):
+        word = arguments[position]
+        position += 1
+        if word == "--":
+            break
+        if not word.startswith("-") or word == "-":
+            position -= 1
+            break
+        flag, value = _split(word)
+        option = _BY_FLAG.get(flag)
+        if option is None:
+            raise UsageError(f"run: no option {flag}; see `anyarch run --help`")
+        if not option.metavar:
+            if value is not None:
+                raise UsageError(f"run: {flag} takes no value, but {word!r} gives one")
+            setattr(result, option.name, True)
+            continue
+        if value is None:
+            if position == len(arguments):
+                raise UsageError(f"run: {flag} needs {option.metavar}")
+            value = arguments[position]
+            position += 1
+        store(result, option, value)
+    if position >= len(arguments):
+        raise UsageError("run: no PROGRAM given; usage: anyarch run [OPTIONS] PROGRAM [ARGS…]")
+    result.program, *result.arguments = arguments[position:]
+    return result
+
+
+def store(result: RunOptions, option: Option, text: str) -> None:
+    """Convert and keep an option's value; raises UsageError."""
+    try:
+        value = option.convert(text)
+    except ValueError as error:
+        raise UsageError(f"run: {option.flags[0]} {text}: {error}") from None
+    if option.repeats:
+        getattr(result, option.name).append(value)
+    else:
+        setattr(result, option.name, value)
+
+
+def _split(word: str) -> tuple[str, str | None]:
+    """Flag and the value written in the same word, if any."""
+    if word.startswith("--"):
+        flag, equals, value = word.partition("=")
+        return flag, value if equals else None
+    return word[:2], word[2:] or None

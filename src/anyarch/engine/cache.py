@@ -1,0 +1,289 @@
+"""The code cache: native code that was compiled is kept, under a key that says from what.
+
+A file per key, written under another name and renamed, so that it is whole or absent; its contents
+are checked on every read. A cache that cannot be used only costs speed. What runs a guest imports
+this module, so it imports nothing that is slow.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import os
+import struct
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from typing import Final, NamedTuple
+
+from anyarch.emit.compile import Blob
+from anyarch.host.cpu import PAGE, identity
+
+__all__ = ["CodeCache", "Entry", "key_for", "source_digest", "toolchain_key"]
+
+# magic and version, bytes of code, of the offset table, of the names, SHA-256 of all after it.
+_HEADER: Final = struct.Struct("<8sIIII32s")
+_MAGIC: Final = b"anyarch\x01"
+_SUFFIX: Final = ".blob"
+_MAX_NBYTES: Final = (1 << 32) - 1
+
+
+class Entry(NamedTuple):
+    """A cached blob: its key, size of the file, and time of last use in seconds."""
+
+    key: str
+    nbytes: int
+    used: float
+
+
+class CodeCache:
+    """Blobs on disk, shared by all processes of a user.
+
+    The directory is `path`, else $ANYARCH_CACHE, $XDG_CACHE_HOME/anyarch or ~/.cache/anyarch.
+    """
+
+    __slots__ = ("path",)
+
+    def __init__(self, path: str | None = None) -> None:
+        self.path = os.path.abspath(path) if path else _default_path()
+
+    def get(self, key: str) -> Blob | None:
+        """The blob of a key, or None; a damaged file is deleted, one of another user ignored."""
+        path = self._file(key)
+        try:
+            data = _read_own(path)
+        except OSError:
+            return None
+        if data is None:
+            return None
+        blob = _unpack(data)
+        if blob is None:
+            self._delete(path)
+            return None
+        blob.path = path
+        return blob
+
+    def put(self, key: str, blob: Blob) -> bool:
+        """Store a blob; False if the directory cannot be written."""
+        path = self._file(key)
+        temporary = f"{path}.{os.getpid()}.{os.urandom(4).hex()}"
+        try:
+            self._make_directory()
+            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
+            fd = os.open(temporary, flags, 0o600)
+            try:
+                with open(fd, "wb") as file:
+                    position = file.write(_pack(blob)) - len(blob.code)
+                os.replace(temporary, path)
+            except BaseException:
+                self._delete(temporary)
+                raise
+        except OSError:
+            return False
+        blob.path, blob.position = path, position
+        return True
+
+    def build_once(self, key: str, builder: Callable[[], Blob]) -> Blob:
+        """The cached blob, or what `builder` returns, stored.
+
+        Of several processes and threads that need the same key one builds; the others wait for
+        it, and build in turn if it failed.
+        """
+        blob = self.get(key)
+        if blob is not None:
+            return blob
+        lock = self._lock(key)
+        try:
+            blob = self.get(key) if lock >= 0 else None
+            if blob is None:
+                blob = builder()
+                self.put(key, blob)
+            return blob
+        finally:
+            if lock >= 0:
+                self._delete(self._file(key) + ".lock")
+                # Not by closing alone: a child forked meanwhile holds the same open file.
+                fcntl.flock(lock, fcntl.LOCK_UN)
+                os.close(lock)
+
+    def entries(self) -> Iterator[Entry]:
+        """Every cached blob, in no particular order."""
+        try:
+            directory = os.scandir(self.path)
+        except OSError:
+            return
+        with directory:
+            for item in directory:
+                if item.name.endswith(_SUFFIX):
+                    try:
+                        status = item.stat(follow_symlinks=False)
+                    except FileNotFoundError:
+                        continue
+                    used = max(status.st_atime, status.st_mtime)
+                    yield Entry(item.name.removesuffix(_SUFFIX), status.st_size, used)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all cached blobs."""
+        return sum(entry.nbytes for entry in self.entries())
+
+    def verify(self) -> list[str]:
+        """Read every blob; returns the keys of those that were damaged, now deleted."""
+        return [entry.key for entry in list(self.entries()) if self.get(entry.key) is None]
+
+    def clear(self) -> int:
+        """Delete every blob, and what builders left that were killed; returns the bytes freed."""
+        freed = 0
+        try:
+            names = os.listdir(self.path)
+        except OSError:
+            return 0
+        for name in names:
+            if _SUFFIX in name:
+                path = os.path.join(self.path, name)
+                try:
+                    nbytes = os.lstat(path).st_size
+                    os.unlink(path)
+                except OSError:
+                    continue
+                freed += nbytes
+        return freed
+
+    def _file(self, key: str) -> str:
+        if not key.isalnum() or not key.isascii():
+            raise ValueError(f"cache key {key!r}: expected letters and digits, as key_for returns")
+        return os.path.join(self.path, key + _SUFFIX)
+
+    def _make_directory(self) -> None:
+        if not os.path.isdir(self.path):
+            os.makedirs(os.path.dirname(self.path), exist_ok=True)
+            with contextlib.suppress(FileExistsError):
+                os.mkdir(self.path, 0o700)
+
+    def _delete(self, path: str) -> None:
+        with contextlib.suppress(OSError):
+            os.unlink(path)
+
+    def _lock(self, key: str) -> int:
+        """An exclusively locked descriptor, or -1 where the directory cannot be written."""
+        path = self._file(key) + ".lock"
+        while True:
+            try:
+                self._make_directory()
+                fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+            except OSError:
+                return -1
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX)
+                # The holder before us deleted the file: a lock on it excludes nobody any more.
+                held, named = os.fstat(fd), os.stat(path, follow_symlinks=False)
+                if (held.st_dev, held.st_ino) == (named.st_dev, named.st_ino):
+                    return fd
+            except FileNotFoundError:
+                pass
+            except BaseException as error:
+                os.close(fd)
+                if isinstance(error, OSError):
+                    return -1
+                raise
+            os.close(fd)
+
+
+def _default_path() -> str:
+    if path := os.environ.get("ANYARCH_CACHE"):
+        return os.path.abspath(path)
+    base = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
+    return os.path.join(os.path.abspath(base), "anyarch")
+
+
+def _read_own(path: str) -> bytes | None:
+    """The contents of a file that only this user or root can have written."""
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    try:
+        status = os.fstat(fd)
+        if status.st_uid not in (os.geteuid(), 0) or status.st_mode & 0o022:
+            return None
+        with open(fd, "rb", buffering=0, closefd=False) as file:
+            return file.read()
+    finally:
+        os.close(fd)
+
+
+def _pack(blob: Blob) -> bytes:
+    """The file: header, offsets, names, zeros to the next page, code."""
+    names = "\n".join(blob.symbols).encode()
+    offsets = struct.pack(f"<{len(blob.symbols)}I", *blob.symbols.values())
+    start = _HEADER.size + len(offsets) + len(names)
+    position = (start + PAGE - 1) // PAGE * PAGE
+    if len(blob.code) > _MAX_NBYTES:
+        raise OSError("blob too large for the cache")
+    body = b"".join((offsets, names, bytes(position - start), blob.code))  # code starts a page
+    digest = hashlib.sha256(body).digest()
+    sizes = (position, len(blob.code), len(offsets), len(names))
+    return _HEADER.pack(_MAGIC, *sizes, digest) + body
+
+
+def _unpack(data: bytes) -> Blob | None:
+    """The blob in a file's contents, or None if anything about it is wrong."""
+    if len(data) < _HEADER.size:
+        return None
+    magic, position, nbytes, offsets_nbytes, names_nbytes, digest = _HEADER.unpack_from(data)
+    if magic != _MAGIC or len(data) != position + nbytes:
+        return None
+    body = memoryview(data)[_HEADER.size :]
+    if hashlib.sha256(body).digest() != digest:
+        return None
+    offsets = struct.unpack_from(f"<{offsets_nbytes // 4}I", body)
+    names = bytes(body[offsets_nbytes : offsets_nbytes + names_nbytes]).decode()
+    symbols = dict(zip(names.split("\n") if names else (), offsets, strict=True))
+    return Blob(data[position:], symbols, position=position)
+
+
+def key_for(*parts: str | bytes | int) -> str:
+    """A cache key: the same for the same parts, different for any others."""
+    state = hashlib.sha256()
+    for part in parts:
+        data = part if isinstance(part, bytes) else str(part).encode()
+        state.update(len(data).to_bytes(8, "little"))
+        state.update(data)
+    return state.hexdigest()
+
+
+def source_digest(directories: Iterable[str]) -> str:
+    """Digest of the Python sources in some package directories, those below them included."""
+    state = hashlib.sha256()
+    for directory in directories:
+        for path in sorted(_sources(directory)):
+            with open(path, "rb", buffering=0) as file:
+                data = file.read()
+            state.update(os.path.relpath(path, directory).encode())
+            state.update(len(data).to_bytes(8, "little"))
+            state.update(data)
+    return state.hexdigest()
+
+
+def _sources(directory: str) -> Iterator[str]:
+    with os.scandir(directory) as items:
+        for item in items:
+            if item.name.endswith(".py"):
+                yield item.path
+            elif item.name != "__pycache__" and item.is_dir():
+                yield from _sources(item.path)
+
+
+def toolchain_key() -> str:
+    """What compiles native code and for which processor, without importing the compiler."""
+    return f"llvmlite {_llvmlite_version()};cpu {identity()}"
+
+
+def _llvmlite_version() -> str:
+    """From the name of the installed distribution; importing llvmlite takes 0.1 s."""
+    for directory in sys.path:
+        try:
+            names = os.listdir(directory or ".")
+        except OSError:
+            continue
+        for name in names:
+            if name.startswith("llvmlite-") and name.endswith((".dist-info", ".egg-info")):
+                return name.removesuffix("-info").rpartition(".")[0].split("-")[1]
+    return "unknown"

@@ -1,0 +1,373 @@
+"""The interpreter: records run by native handlers, Python only where native code returns.
+
+Everything hot is in the blob (``engine.native``). This class owns the buffers that native code
+works on, enters it, and turns what it returns into an :class:`Exit` with exact pc and registers.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from bisect import bisect_right
+from typing import TYPE_CHECKING, Final
+
+from anyarch.engine.exits import Exit
+from anyarch.host import signals
+from anyarch.host.code import NativeCode
+from anyarch.host.context import FIELDS, REGISTERS, Context, ExitCode
+from anyarch.host.mapping import (
+    MAP_ANONYMOUS,
+    MAP_NORESERVE,
+    MAP_PRIVATE,
+    PROT_READ,
+    PROT_WRITE,
+    advise_pages,
+    map_pages,
+    unmap_pages,
+)
+from anyarch.host.stack import Stack
+from anyarch.isa.registers import State
+
+if TYPE_CHECKING:
+    from anyarch.engine.reference import Reference
+    from anyarch.isa.instruction import Architecture
+    from anyarch.memory.space import AddressSpace
+
+TRANSLATOR: Final = (
+    "arena_next",
+    "arena_end",
+    "table",
+    "table_used",
+    "page_flags",
+    "block_records",  # host pointers of records, ascending
+    "block_pcs",
+    "block_count",
+    "block_capacity",
+    "counting",
+    "address_limit",
+    "lock",
+)
+TABLE_BITS: Final = 19
+TABLE_NBYTES: Final = 16 << TABLE_BITS
+ARENA_NBYTES: Final = 1 << 28
+BLOCK_CAPACITY: Final = 1 << 20
+PAGE_EXEC, PAGE_CODE, PAGE_HOOK = 4, 8, 16
+STOP_ASKED, STOP_STEPPING = 1, 2
+
+# Exits whose record tells the pc; for the others the context has it.
+_AT_RECORD: Final = frozenset(
+    {
+        ExitCode.BREAKPOINT,
+        ExitCode.ILLEGAL,
+        ExitCode.FAULT,
+        ExitCode.FETCH,
+        ExitCode.BUDGET,
+        ExitCode.EMULATE,
+        ExitCode.EXCEPTION,
+        ExitCode.HOOK,
+    }
+)
+_MADV_DONTNEED: Final = 4
+_MXCSR_MASKED: Final = 0x1F80
+_CONTROL: Final = (0x0000, 0x6000, 0x2000, 0x4000)
+
+
+def _to_guest_flags(mxcsr: int) -> int:
+    return (
+        (mxcsr >> 5 & 1) | (mxcsr >> 4 & 1) << 1 | (mxcsr >> 3 & 1) << 2
+        | (mxcsr >> 2 & 1) << 3 | (mxcsr & 1) << 4
+    )  # fmt: skip
+
+
+def _to_mxcsr_flags(flags: int) -> int:
+    return (
+        (flags & 1) << 5 | (flags >> 1 & 1) << 4 | (flags >> 2 & 1) << 3
+        | (flags >> 3 & 1) << 2 | (flags >> 4 & 1)
+    )  # fmt: skip
+
+
+_GUEST_FLAGS: Final = tuple(_to_guest_flags(value) for value in range(64))
+_MXCSR_FLAGS: Final = tuple(_to_mxcsr_flags(value) for value in range(32))
+
+
+class Interpreter:
+    """Runs one guest thread natively.
+
+    ``counting`` makes ``retired`` and budgets exact at a small cost; it is switched on by the
+    first budget.
+    """
+
+    def __init__(
+        self,
+        architecture: Architecture,
+        space: AddressSpace,
+        native: NativeCode,
+        *,
+        thunk: str = "aa_no_thunk",
+        counting: bool = False,
+    ) -> None:
+        self.architecture, self.space, self.native = architecture, space, native
+        self.context = Context()
+        self._stack = Stack()
+        self._stack.attach(self.context)
+        native.bind(self.context)
+        signals.install_fault_handlers(native)
+        view = self.context.view
+        self.state = State(
+            architecture.layout, view[REGISTERS : REGISTERS + architecture.layout.nbytes]
+        )
+        self._u64 = view.cast("Q")
+        self._u32 = view.cast("I")
+        self._sizes = (ARENA_NBYTES, TABLE_NBYTES, 8 * BLOCK_CAPACITY, 8 * BLOCK_CAPACITY, 4096)
+        flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE
+        prot = PROT_READ | PROT_WRITE
+        self._maps = [map_pages(nbytes, prot, flags=flags) for nbytes in self._sizes]
+        arena, table, records, pcs, translator = self._maps
+        self._translator = (ctypes.c_uint64 * len(TRANSLATOR)).from_address(translator)
+        self._records = memoryview((ctypes.c_uint64 * BLOCK_CAPACITY).from_address(records)).cast(
+            "B"
+        ).cast("Q")
+        self._pcs = (ctypes.c_uint64 * BLOCK_CAPACITY).from_address(pcs)
+        for name, value in (
+            ("arena_next", arena),
+            ("arena_end", arena + ARENA_NBYTES),
+            ("table", table),
+            ("page_flags", space.page_flags),
+            ("block_records", records),
+            ("block_pcs", pcs),
+            ("block_capacity", BLOCK_CAPACITY),
+            ("address_limit", space.limit),
+        ):
+            self._translator[TRANSLATOR.index(name)] = value
+        self.context.set("translator", translator)
+        self.context.set("jump_cache", table)
+        self.context.set("memory_base", space.base)
+        self.context.set("memory_limit", space.limit)
+        self.context.set("syscall_thunk", native.address(thunk))
+        self.context.set("reservation_address", -1)
+        self._run_entry = native.address("aa_run")
+        self._step_entry = native.address("aa_step")
+        self._reference: Reference | None = None
+        self._counted = 0  # total of the budgets given so far
+        self.flushes = 0
+        self._set_counting(counting)
+        self._set("remaining", (1 << 62) if counting else 0)
+        self._counted = (1 << 62) if counting else 0
+        space.on_code_change = self._code_change
+
+    def __del__(self) -> None:
+        self._records = memoryview(b"")
+        for pointer, nbytes in zip(getattr(self, "_maps", ()), self._sizes, strict=False):
+            unmap_pages(pointer, nbytes)
+
+    # Small accessors: the general ones of Context are too slow for every system call.
+    def _get(self, name: str) -> int:
+        return self._u64[FIELDS[name][0] >> 3]
+
+    def _set(self, name: str, value: int) -> None:
+        self._u64[FIELDS[name][0] >> 3] = value
+
+    def _set_counting(self, counting: bool) -> None:
+        self._translator[TRANSLATOR.index("counting")] = int(counting)
+
+    @property
+    def counting(self) -> bool:
+        """Whether retired instructions are counted."""
+        return bool(self._translator[TRANSLATOR.index("counting")])
+
+    @property
+    def retired(self) -> int:
+        """Instructions completed since counting was switched on."""
+        return self._counted - self._get("remaining")
+
+    @property
+    def blocks(self) -> int:
+        """Blocks translated since the last flush."""
+        return int(self._translator[TRANSLATOR.index("block_count")])
+
+    # Code.
+    def flush(self) -> None:
+        """Discard all records; not while native code runs."""
+        arena, table, *_ = self._maps
+        used = self._translator[0] - arena
+        if used > 1 << 20:
+            advise_pages(arena, ARENA_NBYTES, _MADV_DONTNEED)
+        advise_pages(table, TABLE_NBYTES, _MADV_DONTNEED)
+        self._translator[TRANSLATOR.index("arena_next")] = arena
+        self._translator[TRANSLATOR.index("table_used")] = 0
+        self._translator[TRANSLATOR.index("block_count")] = 0
+        self.flushes += 1
+
+    def _code_change(self, address: int, nbytes: int) -> None:
+        self.flush()
+
+    def pc_of(self, record: int) -> int:
+        """Guest address of a record."""
+        index = bisect_right(self._records, record, 0, self.blocks) - 1
+        offset = ctypes.c_uint16.from_address(record + 8).value
+        return int(self._pcs[index]) + offset
+
+    # Running.
+    def _sync_in(self) -> None:
+        self._u64[FIELDS["pc"][0] >> 3] = self.state.pc
+        status = self.architecture.float_status
+        if status is not None:
+            mode = self.state.get(*status.rounding)
+            flags = self.state.get(*status.flags)
+            self._u32[FIELDS["rounding"][0] >> 2] = mode
+            control = _CONTROL[mode] if mode < 4 else 0
+            self._u32[FIELDS["mxcsr"][0] >> 2] = (
+                _MXCSR_MASKED | control | _MXCSR_FLAGS[flags & 31]
+            )
+
+    def _sync_out(self) -> None:
+        status = self.architecture.float_status
+        if status is not None:
+            mxcsr = self._u32[FIELDS["mxcsr"][0] >> 2]
+            self.state.set(*status.flags, _GUEST_FLAGS[mxcsr & 63])
+            self.state.set(*status.rounding, self._u32[FIELDS["rounding"][0] >> 2])
+
+    def _enter(self, entry: int) -> ExitCode:
+        """Run native code from ``state.pc``; ``state.pc`` is exact afterwards."""
+        signals.prepare_thread(self.context)
+        self._sync_in()
+        code = ExitCode(self.native.enter(self.context, entry))
+        self._sync_out()
+        if code in _AT_RECORD:
+            record = self._get("record")
+            if record:
+                self.state.pc = self.pc_of(record)
+                if self.counting and code is not ExitCode.BUDGET:
+                    self._uncount(record)
+            else:  # the translator itself could not read the code
+                self.state.pc = self._get("pc")
+                code = ExitCode.FETCH
+        else:
+            self.state.pc = self._get("pc")
+        return code
+
+    def _uncount(self, record: int) -> None:
+        """Give back the instructions of the block that did not complete."""
+        index = bisect_right(self._records, record, 0, self.blocks) - 1
+        start = int(self._records[index])
+        counted = ctypes.c_uint64.from_address(start + 16).value
+        pc, done = int(self._pcs[index]), 0
+        while pc < self.state.pc:
+            word = int.from_bytes(self.space.read(pc, 2), "little")
+            pc += self.architecture.length(word)
+            done += 1
+        self._set("remaining", self._get("remaining") + counted - done)
+
+    def run(self, budget: int | None = None) -> Exit:
+        """Run until something needs Python, or ``budget`` instructions have completed."""
+        if budget is not None:
+            if not self.counting:
+                self.flush()
+                self._set_counting(True)
+                self._counted = self._get("remaining")
+            retired = self.retired
+            self._set("remaining", budget)
+            self._counted = retired + budget
+        while True:
+            code = self._enter(self._run_entry)
+            if code == ExitCode.FLUSH:
+                self.flush()
+            elif code == ExitCode.EMULATE:
+                ended = self._emulate()
+                if ended is not None:
+                    return ended
+            elif code == ExitCode.CODE_CHANGED:
+                self.code_changed()
+            elif code == ExitCode.BUDGET and self._get("remaining"):
+                while self._get("remaining"):
+                    ended = self.step()
+                    if ended is not None:
+                        return ended
+                return Exit(ExitCode.BUDGET, self.state.pc)
+            else:
+                return self._exit(code)
+
+    def _exit(self, code: ExitCode) -> Exit:
+        pc = self.state.pc
+        if code == ExitCode.FAULT:
+            address, signal = self._get("fault_address"), self.context.get("fault_signal")
+            return Exit(code, pc, address, signal)
+        if code == ExitCode.FETCH:
+            address = self._get("fault_address") if self._get("record") else pc
+            return Exit(code, pc, address)
+        if code == ExitCode.EXCEPTION:
+            return Exit(code, pc, self._get("fault_address"), self._get("exit_detail"))
+        return Exit(code, pc)
+
+    def step(self) -> Exit | None:
+        """Run one instruction, hooked or not; None when it completed."""
+        next_before = self._translator[0]
+        blocks_before = self.blocks
+        stop = FIELDS["stop"][0] >> 2
+        self._u32[stop] |= STOP_STEPPING
+        code = self._enter(self._step_entry)
+        if code == ExitCode.FLUSH:
+            self.flush()
+            code = self._enter(self._step_entry)
+        else:
+            self._translator[0] = next_before
+            self._translator[TRANSLATOR.index("block_count")] = blocks_before
+        asked = self._u32[stop] & STOP_ASKED
+        self._u32[stop] = asked
+        if code == ExitCode.EMULATE:
+            return self._emulate()
+        if code == ExitCode.CODE_CHANGED:
+            self.code_changed()
+            return None
+        if code == ExitCode.STOP:
+            return Exit(code, self.state.pc) if asked else None
+        return self._exit(code)
+
+    def _emulate(self) -> Exit | None:
+        """Let the reference engine run the instruction at ``state.pc``."""
+        if self._reference is None:
+            from anyarch.engine.reference import Reference
+            from anyarch.memory.space import FetchMemory
+
+            self._reference = Reference(self.architecture, self.state, FetchMemory(self.space))
+            self._reference.machine.counters = self._counter
+        ended = self._reference.step()
+        if self.counting and ended is None:
+            self._set("remaining", self._get("remaining") - 1)
+        return ended
+
+    def _counter(self, name: str) -> int:
+        from time import monotonic_ns
+
+        if name == "instret" and self.counting:
+            return self.retired
+        return monotonic_ns() // 100 if name == "time" else monotonic_ns()
+
+    def code_changed(self) -> None:
+        """The guest says that code may have been written: drop it unless no page of it can be."""
+        if any(region.prot & 2 and region.prot & 4 for region in self.space.regions()):
+            self.flush()
+
+    # What the layers above use.
+    def syscall(self, number: int, /, *arguments: int) -> int:
+        """Host system call; see :meth:`NativeCode.syscall`."""
+        return self.native.syscall(self.context, number, *arguments)
+
+    def request_stop(self) -> None:
+        """Ask for a return from :meth:`run`; from any thread."""
+        signals.request_stop(self.context)
+
+    def clear_stop(self) -> None:
+        """Take the request back, when it was seen."""
+        self._u32[FIELDS["stop"][0] >> 2] = 0
+
+    def claim_signal(self, signum: int, flags: int = 0) -> None:
+        """Route a host signal to the guest."""
+        signals.claim_signal(signum, self.native, flags)
+
+    def release_signal(self, signum: int) -> None:
+        """Give a host signal back."""
+        signals.release_signal(signum)
+
+    def take_pending(self) -> list[tuple[int, bytes]]:
+        """Take the signals that have arrived."""
+        return signals.take_pending(self.native, self.context)

@@ -1,0 +1,1 @@
+"""Linux programs: loading, system calls, signals. See README.md in this folder."""

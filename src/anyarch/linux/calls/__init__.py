@@ -1,0 +1,21 @@
+"""The system calls, a file per family; :data:`CALLS` is all of them by name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+from anyarch.linux.calls.directories import DIRECTORIES
+from anyarch.linux.calls.events import EVENTS
+from anyarch.linux.calls.files import FILES
+from anyarch.linux.calls.memory import MEMORY
+from anyarch.linux.calls.processes import PROCESSES
+from anyarch.linux.calls.signals import SIGNALS
+from anyarch.linux.calls.sockets import SOCKETS
+from anyarch.linux.calls.table import Call
+from anyarch.linux.calls.time import TIME
+
+_FAMILIES = (FILES, DIRECTORIES, MEMORY, PROCESSES, SIGNALS, TIME, EVENTS, SOCKETS)
+CALLS: Final[Mapping[str, Call]] = {
+    name: call for family in _FAMILIES for name, call in family.calls.items()
+}

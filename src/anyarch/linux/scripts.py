@@ -1,0 +1,62 @@
+"""What execve is given: a guest's program, a host's, or a script that names its interpreter."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+from anyarch.errors import LoadError
+from anyarch.linux.abi import LinuxAbi
+from anyarch.linux.elf import read_elf
+
+_HEAD_NBYTES: Final = 256
+_MAXIMUM_DEPTH: Final = 5
+
+
+@dataclass(slots=True, frozen=True)
+class Program:
+    """A program that can be executed."""
+
+    host_path: bytes
+    name: bytes
+    arguments: list[bytes]
+    is_guest: bool
+
+
+def find_program(
+    name: bytes, arguments: list[bytes], abi: LinuxAbi, find: Callable[[bytes], bytes]
+) -> Program | int:
+    """The program that executing ``name`` runs, or -errno. ``find`` gives host paths."""
+    for _ in range(_MAXIMUM_DEPTH):
+        path = find(name)
+        try:
+            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        except OSError as error:
+            return -(error.errno or errno.ENOENT)
+        try:
+            if not stat.S_ISREG(os.fstat(fd).st_mode) or not os.access(path, os.X_OK):
+                return -errno.EACCES
+            head = os.pread(fd, _HEAD_NBYTES, 0)
+            if head.startswith(b"\x7fELF"):
+                if int.from_bytes(head[18:20], "little") != abi.elf_machine:
+                    return Program(path, name, arguments, is_guest=False)
+                try:
+                    read_elf(fd, os.fsdecode(name))
+                except LoadError:
+                    return -errno.ENOEXEC
+                return Program(path, name, arguments, is_guest=True)
+        finally:
+            os.close(fd)
+        if not head.startswith(b"#!"):
+            return -errno.ENOEXEC
+        words = head[2:].split(b"\n", 1)[0].strip(b" \t").split(None, 1)
+        if not words:
+            return -errno.ENOEXEC
+        options = [word.rstrip(b" \t") for word in words[1:]]
+        arguments = [words[0], *options, name, *arguments[1:]]
+        name = words[0]
+    return -errno.ELOOP
