@@ -223,7 +223,7 @@ def test_processor_agrees(processor: list[tuple[Probe, Callable[[Operands], None
     for probe, call in processor:
         fmt = probe[1]
         for rm in MXCSR_ROUNDING:
-            for _ in range(400):
+            for _ in range(250):
                 a = draw(fmt, source)
                 center = (a & fmt.infinity) >> fmt.fraction_bits
                 operands = (a, draw(fmt, source), draw(fmt, source, center))
@@ -240,6 +240,8 @@ def test_processor_agrees_on_special_values(
         thirds = [0]
         if "fmadd" in probe[0]:
             thirds, rms = values[::5], [RNE, RDN]
+        elif "cmp" in probe[0]:
+            rms = [RNE]
         for rm in rms:
             for operands in product(values, seconds, thirds):
                 compare(probe, call, operands, rm)
@@ -559,10 +561,11 @@ def test_integers_out_of_range(
     assert sf.to_int(F32, a, size, signed, RTZ, rules) == expected
 
 
-def test_modular_conversion_of_what_has_no_integer() -> None:
+def test_modular_conversion_at_the_edges() -> None:
     for a in (0x7FF0 << 48, 0xFFF0 << 48, 0x7FF8 << 48):
         assert sf.to_int_modular(F64, a) == (0, NV)
     assert sf.to_int_modular(F64, double_bits(-(2.0**31) - 1.5)) == (0x7FFFFFFF, NV)
+    assert sf.to_int_modular(F64, double_bits(2.0**31 - 0.5)) == (0x7FFFFFFF, NX)
     assert sf.to_int_modular(F64, double_bits(2.0**84 + 2.0**32)) == (0, NV)
 
 

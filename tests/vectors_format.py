@@ -1,18 +1,16 @@
-"""Instruction vectors: one line per case, run by every engine.
+"""Vector files: one test case a line, run by every engine.
 
-    lw a0, 4(a1) | a1=0x1000 [0x1004:4]=0x80000000 => a0=0xffffffff80000000
-    beq a0, a1, .+8 | a0=1 a1=1 => pc+8
-    lw a0, 0(a1) | a1=0x5000 => fault 0x5000
-
-Before ``=>`` is what differs from the start state, after it what differs from the state before:
-all else must stay as it was. Registers not named hold a value of their own, so that a wrong one
-shows; fflags and frm start at zero. Pages of named memory are mapped, others are not.
+``add a0, a1, a2 | a1=1 a2=2 => a0=3``: assembly text (or hex words; ``;`` separates), state before,
+state after. Registers go by assembly name, memory as ``[0x1000:4]=0xdeadbeef``; ``pc=+8`` is
+relative to the text. Endings: ``illegal``, ``breakpoint``, ``syscall``, ``code_changed``,
+``fault 0x9000``, ``exception 6 0x1001``. What a line does not name must not change: registers
+hold values of their own, pages of named memory are zero and no others are mapped.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Protocol
@@ -25,31 +23,41 @@ from anyarch.isa.assembly import assemble
 from anyarch.isa.instruction import Architecture
 from anyarch.isa.registers import State
 
-CODE: Final = 0x40000
-PAGE: Final = 0x1000
+DIRECTORY: Final = Path(__file__).parent / "vectors"
+CODE: Final = 0x10000  # where the text is placed; zeros, which are illegal, follow it
+PAGE: Final = 4096
+ENDINGS: Final = {
+    "illegal": ExitCode.ILLEGAL,
+    "breakpoint": ExitCode.BREAKPOINT,
+    "syscall": ExitCode.SYSCALL,
+    "code_changed": ExitCode.CODE_CHANGED,
+    "fault": ExitCode.FAULT,
+    "exception": ExitCode.EXCEPTION,
+}
+PAST: Final = frozenset({ExitCode.SYSCALL, ExitCode.CODE_CHANGED})
 _MEMORY: Final = re.compile(r"\[(\w+):(\d+)\]")
+_HEX_WORDS: Final = re.compile(r"0x[0-9a-f]+(?:\s*;\s*0x[0-9a-f]+)*")
 
 
 class Machine(Protocol):
-    """An engine with state and memory of its own."""
+    """An engine with a state and the mapped pages, ready to run."""
 
     state: State
 
-    def map(self, address: int, nbytes: int) -> None:
-        """Make the pages of a range readable, writable and executable."""
+    def run(self, count: int) -> Exit:
+        """Run ``count`` instructions. What follows them is illegal: ending there is as good."""
 
-    def read(self, address: int, nbytes: int) -> bytes: ...
-    def write(self, address: int, data: bytes) -> None: ...
-    def step(self) -> Exit | None:
-        """Run one instruction: None when execution goes on."""
+    def read(self, address: int, nbytes: int) -> bytes:
+        """Guest memory."""
 
 
-Factory = Callable[[Architecture], Machine]
+# An engine factory receives the pages, by address.
+Factory = Callable[[Architecture, Mapping[int, bytes]], Machine]
 
 
 @dataclass(slots=True)
 class Values:
-    """Register and memory values by name and by (address, nbytes)."""
+    """Values of registers by name and of memory by (address, nbytes)."""
 
     registers: dict[str, int] = field(default_factory=dict)
     memory: dict[tuple[int, int], int] = field(default_factory=dict)
@@ -65,85 +73,102 @@ class Values:
 
 @dataclass(slots=True)
 class Vector:
-    """One case."""
+    """One line of a vector file."""
 
     where: str
     text: str
     before: Values = field(default_factory=Values)
     after: Values = field(default_factory=Values)
-    distance: int | None = None  # of a jump
-    leaves: tuple[str, int] | None = None  # exit code in lower case, fault address
+    pc: int | None = None  # relative to the text; None: behind it, or where the ending is
+    ending: ExitCode | None = None
+    details: tuple[int, ...] = ()  # numbers behind the ending
 
 
 def parse(line: str, where: str) -> Vector:
-    """Read a line; raises ValueError with its place."""
-    setup, arrow, outcome = line.partition("=>")
-    if not arrow:
-        raise ValueError(f"{where}: no `=>` in {line!r}")
+    """The case of a line that is not empty; raises ValueError with its place."""
+    setup, arrow, after = line.partition("=>")
     text, _, before = setup.partition("|")
+    if not arrow:
+        raise ValueError(f"{where}: expected `text | before => after`, not {line!r}")
     vector = Vector(where, text.strip())
     for item in before.split():
         vector.before.add(item)
-    words = outcome.split()
-    while words:
-        word = words.pop(0)
-        if word.startswith("pc"):
-            vector.distance = int(word[2:], 0)
-        elif "=" in word:
-            vector.after.add(word)
+    for item in after.split():
+        if item in ENDINGS:
+            vector.ending = ENDINGS[item]
+        elif item.startswith("pc="):
+            vector.pc = int(item[3:], 0)
+        elif "=" in item:
+            vector.after.add(item)
         else:
-            vector.leaves = word, int(words.pop(0), 0) if word == "fault" else 0
+            vector.details += (int(item, 0),)
     return vector
 
 
 def read_vectors(path: Path) -> list[Vector]:
     """The cases of a file; ``#`` begins a comment."""
     lines = enumerate(path.read_text().splitlines(), 1)
-    bare = ((number, line.split("#", 1)[0].strip()) for number, line in lines)
+    bare = ((number, line.partition("#")[0].strip()) for number, line in lines)
     return [parse(line, f"{path.name}:{number}") for number, line in bare if line]
 
 
+def encode(architecture: Architecture, text: str) -> bytes:
+    """The bytes of assembly text or of hex words separated by semicolons."""
+    if _HEX_WORDS.fullmatch(text):
+        words = [word.strip() for word in text.split(";")]
+        return b"".join(int(w, 16).to_bytes(len(w) // 2 - 1, "little") for w in words)
+    return assemble(architecture, text, CODE)
+
+
+def split(architecture: Architecture, code: bytes) -> list[int]:
+    """Offsets of the instructions in straight-line code."""
+    offsets, offset = [], 0
+    while offset < len(code):
+        offsets.append(offset)
+        offset += architecture.length(int.from_bytes(code[offset : offset + 4], "little"))
+    return offsets
+
+
 def check(architecture: Architecture, vector: Vector, factory: Factory) -> list[str]:
-    """Run a case: what went wrong, a line each."""
-    machine = factory(architecture)
-    code = assemble(architecture, vector.text, CODE)
-    machine.map(CODE, len(code))
-    machine.write(CODE, code)
+    """Run one case: what differs from the expected, a line each."""
+    code = encode(architecture, vector.text)
+    pages = _pages(vector, code)
+    machine = factory(architecture, {address: bytes(page) for address, page in pages.items()})
     state = machine.state
-    for file, index, _ in list(state.registers()):
-        if file not in _status_files(architecture):
-            state.set(file, index, 0x5A5A_0000_0000_0000 + (index << 8) + len(file) + ord(file[0]))
+    _fill(architecture, state)
     for name, value in vector.before.registers.items():
         state.set(*_register(architecture, name), value)
-    for values in (vector.after, vector.before):
-        for (address, nbytes), value in values.memory.items():
-            machine.map(address, nbytes)
-            if values is vector.before:
-                machine.write(address, value.to_bytes(nbytes, "little"))
     state.pc = CODE
     expected = {(file, index): value for file, index, value in state.registers()}
     for name, value in vector.after.registers.items():
-        expected[_register(architecture, name)] = value
-    memory = vector.before.memory | vector.after.memory
-    return [
-        *_compare_exit(vector, machine.step(), state.pc - CODE, len(code)),
-        *(
-            f"{architecture.layout.by_name[file].label(index)} is {value:#x}, "
-            f"expected {expected[file, index]:#x}"
-            for file, index, value in state.registers()
-            if value != expected[file, index]
-        ),
-        *(
-            f"[{address:#x}:{nbytes}] is {found:#x}, expected {value:#x}"
-            for (address, nbytes), value in memory.items()
-            if (found := int.from_bytes(machine.read(address, nbytes), "little")) != value
-        ),
-    ]
+        where = _register(architecture, name)
+        expected[where] = value & ((1 << architecture.layout.by_name[where[0]].size) - 1)
+    for (address, nbytes), value in vector.after.memory.items():
+        _place(pages, address, nbytes, value)
+
+    offsets = split(architecture, code)
+    ended = machine.run(len(offsets))
+    problems = _check_ending(vector, ended, [CODE + o for o in offsets], CODE + len(code), state)
+    for file, index, value in state.registers():
+        if value != expected[file, index]:
+            label = architecture.layout.by_name[file].label(index)
+            problems.append(f"{label} is {value:#x}, expected {expected[file, index]:#x}")
+    for address, page in pages.items():
+        found = machine.read(address, PAGE)
+        for offset in range(0, PAGE, 8) if found != page else ():
+            got, want = found[offset : offset + 8], bytes(page[offset : offset + 8])
+            if got != want:
+                problems.append(f"[{address + offset:#x}:8] is {got.hex()}, expected {want.hex()}")
+    return problems
 
 
-def _status_files(architecture: Architecture) -> set[str]:
+def _fill(architecture: Architecture, state: State) -> None:
+    """A value of its own in every register but floating-point status."""
     status = architecture.float_status
-    return set() if status is None else {status.flags[0], status.rounding[0]}
+    kept = set() if status is None else {status.flags[0], status.rounding[0]}
+    for number, (file, index, _) in enumerate(list(state.registers())):
+        if file not in kept:
+            state.set(file, index, 0x5A5A_0000_0000_0000 + (number << 8))
 
 
 def _register(architecture: Architecture, name: str) -> tuple[str, int]:
@@ -153,46 +178,90 @@ def _register(architecture: Architecture, name: str) -> tuple[str, int]:
     return found
 
 
-def _compare_exit(vector: Vector, ended: Exit | None, distance: int, nbytes: int) -> list[str]:
-    past = (ExitCode.SYSCALL, ExitCode.CODE_CHANGED, ExitCode.HALT)
-    got = None if ended is None else (ended.code.name.lower(), ended.address)
+def _pages(vector: Vector, code: bytes) -> dict[int, bytearray]:
+    pages = {CODE: bytearray(code.ljust(PAGE, b"\0"))}
+    for address, nbytes in vector.before.memory:
+        for page in range(address & -PAGE, address + nbytes, PAGE):
+            pages.setdefault(page, bytearray(PAGE))
+    for (address, nbytes), value in vector.before.memory.items():
+        _place(pages, address, nbytes, value)
+    return pages
+
+
+def _place(pages: dict[int, bytearray], address: int, nbytes: int, value: int) -> None:
+    value &= (1 << 8 * nbytes) - 1
+    for offset, byte in enumerate(value.to_bytes(nbytes, "little")):
+        page, at = divmod(address + offset, PAGE)
+        pages[page * PAGE][at] = byte
+
+
+def _check_ending(
+    vector: Vector, ended: Exit, instructions: list[int], end: int, state: State
+) -> list[str]:
     problems = []
-    if got != vector.leaves:
-        problems.append(f"exit is {got}, expected {vector.leaves}")
-    moves = ended is None or ended.code in past
-    wanted = vector.distance if vector.distance is not None else nbytes * moves
-    if distance != wanted:
-        problems.append(f"pc moved by {distance}, expected {wanted}")
+    behind = ended.code in (ExitCode.ILLEGAL, ExitCode.FETCH) and ended.pc not in instructions
+    if ended.code in (ExitCode.BUDGET, ExitCode.STEP) or behind:
+        code = None  # completed
+    else:
+        code = ended.code
+    details = {
+        ExitCode.FAULT: (ended.address,),
+        ExitCode.EXCEPTION: (ended.detail, ended.address),
+    }.get(ended.code, ())
+    if (code, details) != (vector.ending, vector.details):
+        ending = "completion" if vector.ending is None else vector.ending.name.lower()
+        problems.append(
+            f"ended with {ended}, expected {' '.join([ending, *map(hex, vector.details)])}"
+        )
+    if vector.pc is not None:
+        pc = CODE + vector.pc
+    else:
+        pc = end if vector.ending is None or vector.ending in PAST else instructions[-1]
+    pc &= (1 << 64) - 1
+    if state.pc != pc or ended.pc != pc:
+        problems.append(f"pc is {state.pc:#x} ({ended.pc:#x} in the exit), expected {pc:#x}")
     return problems
 
 
-class ReferenceMachine:
-    """The reference engine over pages in a dictionary."""
+class PagedMemory:
+    """Guest memory of the reference engine: mapped pages, all accessible."""
 
-    def __init__(self, architecture: Architecture) -> None:
-        self.state = State(architecture.layout)
-        self._pages: dict[int, bytearray] = {}
-        self.step = Reference(architecture, self.state, self).step
+    def __init__(self, pages: Mapping[int, bytes]) -> None:
+        self.pages = {address: bytearray(page) for address, page in pages.items()}
 
-    def map(self, address: int, nbytes: int) -> None:
-        for page in range(address // PAGE, (address + nbytes - 1) // PAGE + 1):
-            self._pages.setdefault(page, bytearray(PAGE))
+    def _slices(self, address: int, nbytes: int, access: str) -> Iterator[tuple[bytearray, slice]]:
+        while nbytes > 0:
+            page, at = self.pages.get(address & -PAGE), address % PAGE
+            if page is None:
+                raise MemoryFault(address, access)
+            step = min(nbytes, PAGE - at)
+            yield page, slice(at, at + step)
+            address, nbytes = address + step, nbytes - step
 
     def read(self, address: int, nbytes: int) -> bytes:
-        return bytes(
-            self._page(each, "read")[each % PAGE] for each in range(address, address + nbytes)
-        )
+        return b"".join(page[part] for page, part in self._slices(address, nbytes, "read"))
+
+    def write(self, address: int, data: bytes) -> None:
+        for page, part in list(self._slices(address, len(data), "write")):
+            step = part.stop - part.start
+            page[part], data = data[:step], data[step:]
 
     fetch = read
 
-    def write(self, address: int, data: bytes) -> None:
-        for each in range(address, address + len(data)):
-            self._page(each, "write")
-        for each, byte in enumerate(data, address):
-            self._pages[each // PAGE][each % PAGE] = byte
 
-    def _page(self, address: int, access: str) -> bytearray:
-        page = self._pages.get(address // PAGE)
-        if page is None:
-            raise MemoryFault(address, access)
-        return page
+class ReferenceMachine:
+    """The reference engine over paged memory."""
+
+    def __init__(self, architecture: Architecture, pages: Mapping[int, bytes]) -> None:
+        self.state = State(architecture.layout)
+        self.memory = PagedMemory(pages)
+        self.engine = Reference(architecture, self.state, self.memory)
+
+    def run(self, count: int) -> Exit:
+        return self.engine.run(count)
+
+    def read(self, address: int, nbytes: int) -> bytes:
+        return self.memory.read(address, nbytes)
+
+
+ENGINES: Final[dict[str, Factory]] = {"reference": ReferenceMachine}

@@ -3,9 +3,10 @@
 ``--version`` and ``run`` are served without importing the command-line library, which takes longer
 to import than a short guest program takes to run; everything else goes to :mod:`anyarch.cli.app`.
 
-Exit status: ``run`` passes the guest's through (a guest that dies of a signal takes anyarch along
-with the same signal). 124: the instruction budget is spent. 125: an error of anyarch's own.
-126: PROGRAM cannot be run. 127: PROGRAM does not exist. Other commands: 0, 125, or 2 for wrong usage.
+Exit status: ``run`` passes the guest's through; a guest that dies of a signal takes anyarch along
+with the same signal. 124: the instruction budget is spent. 125: an error of anyarch's own.
+126: PROGRAM cannot be run. 127: PROGRAM does not exist. Other commands: 0, 1 for a check that
+failed, 2 for wrong usage, 125.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
                 print(f"anyarch {__version__}")
                 return 0
-            if arguments[:1] == ["run"] and not {"-h", "--help"} & set(arguments[1:2]):
+            if arguments[:1] == ["run"]:
                 from anyarch.cli.run import run_command
 
                 return run_command(arguments[1:])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +14,7 @@ from elftools.elf.sections import SymbolTableSection
 
 from anyarch.cli.architectures import DEFAULT, by_elf_machine, by_name
 from anyarch.errors import Error, LoadError
-from anyarch.isa.assembly import Line, assemble, disassemble
+from anyarch.isa.assembly import Line, disassemble
 from anyarch.isa.instruction import Architecture
 
 _SHF_EXECINSTR = 4
@@ -73,7 +74,9 @@ def _read_elf(path: str, arch: str | None, symbol: str | None) -> tuple[Architec
             machine = elf["e_machine"]
             architecture = by_name(arch) if arch else by_elf_machine(_machine_number(path))
             if architecture is None:
-                raise Error(f"{path}: no definitions for its machine {machine}; name one with --arch")
+                raise Error(
+                    f"{path}: no definitions for its machine {machine}; name one with --arch"
+                )
             sections = list(_sections(elf))
             names = _symbols(elf)
     except (ELFError, UnicodeDecodeError, OverflowError) as error:
@@ -136,7 +139,7 @@ def lines(architecture: Architecture, block: Block) -> Iterator[Line]:
     return disassemble(architecture, block.data, block.address)
 
 
-def hex_words(architecture: Architecture, line: Line) -> str:
+def hex_word(line: Line) -> str:
     """The bytes of a line as its instruction word."""
     return f"{int.from_bytes(line.data, 'little'):0{2 * len(line.data)}x}"
 
@@ -144,15 +147,7 @@ def hex_words(architecture: Architecture, line: Line) -> str:
 def read_source(text: str) -> str:
     """Assembly text from the argument: ``-`` for standard input, a file, or the text itself."""
     if text == "-":
-        import sys
-
         return sys.stdin.read()
     if os.path.isfile(text):
         return Path(text).read_text()
     return text
-
-
-def assemble_text(text: str, arch: str, pc: int) -> tuple[Architecture, bytes]:
-    """The bytes of a text for a named architecture."""
-    architecture = by_name(arch)
-    return architecture, assemble(architecture, text, pc)

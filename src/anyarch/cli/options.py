@@ -13,6 +13,10 @@ class UsageError(Error):
     """A command line that cannot be understood."""
 
 
+class HelpWanted(Exception):  # noqa: N818 - a request, not an error
+    """``--help`` was given."""
+
+
 @dataclass(slots=True)
 class RunOptions:
     """What ``anyarch run`` was asked to do."""
@@ -76,9 +80,7 @@ OPTIONS: Final = (
     ),
     Option(("--engine",), "engine", f"{', '.join(ENGINES)}.", "ENGINE", _engine),
     Option(("--strace",), "strace", "Print system calls and signals."),
-    Option(
-        ("-o", "--output"), "output", "Write --strace and reports here, not to stderr.", "FILE"
-    ),
+    Option(("-o", "--output"), "output", "Write --strace and reports here, not to stderr.", "FILE"),
     Option(("--stats",), "stats", "Report time, cache use and calls at the end."),
     Option(("--count",), "count", "Report how many instructions ran."),
     Option(("--max-insns",), "max_insns", "Stop after N instructions.", "N", _count),
@@ -88,7 +90,7 @@ _BY_FLAG: Final = {flag: option for option in OPTIONS for flag in option.flags}
 
 
 def parse_run(arguments: Sequence[str]) -> RunOptions:
-    """Parse what follows ``run``; options end at PROGRAM. Raises UsageError."""
+    """Parse what follows ``run``; options end at PROGRAM. Raises UsageError or HelpWanted."""
     result = RunOptions()
     position = 0
     while position < len(arguments):
@@ -99,6 +101,8 @@ def parse_run(arguments: Sequence[str]) -> RunOptions:
         if not word.startswith("-") or word == "-":
             position -= 1
             break
+        if word in ("-h", "--help"):
+            raise HelpWanted
         flag, value = _split(word)
         option = _BY_FLAG.get(flag)
         if option is None:
@@ -113,14 +117,14 @@ def parse_run(arguments: Sequence[str]) -> RunOptions:
                 raise UsageError(f"run: {flag} needs {option.metavar}")
             value = arguments[position]
             position += 1
-        store(result, option, value)
+        _store(result, option, value)
     if position >= len(arguments):
         raise UsageError("run: no PROGRAM given; usage: anyarch run [OPTIONS] PROGRAM [ARGS…]")
     result.program, *result.arguments = arguments[position:]
     return result
 
 
-def store(result: RunOptions, option: Option, text: str) -> None:
+def _store(result: RunOptions, option: Option, text: str) -> None:
     """Convert and keep an option's value; raises UsageError."""
     try:
         value = option.convert(text)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import sys
 from collections.abc import Sequence
 
 from anyarch.cli import ERROR, fail
-from anyarch.cli.options import RunOptions, parse_run
-from anyarch.errors import Error, LoadError
+from anyarch.cli.options import HelpWanted, RunOptions, parse_run
+from anyarch.errors import LoadError
 
 CANNOT_RUN = 126
 NOT_FOUND = 127
@@ -17,7 +18,13 @@ NOT_FOUND = 127
 
 def run_command(arguments: Sequence[str]) -> int:
     """Parse and run; the result is the exit status."""
-    return run(parse_run(arguments))
+    try:
+        options = parse_run(arguments)
+    except HelpWanted:
+        from anyarch.cli.app import run_app
+
+        return run_app(["run", "--help"])
+    return run(options)
 
 
 def run(options: RunOptions) -> int:
@@ -59,16 +66,11 @@ def _advice(options: RunOptions) -> str:
 
 def die_of(number: int) -> int:
     """End this process by a signal, so that a shell sees what ended the guest."""
-    try:
-        import resource
-
-        # The core would be Python's, which tells nothing about the guest.
-        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-        sys.stdout.flush()
-        sys.stderr.flush()
-    except (OSError, ValueError, Error):
-        pass
-    signal.signal(number, signal.SIG_DFL) if number not in (9, 19) else None
+    sys.stdout.flush()
+    # The core would be Python's, which tells nothing about the guest.
+    resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
+    if number not in (signal.SIGKILL, signal.SIGSTOP):
+        signal.signal(number, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, [number])
     os.kill(os.getpid(), number)
-    return 128 + number
+    return 128 + number  # a signal that its default action ignores

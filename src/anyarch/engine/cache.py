@@ -56,7 +56,7 @@ class CodeCache:
             return None
         if data is None:
             return None
-        blob = _unpack(data)
+        blob = unpack(data)
         if blob is None:
             self._delete(path)
             return None
@@ -73,7 +73,7 @@ class CodeCache:
             fd = os.open(temporary, flags, 0o600)
             try:
                 with open(fd, "wb") as file:
-                    position = file.write(_pack(blob)) - len(blob.code)
+                    position = file.write(pack(blob)) - len(blob.code)
                 os.replace(temporary, path)
             except BaseException:
                 self._delete(temporary)
@@ -209,7 +209,7 @@ def _read_own(path: str) -> bytes | None:
         os.close(fd)
 
 
-def _pack(blob: Blob) -> bytes:
+def pack(blob: Blob) -> bytes:
     """The file: header, offsets, names, zeros to the next page, code."""
     names = "\n".join(blob.symbols).encode()
     offsets = struct.pack(f"<{len(blob.symbols)}I", *blob.symbols.values())
@@ -223,7 +223,7 @@ def _pack(blob: Blob) -> bytes:
     return _HEADER.pack(_MAGIC, *sizes, digest) + body
 
 
-def _unpack(data: bytes) -> Blob | None:
+def unpack(data: bytes) -> Blob | None:
     """The blob in a file's contents, or None if anything about it is wrong."""
     if len(data) < _HEADER.size:
         return None

@@ -322,15 +322,20 @@ class Interpreter:
             return Exit(code, self.state.pc) if asked else None
         return self._exit(code)
 
-    def _emulate(self) -> Exit | None:
-        """Let the reference engine run the instruction at ``state.pc``."""
+    @property
+    def reference(self) -> Reference:
+        """The reference engine over this engine's state and memory; made when first needed."""
         if self._reference is None:
             from anyarch.engine.reference import Reference
-            from anyarch.memory.space import FetchMemory
+            from anyarch.engine.fetch import FetchMemory
 
             self._reference = Reference(self.architecture, self.state, FetchMemory(self.space))
             self._reference.machine.counters = self._counter
-        ended = self._reference.step()
+        return self._reference
+
+    def _emulate(self) -> Exit | None:
+        """Let the reference engine run the instruction at ``state.pc``."""
+        ended = self.reference.step()
         if self.counting and ended is None:
             self._set("remaining", self._get("remaining") - 1)
         return ended

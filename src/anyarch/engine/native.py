@@ -53,7 +53,7 @@ class Handler:
     graph: Graph
     layout: RecordLayout
     constants: set[int]
-    falls_through: bool
+    fusible: bool  # may be followed by another handler's body
     names: list[str] = field(default_factory=list)
 
 
@@ -66,6 +66,8 @@ class InterpreterModule:
     handlers: dict[str, Handler] = field(default_factory=dict)
     by_name: dict[str, Handler] = field(default_factory=dict)
     builders: list[str] = field(default_factory=list)
+    # Fused sequences by handler numbers, with their own numbers after the handlers'.
+    sequences: dict[tuple[int, ...], int] = field(default_factory=dict)
 
     def text(self) -> str:
         """LLVM text of everything but the host runtime."""
@@ -77,8 +79,10 @@ class InterpreterModule:
             "attributes #0 = { nounwind strictfp \"no-stack-arg-probe\" }",
             "attributes #1 = { strictfp }",
             *self.handlers_text(),
+            *self._fused_text(),
             *self.builders,
             decoder,
+            self._fusion(),
             self._internal(),
             self._translator(),
         ]
@@ -86,7 +90,7 @@ class InterpreterModule:
         return body + "\n" + declarations(body)
 
     def handlers_text(self) -> list[str]:
-        """Definitions of all handlers, then of the fused pairs."""
+        """Definitions of all handlers."""
         result = []
         for handler in self.handlers.values():
             result.append(
@@ -95,6 +99,76 @@ class InterpreterModule:
                 f"ptr %memory) #0 {{\n{handler.body}\n}}"
             )
         return result
+
+    def _fused_text(self) -> list[str]:
+        """Handlers of sequences, their prefixes included: the translator grows them one by one."""
+        wanted: set[tuple[int, ...]] = set()
+        for names in self.architecture.fused:
+            handlers = [self.by_name[name] for name in names]
+            for length in range(2, len(handlers) + 1):
+                prefix = handlers[:length]
+                if not all(handler.fusible for handler in prefix[:-1]):
+                    raise DefinitionError(f"{' '.join(names)}: control may not fall through")
+                wanted.add(tuple(handler.number for handler in prefix))
+        by_number = {handler.number: handler for handler in self.handlers.values()}
+        result = []
+        for numbers in sorted(wanted):
+            number = self.sequences[numbers] = len(self.handlers) + len(self.sequences)
+            body = self._sequence_body([by_number[n] for n in numbers])
+            result.append(
+                f"define hidden i32 @h_{number}(ptr noalias %context, ptr %record, ptr %memory)"
+                f" #0 {{\n{body}\n}}"
+            )
+        return result
+
+    def _sequence_body(self, handlers: list[Handler]) -> str:
+        lines: list[str] = []
+        record, block, offset = "%record", "entry", 0
+        for index, handler in enumerate(handlers):
+            emitter = HandlerEmitter(
+                handler.graph,
+                handler.layout,
+                handler.constants,
+                self.architecture.layout,
+                bounded=self.bounded,
+                record=record,
+                prefix=f"s{index}",
+            )
+            emitter.block = block
+            emitter.effects()
+            falls_through = emitter.jumps() and emitter.finish()
+            lines += emitter.lines
+            offset += handler.nbytes
+            block = emitter.block
+            if falls_through:
+                record = f"%record{index}"
+                lines.append(f"  {record} = getelementptr i8, ptr %record, i64 {offset}")
+                if index == len(handlers) - 1:
+                    emitter.lines = []
+                    emitter.dispatch(record)
+                    lines += emitter.lines
+        return with_status("\n".join(lines))
+
+    def _fusion(self) -> str:
+        """aa_fuse(sequence so far, next handler, its first record): the longer sequence, or -1."""
+        e = Emitter()
+        e.label("entry")
+        cases = []
+        blocks = []
+        for numbers, number in self.sequences.items():
+            head = self.sequences[numbers[:-1]] if len(numbers) > 2 else numbers[0]
+            cases.append(f"i64 {head << 32 | numbers[-1]}, label %f{number}")
+            blocks.append(
+                f"f{number}:\n  store ptr @h_{number}, ptr %record, align 8\n  ret i64 {number}"
+            )
+        high = e.let("shl i64 %sequence, 32")
+        key = e.let(f"or i64 {high}, %handler")
+        e.line(f"switch i64 {key}, label %none [ {' '.join(cases)} ]")
+        text = "\n".join([*e.lines, *blocks, "none:", "  ret i64 -1"])
+        return (
+            "define internal i64 @aa_fuse(i64 %sequence, i64 %handler, ptr %record) #0 "
+            f"{{\n{text}\n}}"
+        )
 
     def handler(self, form: Form) -> Handler:
         """The handler of a form, shared with all forms of equal meaning."""
@@ -105,22 +179,21 @@ class InterpreterModule:
         emitter = HandlerEmitter(
             graph, layout, constants, self.architecture.layout, bounded=self.bounded
         )
-        falls_through = False
+        fusible = False
         if runs_in_reference(graph):
             emitter.leave(ExitCode.EMULATE)
             layout = RecordLayout(nbytes=16)
-            falls_through = True
         else:
             emitter.effects()
             if emitter.jumps() and emitter.finish():
-                falls_through = True
+                fusible = True
                 following = emitter.let(f"getelementptr i8, ptr %record, i64 {layout.nbytes}")
                 emitter.dispatch(following)
-        body = with_status(emitter)
+        body = with_status("\n".join(emitter.lines))
         found = self.handlers.get(body)
         if found is None:
             found = Handler(
-                len(self.handlers), body, layout.nbytes, graph, layout, constants, falls_through
+                len(self.handlers), body, layout.nbytes, graph, layout, constants, fusible
             )
             self.handlers[body] = found
         found.names.append(form.name)
@@ -250,7 +323,7 @@ class InterpreterModule:
         def define(name: str, e: HandlerEmitter) -> None:
             texts.append(
                 f"define hidden i32 @aa_{name}(ptr noalias %context, ptr %record, ptr %memory)"
-                f" #0 {{\n{with_status(e)}\n}}"
+                f" #0 {{\n{with_status(chr(10).join(e.lines))}\n}}"
             )
 
         e = handler("goto")
@@ -309,9 +382,8 @@ class InterpreterModule:
         )
 
 
-def with_status(emitter: Emitter) -> str:
+def with_status(body: str) -> str:
     """The body with an entry block; room for MXCSR where it is used."""
-    body = "\n".join(emitter.lines)
     status = "  %status = alloca i32, align 4\n" if "%status" in body else ""
     return f"entry:\n{status}{body}"
 
@@ -490,6 +562,8 @@ loop:
   %record = phi ptr [ %start, %yes ], [ %after_count, %count ], [ %record_next, %continue ]
   %cur = phi i64 [ %pc, %yes ], [ %pc, %count ], [ %cur_next, %continue ]
   %n = phi i64 [ 0, %yes ], [ 0, %count ], [ %n_next, %continue ]
+  %sequence = phi i64 [ -1, %yes ], [ -1, %count ], [ %sequence_next, %continue ]
+  %head = phi ptr [ %start, %yes ], [ %start, %count ], [ %head_next, %continue ]
   %delta = sub i64 %cur, %pc
   %delta16 = trunc i64 %delta to i16
   %offp = getelementptr i8, ptr %record, i64 8
@@ -577,6 +651,11 @@ mark_next:
   store i8 %mnc, ptr %mnp
   br label %advance
 advance:
+  %number = lshr i64 %info, 32
+  %longer = call i64 @aa_fuse(i64 %sequence, i64 %number, ptr %head)
+  %alone = icmp slt i64 %longer, 0
+  %sequence_next = select i1 %alone, i64 %number, i64 %longer
+  %head_next = select i1 %alone, ptr %record, ptr %head
   %size = and i64 %info, 65535
   %record_next = getelementptr i8, ptr %record, i64 %size
   %cur_next = add i64 %cur, %nbytes

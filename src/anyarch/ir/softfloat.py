@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Final, Literal
 
 from anyarch.errors import DefinitionError
@@ -33,7 +34,7 @@ NV: Final = 16
 Result = tuple[int, int]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)  # no slots: cached_property keeps its value in __dict__
 class Format:
     """A binary interchange format."""
 
@@ -41,32 +42,32 @@ class Format:
     exponent_bits: int
     fraction_bits: int
 
-    @property
+    @cached_property
     def size(self) -> int:
         """Bits of an encoding."""
         return 1 + self.exponent_bits + self.fraction_bits
 
-    @property
+    @cached_property
     def bias(self) -> int:
         """What is added to an exponent to encode it."""
         return (1 << (self.exponent_bits - 1)) - 1
 
-    @property
+    @cached_property
     def sign_mask(self) -> int:
         """The sign bit; also the encoding of -0."""
         return 1 << (self.size - 1)
 
-    @property
+    @cached_property
     def infinity(self) -> int:
         """The encoding of +infinity; magnitudes above it are NaNs."""
         return ((1 << self.exponent_bits) - 1) << self.fraction_bits
 
-    @property
+    @cached_property
     def quiet_bit(self) -> int:
         """Set in quiet NaNs, clear in signalling ones."""
         return 1 << (self.fraction_bits - 1)
 
-    @property
+    @cached_property
     def quantum(self) -> int:
         """Exponent of the least subnormal: every finite value is a multiple of 2**quantum."""
         return 1 - self.bias - self.fraction_bits

@@ -189,7 +189,7 @@ class Architecture:
     stack_pointer: tuple[str, int] = ("x", 2)
     elf_machine: int = 0
     exceptions: Mapping[int, str] = field(default_factory=dict)
-    fused: tuple[tuple[str, str], ...] = ()  # pairs that the interpreter runs as one handler
+    fused: tuple[tuple[str, ...], ...] = ()  # sequences that the interpreter runs as one handler
     syntax: Syntax = field(default_factory=Syntax)  # assembly text: formats, pseudo-instructions
 
     @cached_property

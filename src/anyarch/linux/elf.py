@@ -109,9 +109,7 @@ def read_elf(fd: int, path: str) -> Elf:
     interpreter = None
     for index, fields in enumerate(_SEGMENT.iter_unpack(table)):
         kind, permissions, start, address, _, file_nbytes, memory_nbytes, alignment = fields
-        segment = Segment(
-            kind, permissions, start, address, file_nbytes, memory_nbytes, alignment
-        )
+        segment = Segment(kind, permissions, start, address, file_nbytes, memory_nbytes, alignment)
         if kind == PT_LOAD:
             _check_load(path, index, segment, nbytes)
         elif kind == PT_INTERP:

@@ -99,7 +99,16 @@ def load_program(
     top = _map_stack(space, abi, elf)
     stack, words = _fill_stack(space, abi, top, name, arguments, environment, auxv)
     return Image(
-        elf, host_path, name, list(arguments), start, entry, stack, _end(elf, bias), trampoline, words
+        elf,
+        host_path,
+        name,
+        list(arguments),
+        start,
+        entry,
+        stack,
+        _end(elf, bias),
+        trampoline,
+        words,
     )
 
 

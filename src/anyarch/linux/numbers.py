@@ -1,7 +1,7 @@
 """System call numbers by name: the table that new architectures share, and the host's.
 
-Source: the kernel's exported headers, ``asm-generic/unistd.h`` and ``asm/unistd_64.h`` (x86), Linux 7.2.
-A line holds a number and the names from that number on.
+Source: the kernel's exported headers, ``asm-generic/unistd.h`` and x86's ``asm/unistd_64.h``, of
+Linux 7.2. A line holds a number and the names from that number on.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Names of files: absolute ones are looked up in a root folder first, and some are the guest's own."""
+"""Names of files: absolute ones are looked up in a root folder first; some are the guest's own."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ class Proc:
                 letter if region.prot & bit else "-" for letter, bit in zip("rwx", (1, 2, 4))
             )
             shared = "s" if region.shared else "p"
-            start, end = region.address, region.address + region.nbytes
+            start, end = region.start, region.end
             line = f"{start:08x}-{end:08x} {letters}{shared} {region.offset:08x} 00:00 0 "
             lines.append(f"{line:<73}{region.name}".rstrip() + "\n")
         return "".join(lines).encode()

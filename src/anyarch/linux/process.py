@@ -153,7 +153,7 @@ class Process:
         self.set_register(self.abi.stack, self.image.stack)
         self.signals.trampoline = self.image.trampoline
         self._code = [
-            (region.address, region.address + region.nbytes)
+            (region.start, region.end)
             for region in self.space.regions()
             if region.prot & PROT_EXEC
         ]
@@ -216,12 +216,10 @@ class Process:
                 self.set_register(self.abi.result, -errno.EFAULT)
                 return
             context = self.engine.context
-            self.signals.fault(
-                context.get("fault_signal"), context.get("fault_code"), exit.address
-            )
+            self.signals.fault(context.get("fault_signal"), context.get("fault_code"), exit.address)
         elif code is ExitCode.FETCH:
             mapped = any(
-                region.address <= exit.address < region.address + region.nbytes
+                region.start <= exit.address < region.end
                 for region in self.space.regions()
             )
             cause = _SEGV_ACCERR if mapped else _SEGV_MAPERR
@@ -247,9 +245,7 @@ class Process:
         if call is None:
             self._refuse(number)
             return
-        arguments = [
-            state.get(abi.file, index) for index in abi.arguments[: len(call.arguments)]
-        ]
+        arguments = [state.get(abi.file, index) for index in abi.arguments[: len(call.arguments)]]
         trace = self.options.trace
         self._scratch_used = 0
         if self._was_interrupted():
@@ -333,7 +329,11 @@ class Process:
         """The mask that was in force during the call, for calls that set one."""
         try:
             for argument, address in zip(call.arguments, arguments, strict=True):
-                if argument.kind == "sigset_in" and argument.name in ("mask", "sigmask") and address:
+                if (
+                    argument.kind == "sigset_in"
+                    and argument.name in ("mask", "sigmask")
+                    and address
+                ):
                     return int.from_bytes(self.space.read(address, 8), "little")
             if call.name == "pselect6" and arguments[5]:
                 (address,) = struct.unpack("<Q", self.space.read(arguments[5], 8))
@@ -494,9 +494,7 @@ class Process:
                 os.close(ends[0])
         return pid
 
-    def execute(
-        self, path: bytes, arguments: list[bytes], environment: list[bytes]
-    ) -> int | None:
+    def execute(self, path: bytes, arguments: list[bytes], environment: list[bytes]) -> int | None:
         """Replace the program, as execve does; -errno where that is impossible."""
         found = find_program(
             self.proc.substitute(path, follow=True), arguments, self.abi, self._find_interpreter
@@ -509,7 +507,7 @@ class Process:
             self.options.trace.executed()
         self._close_on_execute()
         for region in list(self.space.regions()):
-            self.space.unmap(region.address, region.nbytes)
+            self.space.unmap(region.start, region.end - region.start)
         self.engine.flush()
         self.signals.collect()
         self.clear_tid = self.robust_list = 0
@@ -522,9 +520,7 @@ class Process:
         return None
 
     def _execute_on_host(self, program: Program, environment: list[bytes]) -> int:
-        table = {
-            name: value for name, _, value in (text.partition(b"=") for text in environment)
-        }
+        table = {name: value for name, _, value in (text.partition(b"=") for text in environment)}
         try:
             os.execve(program.host_path, program.arguments or [b""], table)
         except OSError as error:
@@ -545,5 +541,3 @@ def end_like(outcome: Outcome) -> NoReturn:
         os._exit(outcome.shell_status)
     host_call("prctl", 4, 0)  # PR_SET_DUMPABLE
     sig.die(outcome.signal)
-
-

@@ -86,9 +86,7 @@ def find_abi(program: bytes) -> LinuxAbi:
 
 def print_statistics(process: Process) -> None:
     """How many system calls of each kind were served natively, and in Python."""
-    native = {
-        process.abi.calls[number]: count for number, count in process.native_counts().items()
-    }
+    native = {process.abi.calls[number]: count for number, count in process.native_counts().items()}
     python = process.options.python_calls
     total = f"{sum(native.values())} native, {sum(python.values())} in Python"
     print(f"anyarch: system calls: {total}", file=sys.stderr)

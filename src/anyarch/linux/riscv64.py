@@ -56,6 +56,27 @@ def _letters(names: str) -> int:
     return sum(1 << ord(name) - ord("a") for name in names)
 
 
+# asm/hwprobe.h, key IMA_EXT_0: what is defined under guests/riscv.
+_EXTENSIONS: Final = sum(
+    1 << bit
+    for bit in (
+        0,  # F and D
+        1,  # C
+        3,  # Zba
+        4,  # Zbb
+        5,  # Zbs
+        6,  # Zicboz
+        7,  # Zbc
+        27,  # Zfh
+        28,  # Zfhmin
+        32,  # Zfa
+        34,  # Zacas
+        35,  # Zicond
+        36,  # Zihintpause
+        48,  # Zawrs
+    )
+)
+
 RISCV64: Final = LinuxAbi(
     name="riscv64",
     machine="riscv64",
@@ -80,9 +101,12 @@ RISCV64: Final = LinuxAbi(
         1: 0,
         2: 0,
         3: 1,  # base behaviour: IMA
-        4: 0b11,  # F and D; C
+        4: _EXTENSIONS,
         5: 3,  # misaligned accesses are fast
-        6: 0,  # no cbo.zero blocks
+        6: 64,  # block of cbo.zero
+        7: (1 << 38) - 1,  # highest address
+        8: 10_000_000,  # frequency of the time counter
+        9: 3,  # misaligned scalar accesses are fast
     },
     cpuinfo=(
         "processor\t: {index}\nhart\t\t: {index}\nisa\t\t: rv64imafdc_zicntr_zicsr_zifencei\n"

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final
 
 from anyarch.errors import HostError, MemoryFault
-from anyarch.linux.calls.table import Argument, Call
+from anyarch.linux.calls.table import POINTED, Argument, Call
 from anyarch.linux.structs import (
     STRUCTS,
     format_mode,
@@ -160,7 +160,7 @@ def _format_number(argument: Argument, value: int) -> str:
             return "AT_FDCWD" if _signed(value, 32) == -100 else str(_signed(value, 32))
         case "mode":
             mode = value & 0xFFFF
-            return format_mode(mode) if mode >> 12 else f"0{mode:o}"
+            return format_mode(mode) if mode >> 12 else f"0{mode:o}" if mode else "0"
         case "signal":
             return signal_name(value & 0xFFFFFFFF)
         case "address" | "pointer":
@@ -188,7 +188,7 @@ def _pieces(
         return count if limit is None else min(count, limit)
 
     failed = result is not None and result < 0
-    if kind not in _POINTED:
+    if kind not in POINTED:
         yield _format_number(argument, value)
     elif not value:
         yield "NULL"
@@ -214,12 +214,6 @@ def _pieces(
         yield "[{}, {}]".format(*struct.unpack("<ii", space.read(value, 8)))
     else:
         yield _format_struct(process, call, argument, value, arguments, result)
-
-
-_POINTED: Final = frozenset(
-    "path link string strings bytes_in bytes_out struct_in struct_out struct_io iovec_in iovec_out "
-    "sigset_in sigset_out fds_out".split()
-)
 
 
 def _format_vector(process: Process, address: int, count: int, result: int | None) -> str:

@@ -172,8 +172,10 @@ STRUCTS: Final[dict[str, tuple[int, Formatter]]] = {
     "epoll_event": _fields("I4xQ", "events", "data"),
     "utsname": (
         390,
-        lambda data: f"{{sysname={quote(data[:65].split(bytes(1))[0])}, "
-        f"nodename={quote(data[65:130].split(bytes(1))[0])}, ...}}",
+        lambda data: (
+            f"{{sysname={quote(data[:65].split(bytes(1))[0])}, "
+            f"nodename={quote(data[65:130].split(bytes(1))[0])}, ...}}"
+        ),
     ),
     "siginfo": (128, format_siginfo),
     "sigaction": (24, _sigaction),

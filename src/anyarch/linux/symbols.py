@@ -7,22 +7,6 @@ from __future__ import annotations
 
 from typing import Final
 
-SIGNALS: Final = dict(
-    enumerate(
-        (
-            "SIGHUP SIGINT SIGQUIT SIGILL SIGTRAP SIGABRT SIGBUS SIGFPE SIGKILL SIGUSR1 SIGSEGV "
-            "SIGUSR2 SIGPIPE SIGALRM SIGTERM SIGSTKFLT SIGCHLD SIGCONT SIGSTOP SIGTSTP SIGTTIN "
-            "SIGTTOU SIGURG SIGXCPU SIGXFSZ SIGVTALRM SIGPROF SIGWINCH SIGIO SIGPWR SIGSYS"
-        ).split(),
-        1,
-    )
-)
-
-
-def signal_name(number: int) -> str:
-    """The name of a signal."""
-    return SIGNALS.get(number) or (f"SIGRT_{number - 32}" if 32 <= number <= 64 else str(number))
-
 
 def _bits(text: str) -> dict[int, str]:
     pairs = (part.split("=") for part in text.split())
@@ -31,6 +15,19 @@ def _bits(text: str) -> dict[int, str]:
 
 def _counted(text: str, first: int = 0) -> dict[int, str]:
     return dict(enumerate(text.split(), first))
+
+
+SIGNALS: Final = _counted(
+    "SIGHUP SIGINT SIGQUIT SIGILL SIGTRAP SIGABRT SIGBUS SIGFPE SIGKILL SIGUSR1 SIGSEGV SIGUSR2 "
+    "SIGPIPE SIGALRM SIGTERM SIGSTKFLT SIGCHLD SIGCONT SIGSTOP SIGTSTP SIGTTIN SIGTTOU SIGURG "
+    "SIGXCPU SIGXFSZ SIGVTALRM SIGPROF SIGWINCH SIGIO SIGPWR SIGSYS",
+    1,
+)
+
+
+def signal_name(number: int) -> str:
+    """The name of a signal."""
+    return SIGNALS.get(number) or (f"SIGRT_{number - 32}" if 32 <= number <= 64 else str(number))
 
 
 FLAGS: Final[dict[str, dict[int, str]]] = {
@@ -117,9 +114,7 @@ ENUMS: Final[dict[str, dict[int, str]]] = {
         "FIOASYNC=0x5452 SIOCGIFCONF=0x8912 SIOCGIFFLAGS=0x8913 SIOCGIFADDR=0x8915 "
         "FICLONE=0x40049409 BLKGETSIZE64=0x80081272"
     ),
-    "madvise": _counted(
-        "MADV_NORMAL MADV_RANDOM MADV_SEQUENTIAL MADV_WILLNEED MADV_DONTNEED"
-    )
+    "madvise": _counted("MADV_NORMAL MADV_RANDOM MADV_SEQUENTIAL MADV_WILLNEED MADV_DONTNEED")
     | _counted(
         "MADV_FREE MADV_REMOVE MADV_DONTFORK MADV_DOFORK MADV_MERGEABLE MADV_UNMERGEABLE "
         "MADV_HUGEPAGE MADV_NOHUGEPAGE MADV_DONTDUMP MADV_DODUMP MADV_WIPEONFORK "

@@ -40,9 +40,7 @@ def fill_thunk_table(
                 vector = index + 1
             elif argument.kind in POINTERS:
                 pointers |= 1 << index
-        _ENTRY.pack_into(
-            table, number * _ENTRY.size, host, pointers, vector, call.operations, 0
-        )
+        _ENTRY.pack_into(table, number * _ENTRY.size, host, pointers, vector, call.operations, 0)
     return bytes(table)
 
 
@@ -84,6 +82,7 @@ def _argument(index: int) -> str:
 def thunk_text() -> str:
     """LLVM text of ``aa_linux_thunk``: 0 when it served the call, 1 when Python is to."""
     table = FIELDS["syscall_table"][0]
+    passed = "i64 %h0, i64 %second, i64 %h2, i64 %h3, i64 %h4, i64 %h5"
     return f"""
 define i32 @aa_linux_thunk(ptr %context, ptr %memory) {{
 entry:
@@ -153,7 +152,7 @@ vector_ready:
   br label %call
 call:
   %second = phi i64 [ %h1, %vectored ], [ %vectors.i, %vector_ready ]
-  %result = call i64 @aa_syscall(ptr %context, i64 %host, i64 %h0, i64 %second, i64 %h2, i64 %h3, i64 %h4, i64 %h5)
+  %result = call i64 @aa_syscall(ptr %context, i64 %host, {passed})
   %not_begun = icmp eq i64 %result, -512
   br i1 %not_begun, label %python, label %begun
 begun:

@@ -1,5 +1,5 @@
 """What the floating-point extensions share: formats, NaN boxing, and the definitions that F, D and
-Zfh have in common, each written once (unprivileged ISA manual 20240411, chapters 20 to 24).
+Zfh have in common, each written once (unprivileged ISA manual 20240411, chapters 20, 21 and "Zfh").
 
 In encoding rows ``fmt`` stands for the bits of the format, in assembly text for its letter.
 """

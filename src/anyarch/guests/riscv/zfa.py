@@ -1,4 +1,4 @@
-"""Zfa additional floating-point instructions (unprivileged ISA manual 20240411, chapter 25).
+"""Zfa additional floating-point instructions (unprivileged ISA manual 20240411, chapter "Zfa").
 
 ``fmvh.x.d`` and ``fmvp.d.x`` exist on RV32 only.
 """
@@ -43,7 +43,9 @@ def fli(m: Machine, f: Format, constant: Bits, fd: Bits) -> None:
     level = [constant.constant(_encode(f, number), f.size) for number in range(32)]
     for bit in range(5):
         chosen = constant[bit]
-        level = [chosen.select(odd, even) for even, odd in zip(level[::2], level[1::2])]
+        level = [
+            chosen.select(odd, even) for even, odd in zip(level[::2], level[1::2], strict=True)
+        ]
     f.write(m, fd, level[0])
 
 

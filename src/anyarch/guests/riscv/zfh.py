@@ -1,4 +1,4 @@
-"""Zfh half-precision floating point (unprivileged ISA manual 20240411, chapter 24).
+"""Zfh half-precision floating point (unprivileged ISA manual 20240411, chapter "Zfh").
 
 Arithmetic, comparisons and conversions that every format has are in ``floats``.
 """

@@ -1,4 +1,4 @@
-"""Zicsr and Zicntr: control and status registers (unprivileged ISA manual 20240411, chapters 6, 7
+"""Zicsr and Zicntr: control and status registers (unprivileged ISA manual 20240411, chapters 7, 8
 and 20.2).
 
 The number of a register is part of the encoding: an unknown register is an unknown instruction.

@@ -27,9 +27,7 @@ for _name, _signature in {
     "utimensat": "dirfd:dirfd path:path times:struct_in.timespecs flags:flags.at",
     "faccessat": "dirfd:dirfd path:path mode:flags.access",
     "faccessat2": "dirfd:dirfd path:path mode:flags.access flags:flags.at",
-    "statx": (
-        "dirfd:dirfd path:path flags:flags.at mask:flags.statx statxbuf:struct_out.statx"
-    ),
+    "statx": ("dirfd:dirfd path:path flags:flags.at mask:flags.statx statxbuf:struct_out.statx"),
     "statfs": "path:path buf:struct_out.statfs",
     "truncate": "path:path length:off",
     "chdir": "path:path",
@@ -77,9 +75,7 @@ def execve(process: Process, path: int, argv: int, envp: int) -> int | None:
     )
 
 
-@DIRECTORIES.handled(
-    "execveat", "dirfd:dirfd path:path argv:strings envp:strings flags:flags.at"
-)
+@DIRECTORIES.handled("execveat", "dirfd:dirfd path:path argv:strings envp:strings flags:flags.at")
 def execveat(
     process: Process, dirfd: int, path: int, argv: int, envp: int, flags: int
 ) -> int | None:

@@ -67,7 +67,9 @@ for _name, _signature in {
     FILES.passed(_name, _signature, native=True)
 
 
-@FILES.handled("openat", "dirfd:dirfd path:path flags:flags.open mode:mode", result="fd", restart=True)
+@FILES.handled(
+    "openat", "dirfd:dirfd path:path flags:flags.open mode:mode", result="fd", restart=True
+)
 def openat(process: Process, dirfd: int, path: int, flags: int, mode: int) -> int:
     """Open a file; some of /proc is the guest's own."""
     name = process.read_path(path)
@@ -133,9 +135,7 @@ _F_NUMBERS: Final = frozenset(
 )
 
 
-@FILES.handled(
-    "fcntl", "fd:fd cmd:enum.fcntl arg:hex", native=True, restart=True, operations=0b111
-)
+@FILES.handled("fcntl", "fd:fd cmd:enum.fcntl arg:hex", native=True, restart=True, operations=0b111)
 def fcntl(process: Process, fd: int, command: int, argument: int) -> int:
     """Duplicate, flags, locks, leases, pipe sizes, seals."""
     if fd & 0xFFFFFFFF in process.reserved:
@@ -155,8 +155,7 @@ def fcntl(process: Process, fd: int, command: int, argument: int) -> int:
 # Terminal and descriptor requests from before requests said what they carry: the third argument is
 # a number (or unused) in these, a pointer in all others of the range. asm-generic/ioctls.h.
 _TERMINAL_NUMBERS: Final = frozenset(
-    (0x5409, 0x540A, 0x540B, 0x540C, 0x540D, 0x540E, 0x5422, 0x5425, 0x5427, 0x5428)
-    + (0x5437, 0x5441, 0x5450, 0x5451)
+    (*range(0x5409, 0x540F), 0x5422, 0x5425, 0x5427, 0x5428, 0x5437, 0x5441, 0x5450, 0x5451)
 )
 
 

@@ -26,7 +26,11 @@ for _name, _signature in {
 }.items():
     MEMORY.passed(_name, _signature, native=True)
 
-for _name, _signature in {"mlockall": "flags:hex", "munlockall": "", "membarrier": "cmd:int"}.items():
+for _name, _signature in {
+    "mlockall": "flags:hex",
+    "munlockall": "",
+    "membarrier": "cmd:int",
+}.items():
     MEMORY.passed(_name, _signature)
 
 

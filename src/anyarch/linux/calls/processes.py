@@ -154,7 +154,9 @@ _CLONE_REFUSED: Final = _CLONE_THREAD | 0x7E020000 | 0x1000  # threads; namespac
 
 
 @PROCESSES.handled("clone", "flags:flags.clone stack:address ptid:address tls:address ctid:address")
-def clone(process: Process, flags: int, stack: int, parent_tid: int, tls: int, child_tid: int) -> int:
+def clone(
+    process: Process, flags: int, stack: int, parent_tid: int, tls: int, child_tid: int
+) -> int:
     """Start a process. One that would share our memory until it executes gets a copy instead."""
     if flags & _CLONE_THREAD:
         process.note("clone with CLONE_THREAD: threads are not supported yet")
@@ -196,7 +198,9 @@ _REMEMBERED: Final = frozenset(
 )
 
 
-@PROCESSES.handled("prlimit64", "pid:pid resource:enum.rlimit new:struct_in.rlimit old:struct_out.rlimit")
+@PROCESSES.handled(
+    "prlimit64", "pid:pid resource:enum.rlimit new:struct_in.rlimit old:struct_out.rlimit"
+)
 def prlimit64(process: Process, pid: int, which: int, new: int, old: int) -> int:
     """Read and set limits."""
     ours = pid == 0 or pid == process.call("getpid")
@@ -233,8 +237,12 @@ def setrlimit(process: Process, which: int, buffer: int) -> int:
     return prlimit64(process, 0, which, buffer, 0) or 0
 
 
-@PROCESSES.handled("riscv_hwprobe", "pairs:pointer count:size cpusetsize:size cpus:pointer flags:hex")
-def riscv_hwprobe(process: Process, pairs: int, count: int, nbytes: int, cpus: int, flags: int) -> int:
+@PROCESSES.handled(
+    "riscv_hwprobe", "pairs:pointer count:size cpusetsize:size cpus:pointer flags:hex"
+)
+def riscv_hwprobe(
+    process: Process, pairs: int, count: int, nbytes: int, cpus: int, flags: int
+) -> int:
     """What the processor can do; unknown keys are answered with key -1."""
     if flags:
         return -errno.EINVAL

@@ -1,4 +1,4 @@
-"""Signals: actions, masks, waiting, sending. How they reach the guest is in ``linux/signals.py``."""
+"""Signals: actions, masks, waiting, sending. How they arrive is in ``linux/signals.py``."""
 
 from __future__ import annotations
 
@@ -36,9 +36,7 @@ def rt_sigaction(process: Process, signum: int, new: int, old: int, size: int) -
     return 0
 
 
-@SIGNALS.handled(
-    "rt_sigprocmask", "how:enum.sigmask set:sigset_in oldset:sigset_out size:size"
-)
+@SIGNALS.handled("rt_sigprocmask", "how:enum.sigmask set:sigset_in oldset:sigset_out size:size")
 def rt_sigprocmask(process: Process, how: int, new: int, old: int, size: int) -> int:
     """Read and set the blocked signals."""
     if size != _SET_NBYTES:

@@ -106,12 +106,11 @@ def sendmmsg(process: Process, fd: int, messages: int, count: int, flags: int) -
 
 
 @SOCKETS.handled(
-    "recvmmsg", "fd:fd msgs:pointer vlen:uint flags:flags.message timeout:struct_io.timespec",
+    "recvmmsg",
+    "fd:fd msgs:pointer vlen:uint flags:flags.message timeout:struct_io.timespec",
     restart=True,
 )
-def recvmmsg(
-    process: Process, fd: int, messages: int, count: int, flags: int, timeout: int
-) -> int:
+def recvmmsg(process: Process, fd: int, messages: int, count: int, flags: int, timeout: int) -> int:
     """Receive several messages; only the first is waited for when MSG_WAITFORONE says so."""
     wait_for_one = 0x10000
     count = min(count & 0xFFFFFFFF, _VECTORS)

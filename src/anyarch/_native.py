@@ -1,0 +1,109 @@
+"""The native code of each guest: found in the code cache, or compiled once in a helper process.
+
+Run as a module (``python -m anyarch._native riscv64 flat``) it compiles into the cache: that is the
+helper, so that the process which runs guests never imports the compiler.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import TYPE_CHECKING, Final
+
+from anyarch.engine.cache import CodeCache, key_for, source_digest, toolchain_key
+from anyarch.errors import CompileError
+from anyarch.host.code import NativeCode, load
+
+if TYPE_CHECKING:
+    from anyarch.emit.compile import Blob
+    from anyarch.isa.instruction import Architecture
+
+PACKAGES: Final = {"riscv64": "riscv"}
+VARIANTS: Final = ("flat", "bounded")
+_loaded: dict[tuple[str, str], NativeCode] = {}
+
+
+def architecture(name: str) -> Architecture:
+    """The definition of a guest."""
+    if name == "riscv64":
+        from anyarch.guests.riscv import ARCHITECTURE
+
+        return ARCHITECTURE
+    raise CompileError(f"no guest is named {name!r}; expected one of {', '.join(PACKAGES)}")
+
+
+def native_code(name: str, variant: str = "flat") -> NativeCode:
+    """The mapped interpreter of a guest; mapped once per process."""
+    found = _loaded.get((name, variant))
+    if found is None:
+        cache = CodeCache()
+        key = native_key(name, variant)
+        blob = cache.get(key) or _compile_in_helper(cache, key, name, variant)
+        found = _loaded[name, variant] = load(blob)
+    return found
+
+
+def native_key(name: str, variant: str) -> str:
+    """The cache key: everything that the native code depends on."""
+    root = os.path.dirname(os.path.abspath(__file__))
+    parts = ("ir", "isa", "emit", "engine", "host", f"guests/{PACKAGES[name]}")
+    digest = source_digest(os.path.join(root, part) for part in parts)
+    with open(os.path.join(root, "linux", "thunks.py"), "rb") as file:
+        thunks = file.read()
+    return key_for("interpreter", name, variant, digest, thunks, toolchain_key())
+
+
+def compile_native(name: str, variant: str) -> Blob:
+    """Generate and compile the interpreter of a guest; imports the compiler."""
+    from anyarch.emit.compile import compile_blob
+    from anyarch.engine.native import InterpreterModule
+    from anyarch.host.runtime import runtime_text
+    from anyarch.linux.thunks import thunk_text
+
+    module = InterpreterModule(architecture(name), bounded=variant == "bounded")
+    return compile_blob(runtime_text() + thunk_text() + module.text())
+
+
+def _compile_in_helper(cache: CodeCache, key: str, name: str, variant: str) -> Blob:
+    import subprocess
+
+    if sys.stderr.isatty():
+        print(f"anyarch: compiling the {name} interpreter, once…", file=sys.stderr)
+    root = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    environment = dict(os.environ, ANYARCH_CACHE=cache.path)
+    environment["PYTHONPATH"] = os.pathsep.join(
+        filter(None, (root, os.environ.get("PYTHONPATH", "")))
+    )
+    command = [sys.executable, "-m", "anyarch._native", name, variant]
+    done = subprocess.run(
+        command, env=environment, stdin=subprocess.DEVNULL, capture_output=True, check=False
+    )
+    if done.returncode:
+        lines = done.stderr.decode(errors="replace").strip().splitlines() or ["no message"]
+        raise CompileError(
+            f"the {name} interpreter could not be compiled: {lines[-1]} "
+            "(`anyarch doctor` tells what the compiler needs)"
+        )
+    # A cache that cannot be written only costs speed: the helper gave the blob itself.
+    from anyarch.engine.cache import unpack
+
+    blob = cache.get(key) or unpack(done.stdout)
+    if blob is None:
+        raise CompileError(f"the compiled {name} interpreter did not arrive")
+    return blob
+
+
+def main(arguments: list[str]) -> int:
+    """Compile one variant into the cache and write it to standard output."""
+    from anyarch.engine.cache import pack
+
+    name, variant = arguments
+    blob = CodeCache().build_once(
+        native_key(name, variant), lambda: compile_native(name, variant)
+    )
+    sys.stdout.buffer.write(pack(blob))
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(sys.argv[1:]))

@@ -1,0 +1,21 @@
+"""Try anyarch: builds ``.venv``, cross-compiles the examples, runs them beside native.
+
+python3 tools/try.py
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import environment
+
+
+def main() -> int:
+    """Pass the arguments on to ``examples/run.py``, inside the environment."""
+    command = [environment.python(), "examples/run.py", *sys.argv[1:]]
+    return subprocess.run(command, cwd=environment.ROOT, check=False).returncode
+
+
+if __name__ == "__main__":
+    sys.exit(main())
