@@ -20,7 +20,7 @@ from anyarch.engine.reference import Reference
 from anyarch.errors import MemoryFault
 from anyarch.host.context import ExitCode
 from anyarch.isa.assembly import assemble
-from anyarch.isa.instruction import Architecture
+from anyarch.isa.architecture import Architecture
 from anyarch.isa.registers import State
 
 DIRECTORY: Final = Path(__file__).parent / "vectors"

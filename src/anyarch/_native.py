@@ -16,7 +16,7 @@ from anyarch.host.code import NativeCode, load
 
 if TYPE_CHECKING:
     from anyarch.emit.compile import Blob
-    from anyarch.isa.instruction import Architecture
+    from anyarch.isa.architecture import Architecture
 
 PACKAGES: Final = {"riscv64": "riscv"}
 VARIANTS: Final = ("flat", "bounded")

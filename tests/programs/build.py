@@ -24,8 +24,9 @@ ROOT: Final = Path(__file__).resolve().parents[2]
 FOLDER: Final = ROOT / "build" / "programs"
 
 # Equal text on every machine needs: no fused multiply-add that the source does not ask for, one
-# signedness of char, and no sanitizer (zig adds one to unoptimised builds).
-FLAGS: Final = ("-ffp-contract=off", "-frounding-math", "-fsigned-char", "-fno-sanitize=undefined")
+# signedness of char, operations kept in the rounding mode that they are written under, and no
+# sanitizer (zig adds one to unoptimised builds).
+EXACT: Final = ("-ffp-contract=off", "-fsigned-char", "-frounding-math", "-fno-sanitize=undefined")
 
 
 class BuildError(Error):
@@ -55,13 +56,13 @@ def zig_version() -> str:
 
 
 def compile_c(
-    source: Path, target: Target, *, optimise: str = "-O2", flags: Sequence[str] = ()
+    source: Path, target: Target, *, optimise: str = "-O2", flags: Sequence[str] = EXACT
 ) -> Path:
     """Compile one C or assembly file to a static executable and return its path.
 
     Raises BuildError with the compiler's own message.
     """
-    options = [optimise, *FLAGS, *flags]
+    options = [optimise, *flags]
     if target.cpu is not None:
         options.append(f"-mcpu={target.cpu}")
     text = "\0".join([zig_version(), target.triple, *options]).encode() + source.read_bytes()

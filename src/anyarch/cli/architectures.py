@@ -8,7 +8,7 @@ from functools import cache
 
 from anyarch import guests
 from anyarch.errors import Error
-from anyarch.isa.instruction import Architecture
+from anyarch.isa.architecture import Architecture
 
 DEFAULT = "riscv64"
 

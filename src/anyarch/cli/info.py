@@ -14,7 +14,7 @@ from elftools.elf.segments import InterpSegment
 
 from anyarch.cli.architectures import architectures, by_elf_machine
 from anyarch.errors import Error, LoadError
-from anyarch.isa.instruction import Architecture
+from anyarch.isa.architecture import Architecture
 from anyarch.linux.elf import MACHINES, read_elf
 
 _TYPES: Final = {"ET_EXEC": "executable", "ET_DYN": "shared object or position-independent"}

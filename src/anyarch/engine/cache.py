@@ -19,11 +19,13 @@ from typing import Final, NamedTuple
 from anyarch.emit.compile import Blob
 from anyarch.host.cpu import PAGE, identity
 
-__all__ = ["CodeCache", "Entry", "key_for", "source_digest", "toolchain_key"]
+__all__ = ["CodeCache", "Entry", "key_for", "pack", "source_digest", "toolchain_key", "unpack"]
 
-# magic and version, bytes of code, of the offset table, of the names, SHA-256 of all after it.
+# magic and version, position of the code, bytes of code, of the offset table, of the names;
+# then SHA-256 of everything else.
 _HEADER: Final = struct.Struct("<8sIIII32s")
-_MAGIC: Final = b"anyarch\x01"
+_DIGEST_NBYTES: Final = 32
+_MAGIC: Final = b"anyarch\x02"
 _SUFFIX: Final = ".blob"
 _MAX_NBYTES: Final = (1 << 32) - 1
 
@@ -218,9 +220,15 @@ def pack(blob: Blob) -> bytes:
     if len(blob.code) > _MAX_NBYTES:
         raise OSError("blob too large for the cache")
     body = b"".join((offsets, names, bytes(position - start), blob.code))  # code starts a page
-    digest = hashlib.sha256(body).digest()
     sizes = (position, len(blob.code), len(offsets), len(names))
-    return _HEADER.pack(_MAGIC, *sizes, digest) + body
+    head = _HEADER.pack(_MAGIC, *sizes, b"")[:-_DIGEST_NBYTES]
+    return head + _digest(head, body) + body
+
+
+def _digest(head: bytes, body: bytes | memoryview) -> bytes:
+    state = hashlib.sha256(head)
+    state.update(body)
+    return state.digest()
 
 
 def unpack(data: bytes) -> Blob | None:
@@ -231,7 +239,7 @@ def unpack(data: bytes) -> Blob | None:
     if magic != _MAGIC or len(data) != position + nbytes:
         return None
     body = memoryview(data)[_HEADER.size :]
-    if hashlib.sha256(body).digest() != digest:
+    if _digest(data[: _HEADER.size - _DIGEST_NBYTES], body) != digest:
         return None
     offsets = struct.unpack_from(f"<{offsets_nbytes // 4}I", body)
     names = bytes(body[offsets_nbytes : offsets_nbytes + names_nbytes]).decode()

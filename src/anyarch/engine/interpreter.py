@@ -29,7 +29,7 @@ from anyarch.isa.registers import State
 
 if TYPE_CHECKING:
     from anyarch.engine.reference import Reference
-    from anyarch.isa.instruction import Architecture
+    from anyarch.isa.architecture import Architecture
     from anyarch.memory.space import AddressSpace
 
 TRANSLATOR: Final = (

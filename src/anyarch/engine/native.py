@@ -33,7 +33,8 @@ from anyarch.host.context import ExitCode
 from anyarch.ir.graph import Graph
 from anyarch.ir.rewrite import optimise
 from anyarch.isa.decoder import Switch, Tree
-from anyarch.isa.instruction import Architecture, Form, Instruction
+from anyarch.isa.architecture import Architecture
+from anyarch.isa.instruction import Form, Instruction
 
 # Fields of the translator's state, eight bytes each.
 TRANSLATOR_OFFSETS: Final = {name: 8 * index for index, name in enumerate(TRANSLATOR)}

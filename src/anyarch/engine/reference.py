@@ -15,7 +15,8 @@ from anyarch.ir import softfloat
 from anyarch.ir.bits import Bits, Concrete
 from anyarch.ir.graph import FLOATS, Attr
 from anyarch.ir.ops import signed
-from anyarch.isa.instruction import Architecture, Instruction
+from anyarch.isa.architecture import Architecture
+from anyarch.isa.instruction import Instruction
 from anyarch.isa.machine import Machine
 from anyarch.isa.registers import RegisterFile, State
 

@@ -14,7 +14,8 @@ from functools import cached_property
 from typing import Final
 
 from anyarch.errors import AssemblyError, DefinitionError
-from anyarch.isa.instruction import Architecture, Instruction, Kind
+from anyarch.isa.architecture import Architecture
+from anyarch.isa.instruction import Instruction, Kind
 from anyarch.isa.syntax import ADDRESS_MASK, EXPRESSION, FORMATS, NUMBER, REGISTER, Format, Slot
 
 _FIELD: Final = re.compile(r"\{(\w+)(?::(\w+))?\}")

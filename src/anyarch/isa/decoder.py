@@ -13,7 +13,7 @@ from anyarch.isa.encoding import overlap
 from anyarch.isa.instruction import Instruction
 
 if TYPE_CHECKING:
-    from anyarch.isa.instruction import Architecture
+    from anyarch.isa.architecture import Architecture
 
 
 @dataclass(frozen=True, slots=True)

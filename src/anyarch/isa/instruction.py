@@ -9,7 +9,6 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import Any, TypeVar
 
 from anyarch.errors import DefinitionError
@@ -137,6 +136,7 @@ class InstructionSet:
     kinds: Mapping[str, Kind]
     unit: int = 32
     instructions: list[Instruction] = field(default_factory=list)
+    syntax: Syntax = field(default_factory=Syntax)  # assembly text: formats, pseudo-instructions
     _names: set[str] = field(default_factory=set)
 
     def insn(
@@ -166,49 +166,3 @@ class InstructionSet:
             return function
 
         return decorate
-
-
-@dataclass(frozen=True, slots=True)
-class FloatStatus:
-    """Where the guest keeps floating-point flags and rounding mode."""
-
-    flags: tuple[str, int]
-    rounding: tuple[str, int]
-    rules: str = "riscv"
-
-
-@dataclass(frozen=True)
-class Architecture:
-    """Everything that engines and front ends know of a guest."""
-
-    name: str
-    isa: InstructionSet
-    layout: Layout
-    lengths: tuple[tuple[int, int, int], ...]  # (mask, value, nbytes) on the first bytes
-    float_status: FloatStatus | None = None
-    stack_pointer: tuple[str, int] = ("x", 2)
-    elf_machine: int = 0
-    exceptions: Mapping[int, str] = field(default_factory=dict)
-    fused: tuple[tuple[str, ...], ...] = ()  # sequences that the interpreter runs as one handler
-    syntax: Syntax = field(default_factory=Syntax)  # assembly text: formats, pseudo-instructions
-
-    @cached_property
-    def decoder(self) -> Any:
-        """The decoder in Python, built once."""
-        from anyarch.isa.decoder import Decoder
-
-        return Decoder(self)
-
-    @cached_property
-    def assembler(self) -> Any:
-        """The templates of all instructions, built once."""
-        from anyarch.isa.assembly import Assembler
-
-        return Assembler(self)
-
-    def length(self, word: int) -> int:
-        """Length in bytes of the instruction that begins with ``word``, known or not."""
-        for mask, value, nbytes in self.lengths:
-            if word & mask == value:
-                return nbytes
-        return self.lengths[-1][2]

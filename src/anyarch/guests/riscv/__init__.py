@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import importlib
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from anyarch.guests.riscv.aliases import SYNTAX
-from anyarch.guests.riscv.registers import LAYOUT, riscv
-from anyarch.isa.instruction import Architecture, FloatStatus
+from anyarch.guests.riscv.registers import LAYOUT
+from anyarch.isa.architecture import Architecture, FloatStatus
+if TYPE_CHECKING:
+    from anyarch.isa.instruction import InstructionSet
 
 EXTENSIONS: Final = (
     "rv64i",
@@ -30,17 +31,22 @@ EXTENSIONS: Final = (
     "rv64c",
 )
 
-for _name in EXTENSIONS:
-    importlib.import_module(f"anyarch.guests.riscv.{_name}")
+
+def _definitions() -> InstructionSet:
+    from anyarch.guests.riscv.fields import riscv
+
+    for name in EXTENSIONS:
+        importlib.import_module(f"anyarch.guests.riscv.{name}")
+    return riscv
+
 
 ARCHITECTURE: Final = Architecture(
     name="riscv64",
-    isa=riscv,
+    definitions=_definitions,
     layout=LAYOUT,
     lengths=((3, 3, 4), (0, 0, 2)),
     float_status=FloatStatus(flags=("fcsr", 0), rounding=("fcsr", 1)),
     stack_pointer=("x", 2),
     elf_machine=243,
     exceptions={4: "load address misaligned", 6: "store address misaligned"},
-    syntax=SYNTAX,
 )

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
 
-from anyarch.guests.riscv.registers import insn
+from anyarch.guests.riscv.fields import insn
 from anyarch.ir import softfloat
 from anyarch.ir.bits import Bits, join
 from anyarch.isa.machine import Machine, Rounding

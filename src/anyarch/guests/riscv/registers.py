@@ -1,10 +1,9 @@
-"""RISC-V state and field kinds (unprivileged ISA manual 20240411, chapters 2 and 20)."""
+"""RISC-V architectural state (unprivileged ISA manual 20240411, chapters 2 and 20)."""
 
 from __future__ import annotations
 
 from typing import Final
 
-from anyarch.isa.instruction import InstructionSet, Kind
 from anyarch.isa.registers import Layout, RegisterFile
 
 X_NAMES: Final = tuple(
@@ -23,29 +22,3 @@ LAYOUT: Final = Layout(
         RegisterFile("fcsr", 2, 64, ("fflags", "frm")),
     )
 )
-
-KINDS: Final = {
-    "rd": Kind(5, file="x"),
-    "rs1": Kind(5, file="x"),
-    "rs2": Kind(5, file="x"),
-    "rd_rs1": Kind(5, file="x"),
-    "fd": Kind(5, file="f"),
-    "fs1": Kind(5, file="f"),
-    "fs2": Kind(5, file="f"),
-    "fs3": Kind(5, file="f"),
-    # Three-bit register numbers of the compressed formats: x8 to x15.
-    "rdc": Kind(3, file="x", base=8),
-    "rs1c": Kind(3, file="x", base=8),
-    "rs2c": Kind(3, file="x", base=8),
-    "fdc": Kind(3, file="f", base=8),
-    "fs2c": Kind(3, file="f", base=8),
-    "imm": Kind(size=64, signed=True),
-    "uimm": Kind(size=64),
-    "shamt": Kind(6, size=64),
-    "rm": Kind(3),
-    "aq": Kind(1),
-    "rl": Kind(1),
-}
-
-riscv: Final = InstructionSet("riscv64", KINDS, unit=16)
-insn = riscv.insn

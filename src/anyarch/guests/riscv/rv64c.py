@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Final
 
 from anyarch.guests.riscv import rv64d, rv64i
-from anyarch.guests.riscv.registers import insn
+from anyarch.guests.riscv.fields import insn
 from anyarch.ir.bits import Bits, Concrete
 from anyarch.isa.machine import Machine
 

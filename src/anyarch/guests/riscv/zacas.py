@@ -6,7 +6,7 @@ as zero and is not written, so those encodings are definitions of their own.
 
 from __future__ import annotations
 
-from anyarch.guests.riscv.registers import insn
+from anyarch.guests.riscv.fields import insn
 from anyarch.guests.riscv.rv64a import aligned
 from anyarch.ir.bits import Bits, Concrete
 from anyarch.isa.machine import Machine

@@ -5,7 +5,7 @@ The manual lets a wait end at any time; here both end at once.
 
 from __future__ import annotations
 
-from anyarch.guests.riscv.registers import insn
+from anyarch.guests.riscv.fields import insn
 from anyarch.isa.machine import Machine
 
 

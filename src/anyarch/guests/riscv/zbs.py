@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from anyarch.guests.riscv.registers import insn
+from anyarch.guests.riscv.fields import insn
 from anyarch.ir.bits import Bits, Concrete
 from anyarch.isa.machine import Machine
 

@@ -9,7 +9,7 @@ import struct
 from typing import Final
 
 from anyarch.guests.riscv.floats import DOUBLE, HALF, SINGLE, Family, Format, rounding
-from anyarch.guests.riscv.registers import insn
+from anyarch.guests.riscv.fields import insn
 from anyarch.ir import softfloat
 from anyarch.ir.bits import Bits
 from anyarch.isa.machine import Machine

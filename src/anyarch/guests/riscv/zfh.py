@@ -15,7 +15,7 @@ from anyarch.guests.riscv.floats import (
     convert,
     rounding,
 )
-from anyarch.guests.riscv.registers import insn
+from anyarch.guests.riscv.fields import insn
 from anyarch.ir.bits import Bits
 from anyarch.isa.machine import Machine
 

@@ -6,7 +6,7 @@ The prefetch hints of Zicbop are encodings of ``ori`` that write x0.
 
 from __future__ import annotations
 
-from anyarch.guests.riscv.registers import insn
+from anyarch.guests.riscv.fields import insn
 from anyarch.ir.bits import Bits, Concrete
 from anyarch.isa.machine import Machine
 

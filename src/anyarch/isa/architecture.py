@@ -1,0 +1,75 @@
+"""An architecture as engines and front ends see it.
+
+What running a program from cached native code needs is here at once; the definitions are loaded
+when something asks for them, since that takes longer than a short program runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from anyarch.isa.registers import Layout
+
+if TYPE_CHECKING:
+    from anyarch.isa.assembly import Assembler
+    from anyarch.isa.decoder import Decoder
+    from anyarch.isa.instruction import InstructionSet
+    from anyarch.isa.syntax import Syntax
+
+
+@dataclass(frozen=True, slots=True)
+class FloatStatus:
+    """Where the guest keeps floating-point flags and rounding mode."""
+
+    flags: tuple[str, int]
+    rounding: tuple[str, int]
+    rules: str = "riscv"
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """Everything that engines and front ends know of a guest."""
+
+    name: str
+    definitions: Callable[[], InstructionSet]  # loads and gives the instruction set
+    layout: Layout
+    lengths: tuple[tuple[int, int, int], ...]  # (mask, value, nbytes) on the first bytes
+    float_status: FloatStatus | None = None
+    stack_pointer: tuple[str, int] = ("x", 2)
+    elf_machine: int = 0
+    exceptions: Mapping[int, str] = field(default_factory=dict)
+    fused: tuple[tuple[str, ...], ...] = ()  # sequences that the interpreter runs as one handler
+
+    @cached_property
+    def isa(self) -> InstructionSet:
+        """The definitions."""
+        return self.definitions()
+
+    @property
+    def syntax(self) -> Syntax:
+        """How assembly text is read and written."""
+        return self.isa.syntax
+
+    @cached_property
+    def decoder(self) -> Decoder:
+        """The decoder in Python, built once."""
+        from anyarch.isa.decoder import Decoder
+
+        return Decoder(self)
+
+    @cached_property
+    def assembler(self) -> Assembler:
+        """The templates of all instructions, built once."""
+        from anyarch.isa.assembly import Assembler
+
+        return Assembler(self)
+
+    def length(self, word: int) -> int:
+        """Length in bytes of the instruction that begins with ``word``, known or not."""
+        for mask, value, nbytes in self.lengths:
+            if word & mask == value:
+                return nbytes
+        return self.lengths[-1][2]
