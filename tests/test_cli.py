@@ -15,8 +15,9 @@ import pytest
 from anyarch._version import __version__
 from anyarch.cli import main
 from anyarch.cli.options import HelpWanted, UsageError, parse_run
-from tests.programs.build import FOLDER, RISCV, compile_c
+from tests.programs.build import FOLDER, HOST, RISCV, compile_c
 
+ARGUMENTS: Final = Path(__file__).parent / "programs" / "arguments.c"
 SOURCE: Final = Path(__file__).parents[1] / "src"
 # Runs the command with what executes guests replaced, to see what is made of its result.
 STAND_IN: Final = """
@@ -109,6 +110,20 @@ def test_interrupt_ends_by_sigint() -> None:
     assert result.stderr == ""
 
 
+def test_a_guest_program_runs() -> None:
+    program = compile_c(ARGUMENTS, RISCV)
+    here = subprocess.run(
+        [str(compile_c(ARGUMENTS, HOST)), "-v", "two words"],
+        capture_output=True,
+        text=True,
+    )
+    result = command("run", "--count", str(program), "-v", "two words")
+    assert result.returncode == here.returncode
+    assert result.stdout == here.stdout
+    assert int(result.stderr.removeprefix("instructions: ")) > 1000
+    assert command("run", "--max-insns", "100", str(program)).returncode == 124
+
+
 def test_failures_of_run(tmp_path: Path) -> None:
     result = run_with("return 0", "nosuch")
     assert result.returncode == 127
@@ -192,7 +207,7 @@ def test_wrong_usage_of_other_commands(capsys: pytest.CaptureFixture[str]) -> No
 
 
 def test_damaged_elf_is_an_error_not_a_traceback(tmp_path: Path) -> None:
-    program = compile_c(Path(__file__).parent / "programs" / "arguments.c", RISCV)
+    program = compile_c(ARGUMENTS, RISCV)
     data = bytearray(program.read_bytes())
     for position in (4, 5, 32, 40, 54, 58, 60):
         damaged = bytearray(data)
@@ -205,7 +220,7 @@ def test_damaged_elf_is_an_error_not_a_traceback(tmp_path: Path) -> None:
 
 
 def test_info_of_a_guest_program(capsys: pytest.CaptureFixture[str]) -> None:
-    program = compile_c(Path(__file__).parent / "programs" / "arguments.c", RISCV)
+    program = compile_c(ARGUMENTS, RISCV)
     assert program.parent == FOLDER
     assert main(["info", str(program), "--json"]) == 0
     facts = json.loads(capsys.readouterr().out)
@@ -244,7 +259,7 @@ def test_cache(
 
 
 def test_a_closed_pipe_is_quiet() -> None:
-    program = compile_c(Path(__file__).parent / "programs" / "arguments.c", RISCV)
+    program = compile_c(ARGUMENTS, RISCV)
     result = subprocess.run(
         f'"{sys.executable}" -m anyarch disasm {program} | head -n 2',
         shell=True,

@@ -220,18 +220,18 @@ def test_remap_shrinks_grows_and_moves(space: AddressSpace) -> None:
     with pytest.raises(OSError) as caught:
         space.remap(0x100000, 4 * PAGE, 5 * PAGE)
     assert caught.value.errno == errno.ENOMEM
-    moved = space.remap(0x100000, 4 * PAGE, 5 * PAGE, maymove=True)
+    moved = space.remap(0x100000, 4 * PAGE, 5 * PAGE, 1)
     assert space.read(moved, 5) == b"first"
     assert space.read(moved + 0x3FF0, 4) == b"last"
     assert space.read(moved + 4 * PAGE, 4) == bytes(4)
     with pytest.raises(MemoryFault):
         space.read(0x100000, 1)
     check_books(space)
-    fixed = space.remap(moved, 5 * PAGE, 2 * PAGE, maymove=True, new_address=0x200000)
+    fixed = space.remap(moved, 5 * PAGE, 2 * PAGE, 3, 0x200000)
     assert fixed == 0x200000
     assert spans(space) == [(0x104000, 0x105000, R), (0x200000, 0x202000, RW)]
     check_books(space)
-    kept = space.remap(fixed, 2 * PAGE, 2 * PAGE, maymove=True, dontunmap=True)
+    kept = space.remap(fixed, 2 * PAGE, 2 * PAGE, 5)
     assert space.read(kept, 5) == b"first"
     assert space.read(fixed, 5) == bytes(5)
     check_books(space)
@@ -239,11 +239,11 @@ def test_remap_shrinks_grows_and_moves(space: AddressSpace) -> None:
 
 def test_remap_of_files_and_duplicates(space: AddressSpace, file: int) -> None:
     space.map(0x100000, PAGE, R, fixed=True, fd=file, offset=PAGE)
-    moved = space.remap(0x100000, PAGE, 2 * PAGE, maymove=True)
+    moved = space.remap(0x100000, PAGE, 2 * PAGE, 1)
     assert space.read(moved + PAGE - 1, 2) == b"BC"
     assert spans(space) == [(moved, moved + 2 * PAGE, R)]
     shared = space.map(None, PAGE, RW, shared=True)
-    double = space.remap(shared, 0, PAGE, maymove=True)
+    double = space.remap(shared, 0, PAGE, 1)
     space.write(shared, b"both")
     assert space.read(double, 4) == b"both"
     check_books(space)
@@ -254,11 +254,11 @@ def test_remap_of_files_and_duplicates(space: AddressSpace, file: int) -> None:
     [
         ((0x100001, PAGE, PAGE), {}, errno.EINVAL),
         ((0x100000, PAGE, 0), {}, errno.EINVAL),
-        ((0x100000, PAGE, PAGE), {"new_address": 0x300000}, errno.EINVAL),
-        ((0x100000, PAGE, PAGE), {"new_address": 0x100000, "maymove": True}, errno.EINVAL),
-        ((0x100000, 0, PAGE), {"maymove": True}, errno.EINVAL),
+        ((0x100000, PAGE, PAGE), {"flags": 2, "new_address": 0x300000}, errno.EINVAL),
+        ((0x100000, PAGE, PAGE), {"flags": 3, "new_address": 0x100000}, errno.EINVAL),
+        ((0x100000, 0, PAGE), {"flags": 1}, errno.EINVAL),
         ((0x500000, PAGE, PAGE), {}, errno.EFAULT),
-        ((0x100000, 9 * PAGE, 10 * PAGE), {"maymove": True}, errno.EFAULT),
+        ((0x100000, 9 * PAGE, 10 * PAGE), {"flags": 1}, errno.EFAULT),
     ],
 )
 def test_remap_errors(
@@ -315,7 +315,7 @@ def test_random_operations_agree_with_a_page_model(space: AddressSpace) -> None:
             to = range(target, target + count)
             if not set(to) & set(span):
                 new = window + target * PAGE
-                space.remap(start, count * PAGE, count * PAGE, maymove=True, new_address=new)
+                space.remap(start, count * PAGE, count * PAGE, 3, new)
                 for old, page in zip(span, to, strict=True):
                     model[page] = model.pop(old)
         for page in range(pages):
@@ -377,7 +377,7 @@ def test_code_changes_are_announced_once(space: AddressSpace) -> None:
     space.map(0x100000, PAGE, R, fixed=True)
     translate(3, 7)
     space.unmap(0x103000, PAGE)
-    space.remap(0x104000, 4 * PAGE, 4 * PAGE, maymove=True, new_address=0x200000)
+    space.remap(0x104000, 4 * PAGE, 4 * PAGE, 3, 0x200000)
     assert seen[2:] == [(0x100000, 0x101000), (0x103000, 0x104000), (0x107000, 0x108000)]
     assert space.flags[0x203000] == R | X
 

@@ -12,11 +12,19 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Final, Protocol
+from typing import ClassVar, Final, Protocol
 
 from anyarch.engine.exits import Exit
+from anyarch._native import PACKAGES, native_code
+from anyarch.emit.compile import compile_blob
+from anyarch.engine.interpreter import Interpreter
+from anyarch.engine.native import InterpreterModule
 from anyarch.engine.reference import Reference
+from anyarch.host.code import NativeCode, load
+from anyarch.host.runtime import runtime_text
+from anyarch.memory.space import AddressSpace
 from anyarch.errors import MemoryFault
 from anyarch.host.context import ExitCode
 from anyarch.isa.assembly import assemble
@@ -264,4 +272,49 @@ class ReferenceMachine:
         return self.memory.read(address, nbytes)
 
 
-ENGINES: Final[dict[str, Factory]] = {"reference": ReferenceMachine}
+class NativeMachine:
+    """The native interpreter; one per architecture and variant, emptied for each case."""
+
+    _engines: ClassVar[dict[tuple[int, bool], Interpreter]] = {}
+
+    def __init__(
+        self, architecture: Architecture, pages: Mapping[int, bytes], *, bounded: bool = False
+    ) -> None:
+        key = (id(architecture), bounded)
+        if key not in self._engines:
+            space = AddressSpace(38, bounded=bounded)
+            native = build_native(architecture, bounded=bounded)
+            self._engines[key] = Interpreter(architecture, space, native)
+        self.engine = self._engines[key]
+        space = self.engine.space
+        for region in space.regions():
+            space.unmap(region.start, region.end - region.start)
+        for address, page in pages.items():
+            space.map(address, PAGE, 7, fixed=True)
+            space.write(address, page)
+        self.engine.flush()
+        self.engine.context.set("reservation_address", -1)
+        self.state = self.engine.state
+        for file, index, _ in self.state.registers():
+            self.state.set(file, index, 0)
+
+    def run(self, count: int) -> Exit:
+        return self.engine.run(count)
+
+    def read(self, address: int, nbytes: int) -> bytes:
+        return self.engine.space.read(address, nbytes)
+
+
+def build_native(architecture: Architecture, *, bounded: bool) -> NativeCode:
+    """The interpreter of an architecture: from the cache where it is a guest of the package."""
+    if architecture.name in PACKAGES:
+        return native_code(architecture.name, "bounded" if bounded else "flat")
+    module = InterpreterModule(architecture, bounded=bounded)
+    return load(compile_blob(runtime_text() + module.text()))
+
+
+ENGINES: Final[dict[str, Factory]] = {
+    "reference": ReferenceMachine,
+    "interpreter": NativeMachine,
+    "interpreter-bounded": partial(NativeMachine, bounded=True),
+}

@@ -80,9 +80,16 @@ OPTIONS: Final = (
     ),
     Option(("--engine",), "engine", f"{', '.join(ENGINES)}.", "ENGINE", _engine),
     Option(("--strace",), "strace", "Print system calls and signals."),
-    Option(("-o", "--output"), "output", "Write --strace and reports here, not to stderr.", "FILE"),
-    Option(("--stats",), "stats", "Report time, cache use and calls at the end."),
-    Option(("--count",), "count", "Report how many instructions ran."),
+    Option(
+        ("-o", "--output"),
+        "output",
+        "Write the trace of --strace here instead of to stderr.",
+        "FILE",
+    ),
+    Option(
+        ("--stats",), "stats", "Report system calls and translated blocks at the end, on stderr."
+    ),
+    Option(("--count",), "count", "Report on stderr how many instructions ran."),
     Option(("--max-insns",), "max_insns", "Stop after N instructions.", "N", _count),
     Option(("-v", "--verbose"), "verbose", "Tell what is done, and what is not supported."),
 )

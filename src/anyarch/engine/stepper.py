@@ -25,9 +25,9 @@ class Stepper(Interpreter):
             if self._u32[stop]:
                 return Exit(ExitCode.STOP, self.state.pc)
             ended = reference.step()
-            if ended is None or ended.code in (ExitCode.SYSCALL, ExitCode.CODE_CHANGED):
+            if ended is None or ended.code is ExitCode.SYSCALL:
                 left -= 1
-            if ended is not None and ended.code is not ExitCode.CODE_CHANGED:
+            if ended is not None:
                 self._set("remaining", max(left, 0))
                 return ended
         self._set("remaining", 0)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import ctypes
 import os
+import struct
 
 from anyarch.emit.compile import Blob
 from anyarch.errors import HostError
-from anyarch.host.context import Context
+from anyarch.host.context import FIELDS, Context
 from anyarch.host.mapping import (
     MAP_PRIVATE,
     PROT_EXEC,
@@ -27,7 +28,10 @@ _BOUND = ("aa_leave", "aa_syscall_window", "aa_syscall_window_end", "aa_syscall_
 
 _enter_type = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p)
 _take_type = ctypes.CFUNCTYPE(ctypes.c_uint64, ctypes.c_void_p)
-_syscall_type = ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_void_p, *[ctypes.c_int64] * 7)
+_syscall_type = ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_void_p)
+_SYSCALL_BLOCK = FIELDS["syscall_block"][0]
+_pack_block = struct.Struct("<7Q").pack_into
+_U64 = (1 << 64) - 1
 
 
 class NativeCode:
@@ -43,7 +47,7 @@ class NativeCode:
         self.end = start + nbytes
         self._symbols = symbols
         self._enter = _enter_type(self._address_or_0("aa_enter"))
-        self._syscall = _syscall_type(self._address_or_0("aa_syscall"))
+        self._syscall = _syscall_type(self._address_or_0("aa_syscall_block"))
         self._take_pending = _take_type(self._address_or_0("aa_take_pending"))
 
     def _address_or_0(self, symbol: str) -> int:
@@ -94,8 +98,12 @@ class NativeCode:
         -512 (ERESTARTSYS) means that it was not done, or not finished and may be repeated,
         because `context.stop` is set: a signal arrived.
         """
-        padded = (*arguments, 0, 0, 0, 0, 0, 0)[:6]
-        result: int = self._syscall(context.pointer, number, *padded)
+        numbers = (number, *arguments, 0, 0, 0, 0, 0, 0)[:7]
+        try:
+            _pack_block(context.view, _SYSCALL_BLOCK, *numbers)
+        except struct.error:  # negative ones
+            _pack_block(context.view, _SYSCALL_BLOCK, *(n & _U64 for n in numbers))
+        result: int = self._syscall(context.pointer)
         return result
 
     def take_pending(self, context: Context) -> int:

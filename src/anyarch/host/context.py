@@ -67,6 +67,7 @@ FIELDS: Final[dict[str, tuple[int, int]]] = {
     "syscall_window": (256, 8),  # host code from the check of `stop` to the syscall instruction
     "syscall_window_end": (264, 8),
     "syscall_interrupted": (272, 8),  # where a signal sends a thread found in that window
+    "syscall_block": (288, 56),  # number and six arguments of a host system call from Python
 }
 REGISTERS: Final = 1024  # first byte of the guest's registers
 SIGNAL_INFO: Final = 16384  # 64 entries of 128 bytes: the siginfo of each pending signal

@@ -20,6 +20,7 @@ EXPORTS = (
     "aa_fault",
     "aa_signal",
     "aa_syscall",
+    "aa_syscall_block",
     "aa_take_pending",
     "aa_restorer",
 )
@@ -32,7 +33,8 @@ def runtime_text() -> str:
     """LLVM text of the runtime for this host, to be compiled together with handlers."""
     lines = machine.assembly(features()).splitlines()
     assembly = "\n".join(f'module asm "{line}"' for line in lines)
-    return f"{assembly}\n{_DECLARATIONS}{_FIND}{_QUEUE}{_STOP_ALL}{_CHAIN}{_FAULT}{_SIGNAL}{_TAKE}"
+    parts = (_DECLARATIONS, _FIND, _QUEUE, _STOP_ALL, _CHAIN, _FAULT, _SIGNAL, _TAKE, _BLOCK)
+    return "\n".join((assembly, *parts))
 
 
 def _at(result: str, base: str, offset: int | str) -> str:
@@ -390,5 +392,20 @@ define hidden i64 @aa_take_pending(ptr %context) nounwind {{
   {_field("pending.p", "context", "pending")}
   %old = atomicrmw xchg ptr %pending.p, i64 0 seq_cst
   ret i64 %old
+}}
+"""
+
+# For Python, where one argument costs a microsecond: the numbers are in the context.
+_BLOCK = f"""
+define hidden i64 @aa_syscall_block(ptr %context) nounwind {{
+  {
+    "".join(
+        f'''{_at(f"p{i}", "context", FIELDS["syscall_block"][0] + 8 * i)}
+  %a{i} = load i64, ptr %p{i}
+  '''
+        for i in range(7)
+    )
+}%result = call i64 @aa_syscall(ptr %context, {", ".join(f"i64 %a{i}" for i in range(7))})
+  ret i64 %result
 }}
 """

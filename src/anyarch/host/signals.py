@@ -219,6 +219,9 @@ def install_fault_handlers(native: NativeCode) -> None:
             # NODEFER: a previous handler that raises the signal again must get through.
             actions.install(number, actions.fault, _SA_NODEFER, 0)
         _install_signal(actions, layout.STOP_SIGNAL, 0)
+    stack: _SignalStack | None = _thread_state.__dict__.get("stack")
+    if stack is not None:
+        stack.switch()
 
 
 def _install_signal(actions: _Actions, number: int, flags: int) -> None:
@@ -232,6 +235,7 @@ def prepare_thread(context: Context) -> None:
     """Make this thread's signals and faults find `context`; cheap where they do already.
 
     Call it whenever a thread begins to run a context. What it set up lasts until the thread ends.
+    Where another library has replaced the signal stack, install_fault_handlers takes it back.
     """
     stack: _SignalStack | None = _thread_state.__dict__.get("stack")
     if stack is None:
@@ -239,7 +243,6 @@ def prepare_thread(context: Context) -> None:
         return
     if stack.context is not context:
         stack.bind(context)
-    stack.switch()
 
 
 def claim_signal(number: int, native: NativeCode, flags: int = 0) -> None:
@@ -250,8 +253,9 @@ def claim_signal(number: int, native: NativeCode, flags: int = 0) -> None:
     """
     if not 1 <= number <= layout.SIGNALS or number in (SIGKILL, SIGSTOP):
         raise HostError(f"signal {number} cannot be caught: expected 1 to 64, not 9 or 19")
-    install_fault_handlers(native)
     actions = _actions()
+    if not actions.fault:
+        install_fault_handlers(native)
     with actions.lock:
         actions.set_mode(number, layout.MODE_GUEST)
         if number not in _FAULTS:
@@ -314,12 +318,14 @@ def take_pending(native: NativeCode, context: Context) -> list[tuple[int, bytes]
     it again. Real-time signals, blocked since they arrived, are unblocked.
     """
     pending = native.take_pending(context)
+    queued = pending >> 31 << 31
     taken = []
-    for number in range(1, layout.SIGNALS + 1):
-        if pending >> (number - 1) & 1:
-            start = SIGNAL_INFO + 128 * (number - 1)
-            taken.append((number, bytes(context.view[start : start + 128])))
-    if queued := pending >> 31 << 31:
+    while pending:
+        number = (pending & -pending).bit_length()
+        pending &= pending - 1
+        start = SIGNAL_INFO + 128 * (number - 1)
+        taken.append((number, bytes(context.view[start : start + 128])))
+    if queued:
         mask = ctypes.c_uint64(queued)
         _syscall(machine.NR_RT_SIGPROCMASK, _SIG_UNBLOCK, ctypes.addressof(mask), 0, 8)
     return taken
@@ -354,8 +360,9 @@ class interrupt_on_ctrl_c:
         self._installed = False
 
     def __enter__(self) -> None:
-        install_fault_handlers(self._native)
         actions = _actions()
+        if not actions.fault:
+            install_fault_handlers(self._native)
         handler = _ACTION.unpack(exchange_action(SIGINT, None))[0]
         if handler not in (_SIG_DFL, _SIG_IGN, actions.signal):
             with actions.lock:

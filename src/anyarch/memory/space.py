@@ -6,7 +6,6 @@ Guest code is never executed by the host, so that what the guest may execute the
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import os
 import sys
@@ -17,7 +16,7 @@ from typing import Final
 from anyarch.errors import HostError, MemoryFault
 from anyarch.host import mapping as host
 from anyarch.host.cpu import PAGE
-from anyarch.memory.access import copy_in, copy_out
+from anyarch.memory.access import read, write
 from anyarch.memory.pageflags import PageFlags
 from anyarch.memory.regions import Region, Regions
 
@@ -27,6 +26,8 @@ PROT_READ: Final = 1
 PROT_WRITE: Final = 2
 PROT_EXEC: Final = 4
 _PROT_ALL: Final = PROT_READ | PROT_WRITE | PROT_EXEC
+
+_MREMAP_ALL: Final = host.MREMAP_MAYMOVE | host.MREMAP_FIXED | host.MREMAP_DONTUNMAP
 
 _GUARD: Final = 2 << 20  # on both sides, and the alignment of `base`: a huge page
 _LOWEST: Final = 0x10000  # mmap never chooses lower addresses (vm.mmap_min_addr)
@@ -174,23 +175,26 @@ class AddressSpace:
         address: int,
         old_nbytes: int,
         new_nbytes: int,
-        *,
-        maymove: bool = False,
-        new_address: int | None = None,
-        dontunmap: bool = False,
+        flags: int = 0,
+        new_address: int = 0,
     ) -> int:
-        """Resize or move a mapping; `new_address` is MREMAP_FIXED. OSError as mremap(2)."""
+        """Resize or move a mapping; `flags` and errors (OSError) are those of mremap(2)."""
+        maymove = bool(flags & host.MREMAP_MAYMOVE)
+        fixed = bool(flags & host.MREMAP_FIXED)
+        dontunmap = bool(flags & host.MREMAP_DONTUNMAP)
+        if flags & ~_MREMAP_ALL:
+            raise _error(errno.EINVAL)
         old_nbytes, new_nbytes = host.round_up(old_nbytes), host.round_up(new_nbytes)
         if address % PAGE or new_nbytes <= 0 or old_nbytes < 0:
             raise _error(errno.EINVAL)
-        if (new_address is not None or dontunmap) and not maymove:
+        if (fixed or dontunmap) and not maymove:
             raise _error(errno.EINVAL)
         if dontunmap and old_nbytes != new_nbytes:
             raise _error(errno.EINVAL)
         if new_nbytes > self.limit:
             raise _error(errno.ENOMEM)
         with self.lock:
-            if new_address is not None:
+            if fixed:
                 if new_address % PAGE or not 0 <= new_address <= self.limit - new_nbytes:
                     raise _error(errno.EINVAL)
                 if address < new_address + new_nbytes and new_address < address + old_nbytes:
@@ -200,7 +204,7 @@ class AddressSpace:
                 raise _error(errno.EFAULT)
             if old_nbytes == 0 and not source.shared:
                 raise _error(errno.EINVAL)
-            if new_address is None and not dontunmap and old_nbytes:
+            if not fixed and not dontunmap and old_nbytes:
                 if new_nbytes <= old_nbytes:
                     if new_nbytes < old_nbytes:
                         self.unmap(address + new_nbytes, old_nbytes - new_nbytes)
@@ -209,7 +213,7 @@ class AddressSpace:
                     return address
                 if not maymove:
                     raise _error(errno.ENOMEM)
-            target = self.find_free(new_nbytes) if new_address is None else new_address
+            target = new_address if fixed else self._choose(0, new_nbytes)
             self._move(source, address, old_nbytes, new_nbytes, target, dontunmap)
             return target
 
@@ -310,14 +314,14 @@ class AddressSpace:
     def read(self, address: int, nbytes: int) -> bytes:
         """Copy guest memory; MemoryFault names the first address that cannot be read."""
         self._check(address, nbytes, "read")
-        buffer = ctypes.create_string_buffer(nbytes)
-        target, done = ctypes.addressof(buffer), 0
-        while done < nbytes:
-            count = copy_in(target + done, self.base + address + done, nbytes - done)
-            if not count:
-                raise MemoryFault(address + done, "read")
-            done += count
-        return buffer.raw
+        data = read(self.base + address, nbytes)
+        while len(data) < nbytes:
+            rest = nbytes - len(data)
+            more = read(self.base + address + len(data), rest)
+            if not more:
+                raise MemoryFault(address + len(data), "read")
+            data += more
+        return data
 
     def write(self, address: int, data: bytes | bytearray | memoryview) -> None:
         """Copy into guest memory; MemoryFault names the first address that cannot be written.
@@ -326,10 +330,9 @@ class AddressSpace:
         """
         data = bytes(data)
         self._check(address, len(data), "write")
-        source = ctypes.cast(ctypes.c_char_p(data), ctypes.c_void_p).value or 0
-        done = 0
+        done = write(self.base + address, data) if data else 0
         while done < len(data):
-            count = copy_out(self.base + address + done, source + done, len(data) - done)
+            count = write(self.base + address + done, data[done:])
             if not count:
                 raise MemoryFault(address + done, "write")
             done += count
