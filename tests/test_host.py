@@ -192,7 +192,7 @@ def test_blob_resolves_relative_tables_and_addresses_of_functions() -> None:
     }
     define ptr @address() noinline { ret ptr @g }
     """
-    for opt in (0, 2):
+    for opt in (0, 1, 2, 3):
         code = load(compile_blob(text, opt=opt))
         pick = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_int64)(code.address("pick"))
         assert [pick(0), pick(1)] == [1, 2]

@@ -42,9 +42,7 @@ def test_output_equals_native(source: Path, target: Target, engine: str) -> None
 def test_unoptimised_builds(name: str, engine: str) -> None:
     source = FOLDER / f"{name}.c"
     expected = run_native(compile_c(source, HOST, optimise="-O0"))
-    result = anyarch.run(
-        compile_c(source, RISCV, optimise="-O0"), list(ARGUMENTS), engine=engine
-    )
+    result = anyarch.run(compile_c(source, RISCV, optimise="-O0"), list(ARGUMENTS), engine=engine)
     assert result.stdout.decode(errors="replace") == expected[1].decode(errors="replace")
     assert result.status == expected[0]
 

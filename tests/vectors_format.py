@@ -2,7 +2,7 @@
 
 ``add a0, a1, a2 | a1=1 a2=2 => a0=3``: assembly text (or hex words; ``;`` separates), state before,
 state after. Registers go by assembly name, memory as ``[0x1000:4]=0xdeadbeef``; ``pc=+8`` is
-relative to the text. Endings: ``illegal``, ``breakpoint``, ``syscall``, ``code_changed``,
+relative to the text. Endings: ``illegal``, ``breakpoint``, ``syscall``,
 ``fault 0x9000``, ``exception 6 0x1001``. What a line does not name must not change: registers
 hold values of their own, pages of named memory are zero and no others are mapped.
 """
@@ -16,20 +16,20 @@ from functools import partial
 from pathlib import Path
 from typing import ClassVar, Final, Protocol
 
-from anyarch.engine.exits import Exit
 from anyarch._native import PACKAGES, native_code
 from anyarch.emit.compile import compile_blob
+from anyarch.engine.exits import Exit
 from anyarch.engine.interpreter import Interpreter
 from anyarch.engine.native import InterpreterModule
 from anyarch.engine.reference import Reference
-from anyarch.host.code import NativeCode, load
-from anyarch.host.runtime import runtime_text
-from anyarch.memory.space import AddressSpace
 from anyarch.errors import MemoryFault
+from anyarch.host.code import NativeCode, load
 from anyarch.host.context import ExitCode
-from anyarch.isa.assembly import assemble
+from anyarch.host.runtime import runtime_text
 from anyarch.isa.architecture import Architecture
+from anyarch.isa.assembly import assemble
 from anyarch.isa.registers import State
+from anyarch.memory.space import AddressSpace
 
 DIRECTORY: Final = Path(__file__).parent / "vectors"
 CODE: Final = 0x10000  # where the text is placed; zeros, which are illegal, follow it
@@ -38,7 +38,6 @@ ENDINGS: Final = {
     "illegal": ExitCode.ILLEGAL,
     "breakpoint": ExitCode.BREAKPOINT,
     "syscall": ExitCode.SYSCALL,
-    "code_changed": ExitCode.CODE_CHANGED,
     "fault": ExitCode.FAULT,
     "exception": ExitCode.EXCEPTION,
 }

@@ -10,18 +10,18 @@ static const int program[] = {
     /*  8 */ LOAD, 0, STORE, 1,
     /* 12 */ LOAD, 1, PUSH, 2, LESS, BRANCH, 43,
     /* 19 */ LOAD, 1, ODD, BRANCH, 31,
-    /* 24 */ LOAD, 1, HALVE, STORE, 1, JUMP, 39,
+    /* 24 */ LOAD, 1, HALVE, STORE, 1, JUMP, 51,
     /* 31 */ LOAD, 1, PUSH, 3, MULTIPLY, PUSH, 1, ADD,
-    /* 39 */ STORE, 1, JUMP, 50,
-    /* 43 */ LOAD, 0, LOAD, 3, LESS, BRANCH, 59,
-    /* 50 */ LOAD, 2, PUSH, 1, ADD, STORE, 2, JUMP, 12,
-    /* 59 */ LOAD, 0, PUSH, 1, ADD, STORE, 0, JUMP, 8,
-    /* 68 */ HALT};
+    /* 39 */ STORE, 1, JUMP, 51,
+    /* 43 */ LOAD, 0, LOAD, 3, LESS, BRANCH, 60,
+    /* 50 */ HALT,
+    /* 51 */ LOAD, 2, PUSH, 1, ADD, STORE, 2, JUMP, 12,
+    /* 60 */ LOAD, 0, PUSH, 1, ADD, STORE, 0, JUMP, 8};
 
 int main(int argc, char **argv)
 {
     int64_t stack[16], variables[4] = {0}, steps = 0;
-    variables[3] = argc > 1 ? atoi(argv[1]) : 170000;
+    variables[3] = argc > 1 ? atoi(argv[1]) : 100000;
     int64_t *top = stack;
     for (const int *at = program;; steps++)
         switch (*at++) {

@@ -14,8 +14,8 @@ from elftools.elf.sections import SymbolTableSection
 
 from anyarch.cli.architectures import DEFAULT, by_elf_machine, by_name
 from anyarch.errors import Error, LoadError
-from anyarch.isa.assembly import Line, disassemble
 from anyarch.isa.architecture import Architecture
+from anyarch.isa.assembly import Line, disassemble
 
 _SHF_EXECINSTR = 4
 _PF_X = 1

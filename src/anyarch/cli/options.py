@@ -13,7 +13,7 @@ class UsageError(Error):
     """A command line that cannot be understood."""
 
 
-class HelpWanted(Exception):  # noqa: N818 - a request, not an error
+class HelpWanted(Exception):
     """``--help`` was given."""
 
 

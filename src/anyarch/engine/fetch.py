@@ -28,4 +28,4 @@ class FetchMemory:
                 ctypes.c_uint8.from_address(self._space.page_flags + page).value & _EXEC
             ):
                 raise MemoryFault(max(address, page << 12), "execute")
-        return self.read(address, nbytes)
+        return self._space.read(address, nbytes)

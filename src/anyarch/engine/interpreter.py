@@ -227,22 +227,31 @@ class Interpreter:
             self.state.set(*status.rounding, self._u32[FIELDS["rounding"][0] >> 2])
 
     def _enter(self, entry: int) -> ExitCode:
-        """Run native code from ``state.pc``; ``state.pc`` is exact afterwards."""
+        """Run native code from ``state.pc``; ``state.pc`` is exact afterwards.
+
+        KeyboardInterrupt passes through here once native code has returned, the state exact.
+        """
         signals.prepare_thread(self.context)
         self._sync_in()
-        code = ExitCode(self.native.enter(self.context, entry))
-        self._sync_out()
-        if code in _AT_RECORD:
-            record = self._get("record")
-            if record:
-                self.state.pc = self.pc_of(record)
-                if self.counting and code is not ExitCode.BUDGET:
-                    self._uncount(record)
-            else:  # the translator itself could not read the code
-                self.state.pc = self._get("pc")
-                code = ExitCode.FETCH
-        else:
+        try:
+            self.native.enter(self.context, entry)
+        finally:
+            self._sync_out()
+            code = self._locate(ExitCode(self._u32[FIELDS["exit_code"][0] >> 2]))
+        return code
+
+    def _locate(self, code: ExitCode) -> ExitCode:
+        """Set ``state.pc`` after native code has left with ``code``."""
+        if code not in _AT_RECORD:
             self.state.pc = self._get("pc")
+            return code
+        record = self._get("record")
+        if not record:  # the translator itself could not read the code
+            self.state.pc = self._get("pc")
+            return ExitCode.FETCH
+        self.state.pc = self.pc_of(record)
+        if self.counting and code is not ExitCode.BUDGET:
+            self._uncount(record)
         return code
 
     def _uncount(self, record: int) -> None:

@@ -16,7 +16,7 @@ from typing import Final
 from anyarch.errors import LoadError
 from anyarch.linux.abi import LinuxAbi
 from anyarch.linux.elf import ET_DYN, MACHINES, PF_R, PF_W, PF_X, Elf, Segment, read_elf
-from anyarch.linux.interfaces import Space
+from anyarch.memory.space import AddressSpace
 
 PAGE: Final = 4096
 PROT_READ, PROT_WRITE, PROT_EXEC = 1, 2, 4
@@ -47,7 +47,7 @@ class Image:
 
 
 def load_program(
-    space: Space,
+    space: AddressSpace,
     abi: LinuxAbi,
     host_path: bytes,
     name: bytes,
@@ -126,7 +126,7 @@ def _check_machine(elf: Elf, abi: LinuxAbi) -> None:
 
 
 def _load_interpreter(
-    space: Space, abi: LinuxAbi, program: Elf, find: Callable[[bytes], bytes]
+    space: AddressSpace, abi: LinuxAbi, program: Elf, find: Callable[[bytes], bytes]
 ) -> tuple[Elf, int]:
     assert program.interpreter is not None
     host_path = find(os.fsencode(program.interpreter))
@@ -153,7 +153,7 @@ def _load_interpreter(
         os.close(fd)
 
 
-def _load(space: Space, abi: LinuxAbi, fd: int, elf: Elf, hint: int) -> int:
+def _load(space: AddressSpace, abi: LinuxAbi, fd: int, elf: Elf, hint: int) -> int:
     """Map the segments and return the bias: mapped address minus the file's address."""
     loads = elf.loads
     first = loads[0].address // PAGE * PAGE
@@ -179,7 +179,7 @@ def _load(space: Space, abi: LinuxAbi, fd: int, elf: Elf, hint: int) -> int:
     return bias
 
 
-def _reserve(space: Space, nbytes: int, alignment: int, hint: int) -> int:
+def _reserve(space: AddressSpace, nbytes: int, alignment: int, hint: int) -> int:
     if hint:
         hint = hint // alignment * alignment
         return space.map(hint, nbytes, 0, fixed=True, noreplace=True)
@@ -189,7 +189,7 @@ def _reserve(space: Space, nbytes: int, alignment: int, hint: int) -> int:
     return aligned
 
 
-def _map_segment(space: Space, fd: int, bias: int, segment: Segment) -> None:
+def _map_segment(space: AddressSpace, fd: int, bias: int, segment: Segment) -> None:
     if not segment.memory_nbytes:
         return
     prot = (
@@ -230,7 +230,7 @@ def _round(address: int) -> int:
     return -(-address // PAGE) * PAGE
 
 
-def _map_stack(space: Space, abi: LinuxAbi, elf: Elf) -> int:
+def _map_stack(space: AddressSpace, abi: LinuxAbi, elf: Elf) -> int:
     soft, _ = resource.getrlimit(resource.RLIMIT_STACK)
     if soft == resource.RLIM_INFINITY:
         soft = _STACK_NBYTES
@@ -242,7 +242,7 @@ def _map_stack(space: Space, abi: LinuxAbi, elf: Elf) -> int:
 
 
 def _fill_stack(
-    space: Space,
+    space: AddressSpace,
     abi: LinuxAbi,
     top: int,
     name: bytes,

@@ -15,14 +15,22 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, NoReturn
 
 from anyarch.errors import LoadError, MemoryFault
-from anyarch.host.context import REGISTERS, ExitCode
+from anyarch.host.context import NBYTES, REGISTERS, ExitCode
+from anyarch.host.mapping import (
+    MAP_ANONYMOUS,
+    MAP_FIXED,
+    MAP_PRIVATE,
+    PROT_READ,
+    PROT_WRITE,
+    map_pages,
+)
 from anyarch.linux import signals as sig
 from anyarch.linux.abi import LinuxAbi, generic_stat
 from anyarch.linux.calls import CALLS
 from anyarch.linux.calls.table import IOVECS, PATHS, POINTERS, Call
 from anyarch.linux.hostcalls import host_call
-from anyarch.linux.image import PROT_EXEC, Image, load_program
-from anyarch.linux.interfaces import Engine, Exit, Space
+from anyarch.linux.image import Image, load_program
+from anyarch.linux.interfaces import Engine, Exit
 from anyarch.linux.numbers import HOST_NUMBERS
 from anyarch.linux.paths import Proc, host_path
 from anyarch.linux.scripts import Program, find_program
@@ -33,6 +41,7 @@ from anyarch.linux.thunks import (
     fill_thunk_table,
     native_counts,
 )
+from anyarch.memory.space import AddressSpace
 
 if TYPE_CHECKING:
     from anyarch.linux.strace import Trace
@@ -52,7 +61,7 @@ _SEGV_MAPERR, _SEGV_ACCERR = 1, 2
 _EXPECTED: Final = frozenset(("rseq", "clone3"))  # C libraries ask, and do without
 
 
-class Exited(Exception):  # noqa: N818 - not an error: how a guest ends
+class Exited(Exception):
     """The guest has exited."""
 
     def __init__(self, status: int) -> None:
@@ -90,7 +99,9 @@ class Options:
 class Process:
     """One guest process with one thread."""
 
-    def __init__(self, engine: Engine, space: Space, abi: LinuxAbi, options: Options) -> None:
+    def __init__(
+        self, engine: Engine, space: AddressSpace, abi: LinuxAbi, options: Options
+    ) -> None:
         self.engine, self.space, self.abi, self.options = engine, space, abi, options
         self.state = engine.state
         self.signals = sig.Signals(engine, space, abi)
@@ -106,7 +117,6 @@ class Process:
         self.reserved: set[int] = set()  # descriptors that are ours
         self.is_child = False
         self._noted: set[str] = set()
-        self._code: list[tuple[int, int]] = []  # where code has been executable
         self._calls = [CALLS.get(abi.calls.get(number, "")) for number in range(512)]
         self._scratch = mmap.mmap(-1, _SCRATCH_NBYTES, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
         self._scratch_base = ctypes.addressof(ctypes.c_char.from_buffer(self._scratch))
@@ -152,11 +162,6 @@ class Process:
         self.state.pc = self.image.start
         self.set_register(self.abi.stack, self.image.stack)
         self.signals.trampoline = self.image.trampoline
-        self._code = [
-            (region.start, region.end)
-            for region in self.space.regions()
-            if region.prot & PROT_EXEC
-        ]
 
     def _find_interpreter(self, path: bytes) -> bytes:
         return self.host_path(path, follow=True)
@@ -201,8 +206,7 @@ class Process:
 
     def _settle(self, waited_mask: int | None = None) -> None:
         """Deliver signals, so that the guest may run on."""
-        if self.engine.context.get("stop"):
-            self.engine.context.set("stop", 0)
+        self.engine.clear_stop()
         if waited_mask is not None or self.engine.context.get("pending") or self.signals.queued:
             self.signals.deliver(waited_mask)
 
@@ -216,17 +220,22 @@ class Process:
                 self.set_register(self.abi.result, -errno.EFAULT)
                 return
             context = self.engine.context
-            self.signals.fault(context.get("fault_signal"), context.get("fault_code"), exit.address)
+            signum, cause = context.get("fault_signal"), context.get("fault_code")
+            if signum == sig.SIGSEGV:
+                cause = self._segv_cause(exit.address)
+            self.signals.fault(signum, cause, exit.address)
         elif code is ExitCode.FETCH:
-            mapped = any(
-                region.start <= exit.address < region.end
-                for region in self.space.regions()
-            )
-            cause = _SEGV_ACCERR if mapped else _SEGV_MAPERR
-            self.signals.fault(sig.SIGSEGV, cause, exit.address)
+            self.engine.flush()  # what was noted of the address holds until it is mapped
+            self.signals.fault(sig.SIGSEGV, self._segv_cause(exit.address), exit.address)
         elif code in _SIGNALS_OF_EXITS:
             signum, cause = _SIGNALS_OF_EXITS[code]
             self.signals.fault(signum, cause, exit.pc)
+
+    def _segv_cause(self, address: int) -> int:
+        """The host cannot tell: it has reserved what the guest has not mapped."""
+        regions = self.space.regions()
+        mapped = any(region.start <= address < region.end for region in regions)
+        return _SEGV_ACCERR if mapped else _SEGV_MAPERR
 
     def _is_call(self, pc: int) -> bool:
         instruction = self.abi.trampoline[-self.abi.call_nbytes :]
@@ -454,26 +463,6 @@ class Process:
             self._noted.add(text)
             print(f"anyarch: {text}", file=sys.stderr, flush=True)
 
-    # Memory
-
-    def unmap(self, address: int, nbytes: int) -> None:
-        """Unmap pages, and forget the code in them."""
-        self.forget_code(address, nbytes)
-        self.space.unmap(address, nbytes)
-
-    def forget_code(self, address: int, nbytes: int) -> None:
-        """Pages are about to change: translated code from them is no longer valid."""
-        end = address + nbytes
-        kept = [span for span in self._code if span[1] <= address or end <= span[0]]
-        if len(kept) != len(self._code):
-            self._code = kept
-            self.engine.flush()
-
-    def remember_code(self, address: int, nbytes: int, prot: int) -> None:
-        """Pages with this protection now exist."""
-        if prot & PROT_EXEC:
-            self._code.append((address, address + nbytes))
-
     # Processes
 
     def exit(self, status: int) -> NoReturn:
@@ -483,9 +472,19 @@ class Process:
     def fork(self, *, wait: bool) -> int:
         """Fork; 0 in the child. ``wait``: until the child has executed a program or ended."""
         ends = os.pipe() if wait else None  # closed on exec, ours or the host's
+        context = self.engine.context
+        before = bytes(context.view)
         pid = os.fork()
         if pid == 0:
             self.is_child = True
+            # Python's anonymous mappings are shared with children; the registers must not be.
+            map_pages(
+                NBYTES,
+                PROT_READ | PROT_WRITE,
+                pointer=context.pointer,
+                flags=MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED,
+            )
+            context.view[:] = before
             self.signals.after_fork()
         if ends is not None:
             os.close(ends[0 if pid == 0 else 1])

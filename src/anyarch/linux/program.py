@@ -10,13 +10,14 @@ from contextlib import ExitStack
 from anyarch.errors import LoadError
 from anyarch.linux.abi import LinuxAbi
 from anyarch.linux.elf import MACHINES, read_elf
-from anyarch.linux.interfaces import Engine, Space
+from anyarch.linux.interfaces import Engine
 from anyarch.linux.paths import host_path
 from anyarch.linux.process import Options, Outcome, Process, end_like
 from anyarch.linux.riscv64 import RISCV64
+from anyarch.memory.space import AddressSpace
 
 ABIS = {abi.elf_machine: abi for abi in (RISCV64,)}
-EngineMaker = Callable[[LinuxAbi, str], tuple[Engine, Space]]
+EngineMaker = Callable[[LinuxAbi, str], tuple[Engine, AddressSpace]]
 
 
 def run_program(

@@ -18,7 +18,8 @@ from anyarch.errors import MemoryFault
 from anyarch.host.signals import default_signal, ignore_signal, release_signal
 from anyarch.linux.abi import Handler, LinuxAbi
 from anyarch.linux.hostcalls import host_action, set_host_mask
-from anyarch.linux.interfaces import Engine, Space
+from anyarch.linux.interfaces import Engine
+from anyarch.memory.space import AddressSpace
 
 SIG_DFL, SIG_IGN = 0, 1
 SIGILL, SIGTRAP, SIGBUS, SIGFPE, SIGKILL, SIGSEGV = 4, 5, 7, 8, 9, 11
@@ -38,7 +39,7 @@ _SIGINFO_NBYTES: Final = 128
 _UCONTEXT: Final = struct.Struct("<QQQI4xQQ120x8x")  # flags, link, stack, mask; context at 176
 
 
-class Death(Exception):  # noqa: N818 - not an error: how a guest ends
+class Death(Exception):
     """The guest dies of a signal."""
 
     def __init__(self, signum: int) -> None:
@@ -59,7 +60,7 @@ class Action:
 class Signals:
     """The signal state of a process with one thread."""
 
-    def __init__(self, engine: Engine, space: Space, abi: LinuxAbi) -> None:
+    def __init__(self, engine: Engine, space: AddressSpace, abi: LinuxAbi) -> None:
         self.engine, self.space, self.abi = engine, space, abi
         self.trampoline = 0
         self.actions: dict[int, Action] = {}
@@ -153,7 +154,7 @@ class Signals:
         context = self.engine.context
         if not context.get("pending"):
             return
-        context.set("stop", 0)
+        self.engine.clear_stop()
         for signum, info in self.engine.take_pending():
             self.queued.setdefault(signum, info)
         set_host_mask(self.host_mask(self.mask))

@@ -88,6 +88,10 @@ class PageFlags:
             self._hooks.discard(page)
             byte.value &= ~HOOK & 0xFF
 
+    def hooked(self) -> list[int]:
+        """Addresses of the pages that have hooks."""
+        return [page << SHIFT for page in self._hooks]
+
     def __getitem__(self, address: int) -> int:
         """The flags of the page that contains an address."""
         return self._byte(address >> SHIFT).value

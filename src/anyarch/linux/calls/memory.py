@@ -52,7 +52,7 @@ def brk(process: Process, address: int) -> int:
                 name="[heap]",
             )
         elif wanted < mapped:
-            process.unmap(wanted, mapped - wanted)
+            process.space.unmap(wanted, mapped - wanted)
     except OSError:
         return old
     process.heap_end = new
@@ -88,8 +88,6 @@ def mmap(
         return -errno.EBADF
     if not fixed and address + length > process.task_size:
         address = 0
-    if fixed and not noreplace:
-        process.forget_code(address, length)
     mapped = process.space.map(
         address // _PAGE * _PAGE,
         length,
@@ -102,7 +100,6 @@ def mmap(
     )
     if flags & _MAP_POPULATE:
         process.call("madvise", process.space.base + mapped, length, _MADV_POPULATE)
-    process.remember_code(mapped, length, prot)
     return mapped
 
 
@@ -112,7 +109,7 @@ def munmap(process: Process, address: int, length: int) -> int:
     length = _round(length)
     if address % _PAGE or not length or address + length > process.task_size:
         return -errno.EINVAL
-    process.unmap(address, length)
+    process.space.unmap(address, length)
     return 0
 
 
@@ -125,9 +122,7 @@ def mprotect(process: Process, address: int, length: int, prot: int) -> int:
     if address + length > process.task_size:
         return -errno.ENOMEM
     if length:
-        process.forget_code(address, length)
         process.space.protect(address, length, prot)
-        process.remember_code(address, length, prot)
     return 0
 
 
@@ -143,7 +138,6 @@ def mremap(process: Process, old: int, old_size: int, size: int, flags: int, new
         return -errno.EINVAL
     if size > process.task_size or old + old_size > process.task_size:
         return -errno.EFAULT if size <= process.task_size else -errno.ENOMEM
-    process.forget_code(old, old_size)
     return process.space.remap(old, old_size, size, flags, new)
 
 

@@ -17,10 +17,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
+_TEXTS: Final = ("path", "link", "string", "strings")
+_BUFFERS: Final = ("bytes_in", "bytes_out", "iovec_in", "iovec_out", "sigset_in", "sigset_out")
 POINTED: Final = frozenset(
-    ("path", "link", "string", "strings", "bytes_in", "bytes_out", "struct_in", "struct_out")
-    + ("struct_io", "iovec_in", "iovec_out", "sigset_in", "sigset_out", "fds_out")
-)
+    (*_TEXTS, *_BUFFERS, "struct_in", "struct_out", "struct_io", "fds_out")
+)  # what a trace looks into
 POINTERS: Final = POINTED | {"pointer"}
 IOVECS: Final = frozenset(("iovec_in", "iovec_out"))
 PATHS: Final = frozenset(("path", "link"))

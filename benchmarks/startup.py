@@ -1,0 +1,63 @@
+"""``python -m benchmarks.startup``: time and peak memory of programs that do almost nothing."""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import sys
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from anyarch.errors import Error
+from benchmarks.suite import FLAGS, Run, available_ways, execute, machine_name, qemu_version
+from tests.programs.build import ROOT, compile_c
+
+
+def main() -> int:
+    """Exit status 0, or 1 when a run fails."""
+    parser = argparse.ArgumentParser(prog="benchmarks.startup", description=__doc__)
+    parser.add_argument("--repeat", type=int, default=11, help="runs of each (11)")
+    parser.add_argument("--engine", action="append", help="engine of anyarch; repeatable (interp)")
+    options = parser.parse_args()
+    try:
+        commands = collect(options.engine or ["interp"])
+        for command in commands.values():
+            execute(command)
+        runs: dict[str, list[Run]] = {name: [] for name in commands}
+        for _ in range(options.repeat):
+            for name, command in commands.items():
+                runs[name].append(execute(command))
+    except Error as error:
+        print(error, file=sys.stderr)
+        return 1
+    table = Table("command", "median ms", "least ms", "peak MB")
+    for name, samples in runs.items():
+        milliseconds = [run.seconds * 1000 for run in samples]
+        peak = max(run.peak_kilobytes for run in samples) / 1024
+        table.add_row(
+            name,
+            f"{statistics.median(milliseconds):.1f}",
+            f"{min(milliseconds):.1f}",
+            f"{peak:.1f}",
+        )
+    Console().print(table)
+    print(f"{machine_name()}; {qemu_version() or 'QEMU is not installed'}")
+    return 0
+
+
+def collect(engines: list[str]) -> dict[str, list[str | Path]]:
+    """Commands by name: hello in every way, Python alone, and anyarch's version."""
+    hello = ROOT / "examples" / "hello.c"
+    commands: dict[str, list[str | Path]] = {}
+    for way in available_ways(engines):
+        program = compile_c(hello, way.target, flags=FLAGS)
+        commands[f"hello, {way.name}"] = [*way.prefix, program]
+    commands["python -c pass"] = [sys.executable, "-c", "pass"]
+    commands["anyarch --version"] = [sys.executable, "-m", "anyarch", "--version"]
+    return commands
+
+
+if __name__ == "__main__":
+    sys.exit(main())

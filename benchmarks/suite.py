@@ -1,0 +1,135 @@
+"""What is measured: our own programs, their sizes, and the ways of running them."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import re
+import shutil
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+from anyarch.errors import Error
+from tests.programs.build import HOST, RISCV, ROOT, Target, compile_c
+
+PROGRAMS: Final = Path(__file__).parent / "programs"
+# Only what checksums need: results must not depend on whether a machine fuses operations.
+FLAGS: Final = ("-ffp-contract=off",)
+SECONDS: Final = 300
+
+
+class BenchmarkError(Error):
+    """A run that failed, or whose output differs from the native one."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Way:
+    """A way of running a program: a command prefix for an executable of a target."""
+
+    name: str
+    target: Target
+    prefix: tuple[str, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Run:
+    """One run: wall seconds, peak resident kilobytes, output."""
+
+    seconds: float
+    peak_kilobytes: int
+    stdout: bytes
+    stderr: bytes
+
+
+NATIVE: Final = Way("native", HOST)
+
+
+def available_ways(engines: Sequence[str]) -> list[Way]:
+    """Native, QEMU where it is installed, and each engine of anyarch."""
+    ways = [NATIVE]
+    qemu = shutil.which("qemu-riscv64")
+    if qemu is not None:
+        ways.append(Way("qemu", RISCV, (qemu,)))
+    for engine in engines:
+        command = (sys.executable, "-m", "anyarch", "run", "--engine", engine)
+        ways.append(Way(f"anyarch {engine}", RISCV, command))
+    return ways
+
+
+def program_names(pattern: str = "") -> list[str]:
+    """Names of the benchmark programs that contain a regular expression."""
+    names = sorted(source.stem for source in PROGRAMS.glob("*.c"))
+    return [name for name in names if re.search(pattern, name)]
+
+
+def build(name: str, target: Target) -> Path:
+    """The executable of a benchmark program for a target."""
+    return compile_c(PROGRAMS / f"{name}.c", target, flags=FLAGS)
+
+
+def execute(command: Sequence[str | Path]) -> Run:
+    """Run a command once; raises BenchmarkError when its status is not 0."""
+    environment = dict(os.environ)
+    path = [str(ROOT / "src"), environment.get("PYTHONPATH", "")]
+    environment["PYTHONPATH"] = os.pathsep.join(filter(None, path))
+    start = time.perf_counter()
+    process = subprocess.Popen(
+        [str(part) for part in command],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=environment,
+    )
+    timer = threading.Timer(SECONDS, process.kill)
+    timer.start()
+    try:
+        # Outputs are a line or two, so that reading after the end cannot block the program.
+        _, status, usage = os.wait4(process.pid, 0)
+    finally:
+        timer.cancel()
+    seconds = time.perf_counter() - start
+    process.returncode = os.waitstatus_to_exitcode(status)
+    assert process.stdout is not None and process.stderr is not None
+    with process.stdout, process.stderr:
+        run = Run(seconds, usage.ru_maxrss, process.stdout.read(), process.stderr.read())
+    if process.returncode != 0:
+        raise BenchmarkError(
+            f"status {process.returncode} after {seconds:.1f} s of {' '.join(str(part) for part in command)}: "
+            f"{run.stderr.decode(errors='replace').strip()[-2000:]}"
+        )
+    return run
+
+
+def instructions(name: str, engine: str, arguments: Sequence[str]) -> int:
+    """Guest instructions of a program, counted by anyarch in a run of its own."""
+    command = [sys.executable, "-m", "anyarch", "run", "--engine", engine, "--count"]
+    run = execute([*command, build(name, RISCV), *arguments])
+    found = re.search(rb"instructions: ([\d,_]+)", run.stderr)
+    if found is None:
+        raise BenchmarkError(
+            f"{name}: `anyarch run --count` printed no line 'instructions: N' to stderr"
+        )
+    return int(re.sub(rb"[,_]", b"", found[1]))
+
+
+def machine_name() -> str:
+    """Processor model of this machine and how many of its processors are ours."""
+    model = "unknown processor"
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith(("model name", "Model")):
+            model = line.partition(":")[2].strip()
+            break
+    return f"{model}, {len(os.sched_getaffinity(0))} processors, Linux {os.uname().release}"
+
+
+def qemu_version() -> str | None:
+    """First line of ``qemu-riscv64 --version``, or None where it is not installed."""
+    qemu = shutil.which("qemu-riscv64")
+    if qemu is None:
+        return None
+    return execute([qemu, "--version"]).stdout.decode().splitlines()[0]
