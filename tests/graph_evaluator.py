@@ -53,6 +53,19 @@ def answer(event: Event) -> int:
     return int.from_bytes(hashlib.blake2b(repr(event).encode()).digest(), "little")
 
 
+def value_of(root: Node, world: World) -> int:
+    """The value of a node below which are no effects."""
+    values: dict[int, int] = {}
+    stack = [root]
+    while stack:
+        waiting = [arg for arg in stack[-1].args if arg.number not in values]
+        if not waiting:
+            node = stack.pop()
+            values[node.number] = _pure(node, values, world)
+        stack += waiting
+    return values[root.number]
+
+
 def _pure(node: Node, values: Mapping[int, int], world: World) -> int:
     if node.op in OPS:
         operands = tuple(values[arg.number] for arg in node.args)
@@ -66,5 +79,6 @@ def _pure(node: Node, values: Mapping[int, int], world: World) -> int:
         case "pc":
             return world.pc
         case "register":
-            return world.register(str(node.attrs[0]), values[node.args[0].number])
+            whole = world.register(str(node.attrs[0]), values[node.args[0].number])
+            return whole & ((1 << node.size) - 1)
     raise AssertionError(f"{node} is no pure node")

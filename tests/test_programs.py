@@ -20,21 +20,26 @@ CASES: Final = [pytest.param(source, RISCV, id=source.stem) for source in SOURCE
 CASES.append(pytest.param(FOLDER / "bits.c", RISCV_BITMANIP, id="bits-zb"))
 
 
-def run_native(program: Path) -> tuple[int, bytes]:
-    """Exit status (negative: the signal) and output of a program on this machine."""
+def run_native(*command: str | Path) -> tuple[int, str]:
+    """Exit status (negative: the signal) and output of a command on this machine."""
     result = subprocess.run(
-        [str(program), *ARGUMENTS], stdout=subprocess.PIPE, stdin=subprocess.DEVNULL, timeout=60
+        [*command, *ARGUMENTS], stdout=subprocess.PIPE, stdin=subprocess.DEVNULL, timeout=60
     )
-    return result.returncode, result.stdout
+    return result.returncode, result.stdout.decode(errors="replace")
+
+
+def run_anyarch(program: Path, engine: str) -> tuple[int | None, str]:
+    """The same of a program under anyarch."""
+    result = anyarch.run(program, ARGUMENTS, engine=engine, timeout=60)
+    status = result.status if result.signal is None else -result.signal
+    return status, result.stdout.decode(errors="replace")
 
 
 @pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize(("source", "target"), CASES)
 def test_output_equals_native(source: Path, target: Target, engine: str) -> None:
     expected = run_native(compile_c(source, HOST))
-    result = anyarch.run(compile_c(source, target), list(ARGUMENTS), engine=engine)
-    assert result.stdout.decode(errors="replace") == expected[1].decode(errors="replace")
-    assert result.status == expected[0]
+    assert run_anyarch(compile_c(source, target), engine) == expected
 
 
 @pytest.mark.parametrize("engine", ENGINES)
@@ -42,9 +47,7 @@ def test_output_equals_native(source: Path, target: Target, engine: str) -> None
 def test_unoptimised_builds(name: str, engine: str) -> None:
     source = FOLDER / f"{name}.c"
     expected = run_native(compile_c(source, HOST, optimise="-O0"))
-    result = anyarch.run(compile_c(source, RISCV, optimise="-O0"), list(ARGUMENTS), engine=engine)
-    assert result.stdout.decode(errors="replace") == expected[1].decode(errors="replace")
-    assert result.status == expected[0]
+    assert run_anyarch(compile_c(source, RISCV, optimise="-O0"), engine) == expected
 
 
 @pytest.mark.skipif(shutil.which("qemu-riscv64") is None, reason="qemu-riscv64 is not installed")
@@ -53,12 +56,5 @@ def test_programs_are_portable(source: Path, target: Target) -> None:
     """An independent emulator agrees with this machine, so a difference above is anyarch's."""
     if source.stem == "reexec":
         pytest.skip("QEMU user mode executes guest programs only where binfmt_misc is set up")
-    emulated = subprocess.run(
-        ["qemu-riscv64", str(compile_c(source, target)), *ARGUMENTS],
-        stdout=subprocess.PIPE,
-        stdin=subprocess.DEVNULL,
-        timeout=60,
-    )
-    expected = run_native(compile_c(source, HOST))
-    assert emulated.stdout.decode(errors="replace") == expected[1].decode(errors="replace")
-    assert emulated.returncode == expected[0]
+    emulated = run_native("qemu-riscv64", compile_c(source, target))
+    assert emulated == run_native(compile_c(source, HOST))

@@ -161,7 +161,8 @@ def runner(engine: str) -> Runner:
     def run_anyarch(program: Path) -> int:
         import anyarch
 
-        return anyarch.run(program, [], engine=engine).status
+        result = anyarch.run(program, engine=engine, timeout=SECONDS)
+        return -result.signal if result.signal is not None else result.status or 0
 
     return run_anyarch
 

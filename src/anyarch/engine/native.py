@@ -66,9 +66,10 @@ class InterpreterModule:
     bounded: bool
     handlers: dict[str, Handler] = field(default_factory=dict)
     by_name: dict[str, Handler] = field(default_factory=dict)
-    builders: list[str] = field(default_factory=list)
-    # Fused sequences by handler numbers, with their own numbers after the handlers'.
-    sequences: dict[tuple[int, ...], int] = field(default_factory=dict)
+    builders: dict[str, str] = field(default_factory=dict)  # body to name
+    leaves: dict[str, tuple[str, int, int]] = field(default_factory=dict)  # builder, handler, info
+    # Fused sequences of (handler, link mask), with their own numbers after the handlers'.
+    sequences: dict[tuple[tuple[int, int], ...], int] = field(default_factory=dict)
 
     def text(self) -> str:
         """LLVM text of everything but the host runtime."""
@@ -81,7 +82,11 @@ class InterpreterModule:
             "attributes #1 = { strictfp }",
             *self.handlers_text(),
             *self._fused_text(),
-            *self.builders,
+            *(
+                f"define internal void @{name}(i64 %word, i64 %pc, ptr %record) #0 "
+                f"{{\nentry:\n{body}\n  ret void\n}}"
+                for body, name in self.builders.items()
+            ),
             decoder,
             self._fusion(),
             self._internal(),
@@ -103,29 +108,31 @@ class InterpreterModule:
 
     def _fused_text(self) -> list[str]:
         """Handlers of sequences, their prefixes included: the translator grows them one by one."""
-        wanted: set[tuple[int, ...]] = set()
-        for names in self.architecture.fused:
-            handlers = [self.by_name[name] for name in names]
-            for length in range(2, len(handlers) + 1):
-                prefix = handlers[:length]
-                if not all(handler.fusible for handler in prefix[:-1]):
-                    raise DefinitionError(f"{' '.join(names)}: control may not fall through")
-                wanted.add(tuple(handler.number for handler in prefix))
+        wanted: set[tuple[tuple[int, int], ...]] = set()
         by_number = {handler.number: handler for handler in self.handlers.values()}
+        for names in self.architecture.fused:
+            items = []
+            for name in names:
+                form, _, mask = name.partition("@")
+                items.append((self.by_name[form].number, int(mask or "0")))
+            if not all(by_number[number].fusible for number, _ in items[:-1]):
+                raise DefinitionError(f"{' '.join(names)}: control may not fall through")
+            wanted |= {tuple(items[:length]) for length in range(2, len(items) + 1)}
         result = []
-        for numbers in sorted(wanted):
-            number = self.sequences[numbers] = len(self.handlers) + len(self.sequences)
-            body = self._sequence_body([by_number[n] for n in numbers])
+        for sequence in sorted(wanted):
+            number = self.sequences[sequence] = len(self.handlers) + len(self.sequences)
+            body = self._sequence_body([(by_number[n], mask) for n, mask in sequence])
             result.append(
                 f"define hidden i32 @h_{number}(ptr noalias %context, ptr %record, ptr %memory)"
                 f" #0 {{\n{body}\n}}"
             )
         return result
 
-    def _sequence_body(self, handlers: list[Handler]) -> str:
+    def _sequence_body(self, handlers: list[tuple[Handler, int]]) -> str:
         lines: list[str] = []
         record, block, offset = "%record", "entry", 0
-        for index, handler in enumerate(handlers):
+        written: str | None = None
+        for index, (handler, mask) in enumerate(handlers):
             emitter = HandlerEmitter(
                 handler.graph,
                 handler.layout,
@@ -136,7 +143,13 @@ class InterpreterModule:
                 prefix=f"s{index}",
             )
             emitter.block = block
+            if mask and written is None:
+                raise DefinitionError(f"{handler.names[0]}: nothing before it to link with")
+            for bit, place in enumerate(handler.layout.reads):
+                if mask >> bit & 1 and written is not None:
+                    emitter.linked[place] = written
             emitter.effects()
+            written = emitter.written() if handler.layout.write else None
             falls_through = emitter.jumps() and emitter.finish()
             lines += emitter.lines
             offset += handler.nbytes
@@ -151,24 +164,21 @@ class InterpreterModule:
         return with_status("\n".join(lines))
 
     def _fusion(self) -> str:
-        """aa_fuse(sequence so far, next handler, its first record): the longer sequence, or -1."""
-        e = Emitter()
-        e.label("entry")
-        cases = []
-        blocks = []
-        for numbers, number in self.sequences.items():
-            head = self.sequences[numbers[:-1]] if len(numbers) > 2 else numbers[0]
-            cases.append(f"i64 {head << 32 | numbers[-1]}, label %f{number}")
+        """The automaton that makes sequences, and the table of what can be linked."""
+        cases, blocks = [], []
+        for sequence, number in self.sequences.items():
+            head = self.sequences[sequence[:-1]] if len(sequence) > 2 else sequence[0][0]
+            handler, mask = sequence[-1]
+            cases.append(f"i64 {head << 32 | mask << 24 | handler}, label %f{number}")
             blocks.append(
-                f"f{number}:\n  store ptr @h_{number}, ptr %record, align 8\n  ret i64 {number}"
+                f"f{number}:\n  store ptr @h_{number}, ptr %head, align 8\n  ret i64 {number}"
             )
-        high = e.let("shl i64 %sequence, 32")
-        key = e.let(f"or i64 {high}, %handler")
-        e.line(f"switch i64 {key}, label %none [ {' '.join(cases)} ]")
-        text = "\n".join([*e.lines, *blocks, "none:", "  ret i64 -1"])
-        return (
-            "define internal i64 @aa_fuse(i64 %sequence, i64 %handler, ptr %record) #0 "
-            f"{{\n{text}\n}}"
+        rows = []
+        for handler_ in self.handlers.values():
+            places = [handler_.layout.write, *handler_.layout.reads[:3]]
+            rows.append(f"i32 {sum(place << 8 * index for index, place in enumerate(places))}")
+        return FUSION_TEXT.format(
+            cases=" ".join(cases), blocks="\n".join(blocks), count=len(rows), rows=", ".join(rows)
         )
 
     def handler(self, form: Form) -> Handler:
@@ -218,12 +228,8 @@ class InterpreterModule:
         info |= (ENDS if ends else 0) | (BRANCHES if branches else 0) | handler.number << 32
         if layout.nbytes > MAXIMUM_RECORD:
             raise DefinitionError(f"{form.name}: its record has {layout.nbytes} bytes")
-        body = "\n".join(builder.lines)
-        self.builders.append(
-            f"define internal i64 @b_{form.name}(i64 %word, i64 %pc, ptr %record) #0 {{\n"
-            f"entry:\n  store ptr @h_{handler.number}, ptr %record, align 8\n{body}\n"
-            f"  ret i64 {info}\n}}"
-        )
+        name = self.builders.setdefault("\n".join(builder.lines), f"b_{len(self.builders)}")
+        self.leaves[form.name] = name, handler.number, info
 
     def _decoder(self) -> str:
         e = Emitter()
@@ -296,9 +302,9 @@ class InterpreterModule:
             self._call_builder(e, form)
 
     def _call_builder(self, e: Emitter, form: Form) -> None:
-        info = e.let(
-            f"tail call i64 @b_{form.name}(i64 %word, i64 %pc, ptr %record)"
-        )
+        builder, handler, info = self.leaves[form.name]
+        e.line(f"store ptr @h_{handler}, ptr %record, align 8")
+        e.line(f"call void @{builder}(i64 %word, i64 %pc, ptr %record)")
         e.line(f"ret i64 {info}")
 
     def _raw(self, e: Emitter, instruction: Instruction, name: str) -> str:
@@ -425,6 +431,79 @@ def _type_of(argument: str) -> str:
         return argument[: argument.index(">") + 1]
     return argument.split()[0]
 
+
+# A read of the register that the record before has written is linked: the fused handler takes the
+# value from a host register. aa_fuse gives the longer sequence and makes it head's handler, or -1.
+FUSION_TEXT: Final = """
+@aa_links = internal constant [{count} x i32] [{rows}]
+
+define internal i64 @aa_match(i64 %key, ptr %head) #0 {{
+entry:
+  switch i64 %key, label %none [ {cases} ]
+{blocks}
+none:
+  ret i64 -1
+}}
+
+define internal i64 @aa_linked(i32 %links, i32 %shift, ptr %record, i16 %written) #0 {{
+entry:
+  %moved = lshr i32 %links, %shift
+  %place = and i32 %moved, 255
+  %absent = icmp eq i32 %place, 0
+  br i1 %absent, label %no, label %compare
+compare:
+  %wide = zext i32 %place to i64
+  %at = getelementptr i8, ptr %record, i64 %wide
+  %read = load i16, ptr %at
+  %same = icmp eq i16 %read, %written
+  %result = zext i1 %same to i64
+  ret i64 %result
+no:
+  ret i64 0
+}}
+
+define internal i64 @aa_fuse(i64 %sequence, ptr %head, i64 %pn, ptr %previous, i64 %number, ptr %record) #0 {{
+entry:
+  %fresh = icmp slt i64 %sequence, 0
+  br i1 %fresh, label %none, label %link
+none:
+  ret i64 -1
+link:
+  %plp = getelementptr i32, ptr @aa_links, i64 %pn
+  %pl = load i32, ptr %plp
+  %place = and i32 %pl, 255
+  %placed = zext i32 %place to i64
+  %state = shl i64 %sequence, 32
+  %base = or i64 %state, %number
+  %nothing = icmp eq i32 %place, 0
+  br i1 %nothing, label %plain, label %compare
+compare:
+  %wp = getelementptr i8, ptr %previous, i64 %placed
+  %written = load i16, ptr %wp
+  %lp = getelementptr i32, ptr @aa_links, i64 %number
+  %l = load i32, ptr %lp
+  %b0 = call i64 @aa_linked(i32 %l, i32 8, ptr %record, i16 %written)
+  %b1 = call i64 @aa_linked(i32 %l, i32 16, ptr %record, i16 %written)
+  %b2 = call i64 @aa_linked(i32 %l, i32 24, ptr %record, i16 %written)
+  %m1 = shl i64 %b1, 1
+  %m2 = shl i64 %b2, 2
+  %m01 = or i64 %b0, %m1
+  %mask = or i64 %m01, %m2
+  %unlinked = icmp eq i64 %mask, 0
+  br i1 %unlinked, label %plain, label %masked
+masked:
+  %high = shl i64 %mask, 24
+  %key = or i64 %base, %high
+  %found = call i64 @aa_match(i64 %key, ptr %head)
+  %missed = icmp slt i64 %found, 0
+  br i1 %missed, label %plain, label %done
+done:
+  ret i64 %found
+plain:
+  %r = call i64 @aa_match(i64 %base, ptr %head)
+  ret i64 %r
+}}
+"""
 
 # aa_translate(context, pc, flags, limit): flags bit 0 enters the block in the table, bit 1 ignores
 # hooks. Gives the first record, or null when the arena is full. A block never leaves its page.
@@ -565,6 +644,8 @@ loop:
   %n = phi i64 [ 0, %yes ], [ 0, %count ], [ %n_next, %continue ]
   %sequence = phi i64 [ -1, %yes ], [ -1, %count ], [ %sequence_next, %continue ]
   %head = phi ptr [ %start, %yes ], [ %start, %count ], [ %head_next, %continue ]
+  %previous = phi ptr [ %start, %yes ], [ %start, %count ], [ %record, %continue ]
+  %previous_number = phi i64 [ 0, %yes ], [ 0, %count ], [ %number, %continue ]
   %delta = sub i64 %cur, %pc
   %delta16 = trunc i64 %delta to i16
   %offp = getelementptr i8, ptr %record, i64 8
@@ -653,7 +734,7 @@ mark_next:
   br label %advance
 advance:
   %number = lshr i64 %info, 32
-  %longer = call i64 @aa_fuse(i64 %sequence, i64 %number, ptr %head)
+  %longer = call i64 @aa_fuse(i64 %sequence, ptr %head, i64 %previous_number, ptr %previous, i64 %number, ptr %record)
   %alone = icmp slt i64 %longer, 0
   %sequence_next = select i1 %alone, i64 %number, i64 %longer
   %head_next = select i1 %alone, ptr %record, ptr %head

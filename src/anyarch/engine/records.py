@@ -56,6 +56,17 @@ class RecordLayout:
         """The slot for a node."""
         return self.slots[kind, file, node.number]
 
+    @property
+    def reads(self) -> list[int]:
+        """Offsets of the slots that say which register is read, ascending."""
+        return sorted(slot.offset for slot in self.slots.values() if slot.kind == "read")
+
+    @property
+    def write(self) -> int:
+        """Offset of the slot that says which register is written; 0 where not exactly one is."""
+        writes = [slot.offset for slot in self.slots.values() if slot.kind == "write"]
+        return writes[0] if len(writes) == 1 else 0
+
 
 def record_constants(graph: Graph) -> set[int]:
     """Numbers of the nodes that depend only on the instruction word and its address."""
@@ -157,6 +168,7 @@ class HandlerEmitter(Emitter):
         self.graph, self.layout, self.constants = graph, layout, constants
         self.registers, self.bounded, self.record = registers, bounded, record
         self.prefix = prefix
+        self.linked: dict[int, str] = {}  # read slot's offset: the value that was just written
         self._record_stored = False
 
     def name(self, hint: str = "v") -> str:
@@ -186,7 +198,12 @@ class HandlerEmitter(Emitter):
 
     def leaf(self, node: Node) -> str:
         if node.op == "register":
-            pointer = self._register("read", str(node.attrs[0]), node.args[0])
+            (index,) = node.args
+            if index.op != "const":
+                offset = self.layout.slot("read", index, str(node.attrs[0])).offset
+                if offset in self.linked:
+                    return self.linked[offset]
+            pointer = self._register("read", str(node.attrs[0]), index)
             return self.let(f"load i{node.size}, ptr {pointer}, align {min(node.size // 8, 8)}")
         return super().leaf(node)
 
@@ -444,6 +461,13 @@ class HandlerEmitter(Emitter):
         pointer = self._register("write", str(node.attrs[0]), index)
         align = min(value.size // 8, 8)
         self.line(f"store i{value.size} {self.value(value)}, ptr {pointer}, align {align}")
+
+    def written(self) -> str | None:
+        """The value that :attr:`RecordLayout.write` stores, where that is unconditional."""
+        for effect in self.graph.effects:
+            if effect.node.op == "write" and effect.node.args[0].op != "const":
+                return self.value(effect.node.args[1]) if effect.guard is None else None
+        return None
 
     # Continuations.
     def jumps(self) -> bool:

@@ -80,7 +80,7 @@ class Context:
     __slots__ = ("_buffer", "pointer", "view")
 
     def __init__(self) -> None:
-        self._buffer = mmap.mmap(-1, NBYTES)
+        self._buffer = mmap.mmap(-1, NBYTES, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
         self.view = memoryview(self._buffer)
         self.pointer: int = ctypes.addressof(ctypes.c_char.from_buffer(self._buffer))
 

@@ -1,11 +1,12 @@
-"""What this package needs of an engine; ``anyarch.engine`` has several."""
+"""What this package needs of an engine; ``anyarch.engine`` has several. Its registers live in its
+context, as the layout says."""
 
 from __future__ import annotations
 
 from typing import Protocol
 
 from anyarch.host.context import Context, ExitCode
-from anyarch.linux.abi import Registers
+from anyarch.isa.registers import State
 
 
 class Exit(Protocol):
@@ -25,7 +26,7 @@ class Engine(Protocol):
     """Runs guest code, and host system calls in a way that signals can interrupt."""
 
     @property
-    def state(self) -> Registers: ...
+    def state(self) -> State: ...
     @property
     def context(self) -> Context: ...
 

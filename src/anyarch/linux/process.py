@@ -46,6 +46,7 @@ from anyarch.memory.space import AddressSpace
 if TYPE_CHECKING:
     from anyarch.linux.strace import Trace
 
+_WORD: Final = (1 << 64) - 1
 _NOT_BEGUN: Final = -512  # from an engine: interrupted, and may be repeated
 _PATH_MAXIMUM: Final = 4096
 _STRINGS_MAXIMUM: Final = 0x20000  # bytes of one argument, and number of arguments
@@ -122,6 +123,10 @@ class Process:
         self._scratch_base = ctypes.addressof(ctypes.c_char.from_buffer(self._scratch))
         self._scratch_used = 0
         self._table = mmap.mmap(-1, TABLE_NBYTES, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        self._words = engine.context.view.cast("Q")
+        self._number_word = self._offset(abi.number) >> 3
+        self._argument_words = [self._offset(index) >> 3 for index in abi.arguments]
+        self._result_word = self._offset(abi.result) >> 3
         self._begin_native_calls()
         if options.trace is not None:
             self.reserved |= options.trace.descriptors
@@ -131,17 +136,18 @@ class Process:
         if self.options.trace is not None:
             table = empty_thunk_table()
         else:
-            without = frozenset({"close"} if self.reserved else ())
-            table = fill_thunk_table(self.abi.calls, CALLS, without=without)
+            table = fill_thunk_table(self.abi, CALLS.get, paths=self.options.root is None)
         self._table[:] = table
         context = self.engine.context
         pointer = ctypes.addressof(ctypes.c_char.from_buffer(self._table))
         context.set("syscall_table", pointer)
-        layout = getattr(self.state, "layout", None)
-        if layout is not None:
-            registers = (self.abi.number, *self.abi.arguments, self.abi.result)
-            offsets = [REGISTERS + layout.offset(self.abi.file, index) for index in registers]
-            context.set("abi", int.from_bytes(struct.pack("<8H", *offsets), "little"))
+        registers = (self.abi.number, *self.abi.arguments, self.abi.result)
+        offsets = [self._offset(index) for index in registers]
+        context.set("abi", int.from_bytes(struct.pack("<8H", *offsets), "little"))
+
+    def _offset(self, register: int) -> int:
+        """Where in the context a general register is."""
+        return REGISTERS + self.state.layout.offset(self.abi.file, register)
 
     # Starting and running
 
@@ -248,13 +254,13 @@ class Process:
 
     def _serve(self) -> None:
         """Serve the system call that the registers ask for."""
-        state, abi = self.state, self.abi
-        number = state.get(abi.file, abi.number)
+        words = self._words
+        number = words[self._number_word]
         call = self._calls[number] if number < 512 else None
         if call is None:
             self._refuse(number)
             return
-        arguments = [state.get(abi.file, index) for index in abi.arguments[: len(call.arguments)]]
+        arguments = [words[index] for index in self._argument_words[: len(call.arguments)]]
         trace = self.options.trace
         self._scratch_used = 0
         if self._was_interrupted():
@@ -269,7 +275,7 @@ class Process:
         if result == _NOT_BEGUN or result == -errno.EINTR:
             self._interrupt(call, arguments, result)
         elif result is not None:
-            self.set_register(abi.result, result)
+            words[self._result_word] = result & _WORD
             if trace is not None:
                 trace.leave(self, call, arguments, result)
 
@@ -383,7 +389,7 @@ class Process:
 
     def set_register(self, index: int, value: int) -> None:
         """Set a general register, modulo 2**64."""
-        self.state.set(self.abi.file, index, value & (1 << 64) - 1)
+        self.state.set(self.abi.file, index, value & _WORD)
 
     @property
     def stack_pointer(self) -> int:

@@ -1,52 +1,68 @@
 """System calls without Python: the table of calls that native code may pass on, and that code.
 
-The table has 512 entries of 16 bytes: the host's number (i32, -1 sends the call to Python), a bit
-for each argument that is a pointer (u8), the argument that is an iovec plus one (u8), a bit for
-each operation that is served (u16, 0 serves all), and how often it was called (u64). A word after
-the last entry says that a call was made and interrupted.
+The table has 512 entries of 16 bytes: the host's number (i16, -1 sends the call to Python), a bit
+for each argument that is a pointer (u8); which argument, plus one, is an iovec (u8); a bit for
+each operation that is served (u16, 0 serves all); which argument is a path (u8) and which receives
+a stat (u8); how often it was called (u64). A word after the last entry says that a call was made
+and interrupted.
 """
 
 from __future__ import annotations
 
 import struct
-from collections.abc import Mapping
+from collections.abc import Callable
 from typing import Final
 
 from anyarch.host.context import FIELDS
-from anyarch.linux.calls.table import IOVECS, POINTERS, Call
+from anyarch.linux.abi import LinuxAbi
+from anyarch.linux.calls.table import IOVECS, PATHS, POINTERS, Call
 from anyarch.linux.numbers import HOST_NUMBERS
 
 ENTRIES: Final = 512
-_ENTRY: Final = struct.Struct("<iBBHQ")
+_ENTRY: Final = struct.Struct("<hBBHBBQ")
 INTERRUPTED: Final = ENTRIES * _ENTRY.size  # u64: the last native call gave -EINTR
 TABLE_NBYTES: Final = INTERRUPTED + 8
 _VECTORS: Final = 16  # iovec entries that are translated on the stack
-_TO_PYTHON: Final = _ENTRY.pack(-1, 0, 0, 0, 0)
+_OWN_PATHS: Final = b"/proc"  # paths that begin so are for Python
 
 
 def fill_thunk_table(
-    numbers: Mapping[int, str], calls: Mapping[str, Call], *, without: frozenset[str] = frozenset()
+    abi: LinuxAbi, find: Callable[[str], Call | None], *, paths: bool = True
 ) -> bytes:
-    """The table for a guest's call numbers; calls named in ``without`` go to Python."""
-    table = bytearray(_TO_PYTHON * ENTRIES + bytes(8))
-    for number, name in numbers.items():
-        call = calls.get(name)
-        host = HOST_NUMBERS.get(name)
-        if call is None or not call.native or host is None or name in without:
-            continue
-        pointers = vector = 0
-        for index, argument in enumerate(call.arguments):
-            if argument.kind in IOVECS:
-                vector = index + 1
-            elif argument.kind in POINTERS:
-                pointers |= 1 << index
-        _ENTRY.pack_into(table, number * _ENTRY.size, host, pointers, vector, call.operations, 0)
+    """The table for a guest's call numbers, from the call that ``find`` has for each name.
+
+    Without ``paths`` calls that name files go to Python.
+    """
+    table = bytearray(empty_thunk_table())
+    for number, name in abi.calls.items():
+        call = find(name)
+        entry = None if call is None or not call.native else _entry(abi, call, paths)
+        if entry is not None:
+            table[number * _ENTRY.size : (number + 1) * _ENTRY.size] = entry
     return bytes(table)
+
+
+def _entry(abi: LinuxAbi, call: Call, paths: bool) -> bytes | None:
+    pointers = vector = path = stat = 0
+    for index, argument in enumerate(call.arguments):
+        if argument.parameter == "open" and abi.open_flags:
+            return None  # its flags must be translated
+        if argument.kind in PATHS:
+            if path or index > 1 or not paths:
+                return None
+            path = index + 1
+        if argument.parameter == "stat":
+            stat = index + 1
+        if argument.kind in IOVECS:
+            vector = index + 1
+        elif argument.kind in POINTERS:
+            pointers |= 1 << index
+    return _ENTRY.pack(HOST_NUMBERS[call.name], pointers, vector, call.operations, path, stat, 0)
 
 
 def empty_thunk_table() -> bytes:
     """A table that sends every call to Python, as strace needs."""
-    return _TO_PYTHON * ENTRIES + bytes(8)
+    return _ENTRY.pack(-1, 0, 0, 0, 0, 0, 0) * ENTRIES + bytes(8)
 
 
 def native_counts(table: bytes) -> dict[int, int]:
@@ -79,13 +95,52 @@ def _argument(index: int) -> str:
 """
 
 
+def _check_path(argument: str) -> str:
+    """Go on at ``path_ready`` unless the path in ``argument`` is one of those for Python."""
+    blocks = []
+    for index, letter in enumerate(_OWN_PATHS):
+        after = f"path{index + 1}" if index + 1 < len(_OWN_PATHS) else "python"
+        blocks.append(f"""\
+path{index}:
+  %path{index}.p = getelementptr i8, ptr {argument}, i64 {index}
+  %path{index}.byte = load volatile i8, ptr %path{index}.p
+  %path{index}.same = icmp eq i8 %path{index}.byte, {letter}
+  br i1 %path{index}.same, label %{after}, label %path_ready
+""")
+    return "".join(blocks)
+
+
+def _copy_stat() -> str:
+    """The host's struct stat in ``%stat``, to asm-generic's at ``%guest``: the fields before the
+    size differ, everything from there on is where it was."""
+    lines = []
+    # (host offset, guest offset, type)
+    fields = [(0, 0, "i64"), (8, 8, "i64"), (24, 16, "i32"), (16, 20, "i32"), (28, 24, "i32")]
+    fields += [(32, 28, "i32"), (40, 32, "i64")]
+    fields += [(offset, offset, "i64") for offset in range(48, 120, 8)]
+    for number, (source, target, kind) in enumerate(fields):
+        lines += [
+            f"%s{number}.p = getelementptr i8, ptr %stat, i64 {source}",
+            f"%s{number} = load {kind}, ptr %s{number}.p, align 8",
+            f"%t{number}.p = getelementptr i8, ptr %guest, i64 {target}",
+            f"store volatile {kind} %s{number}, ptr %t{number}.p, align 1",
+        ]
+    for target in (40, 120):
+        lines += [
+            f"%z{target}.p = getelementptr i8, ptr %guest, i64 {target}",
+            f"store volatile i64 0, ptr %z{target}.p, align 1",
+        ]
+    return "\n".join(f"  {line}" for line in lines)
+
+
 def thunk_text() -> str:
     """LLVM text of ``aa_linux_thunk``: 0 when it served the call, 1 when Python is to."""
     table = FIELDS["syscall_table"][0]
-    passed = "i64 %h0, i64 %second, i64 %h2, i64 %h3, i64 %h4, i64 %h5"
+    passed = "i64 %h0, i64 %second, i64 %third, i64 %h3, i64 %h4, i64 %h5"
     return f"""
 define i32 @aa_linux_thunk(ptr %context, ptr %memory) {{
 entry:
+  %stat = alloca [144 x i8], align 16
   %vectors = alloca [{_VECTORS} x {{ i64, i64 }}], align 16
   %memory.i = ptrtoint ptr %memory to i64
 {_register(0, "number")}\
@@ -97,19 +152,23 @@ look:
   %table = load volatile ptr, ptr %table.p, align 8
   %entry.o = shl i64 %number, 4
   %entry.p = getelementptr i8, ptr %table, i64 %entry.o
-  %host.32 = load volatile i32, ptr %entry.p, align 4
-  %native = icmp sge i32 %host.32, 0
+  %host.16 = load i16, ptr %entry.p, align 2
+  %native = icmp sge i16 %host.16, 0
   br i1 %native, label %check, label %python
 check:
-  %host = zext i32 %host.32 to i64
-  %pointers.p = getelementptr i8, ptr %entry.p, i64 4
+  %host = zext i16 %host.16 to i64
+  %pointers.p = getelementptr i8, ptr %entry.p, i64 2
   %pointers.8 = load i8, ptr %pointers.p
   %pointers = zext i8 %pointers.8 to i64
-  %vector.p = getelementptr i8, ptr %entry.p, i64 5
+  %vector.p = getelementptr i8, ptr %entry.p, i64 3
   %vector = load i8, ptr %vector.p
-  %served.p = getelementptr i8, ptr %entry.p, i64 6
+  %served.p = getelementptr i8, ptr %entry.p, i64 4
   %served.16 = load i16, ptr %served.p, align 2
   %served = zext i16 %served.16 to i64
+  %path.p = getelementptr i8, ptr %entry.p, i64 6
+  %path = load i8, ptr %path.p
+  %stat.p = getelementptr i8, ptr %entry.p, i64 7
+  %stat.argument = load i8, ptr %stat.p
 {"".join(_argument(index) for index in range(6))}\
   %every = icmp eq i64 %served, 0
   %operation = and i64 %a1, 127
@@ -119,10 +178,28 @@ check:
   %bit = trunc i64 %shifted to i1
   %named = and i1 %small, %bit
   %go = or i1 %every, %named
-  br i1 %go, label %vectored, label %python
-vectored:
+  br i1 %go, label %paths, label %python
+paths:
+  %unnamed = icmp eq i8 %path, 0
+  br i1 %unnamed, label %path_ready, label %named_file
+named_file:
+  ; A path is the first or the second argument.
+  %path.first = icmp eq i8 %path, 1
+  %path.address = select i1 %path.first, i64 %a0, i64 %a1
+  %text = getelementptr i8, ptr %memory, i64 %path.address
+  br label %path0
+{_check_path("%text")}\
+path_ready:
   %plain = icmp eq i8 %vector, 0
-  br i1 %plain, label %call, label %count
+  br i1 %plain, label %scalar, label %count
+scalar:
+  ; A stat is received by the second or the third argument.
+  %stat.i = ptrtoint ptr %stat to i64
+  %stat.second = icmp eq i8 %stat.argument, 2
+  %stat.third = icmp eq i8 %stat.argument, 3
+  %g1 = select i1 %stat.second, i64 %stat.i, i64 %h1
+  %g2 = select i1 %stat.third, i64 %stat.i, i64 %h2
+  br label %call
 count:
   ; An iovec is the second argument of every call that has one, its length the third.
   %few = icmp ule i64 %a2, {_VECTORS}
@@ -151,17 +228,29 @@ vector_ready:
   %vectors.i = ptrtoint ptr %vectors to i64
   br label %call
 call:
-  %second = phi i64 [ %h1, %vectored ], [ %vectors.i, %vector_ready ]
+  %second = phi i64 [ %g1, %scalar ], [ %vectors.i, %vector_ready ]
+  %third = phi i64 [ %g2, %scalar ], [ %h2, %vector_ready ]
   %result = call i64 @aa_syscall(ptr %context, i64 %host, {passed})
   %not_begun = icmp eq i64 %result, -512
   br i1 %not_begun, label %python, label %begun
 begun:
   %interrupted = icmp eq i64 %result, -4
-  br i1 %interrupted, label %tell, label %done
+  br i1 %interrupted, label %tell, label %received
 tell:
   %told = getelementptr i8, ptr %table, i64 {INTERRUPTED}
   store volatile i64 1, ptr %told, align 8
   br label %python
+received:
+  %failed = icmp ne i64 %result, 0
+  %no_stat = icmp eq i8 %stat.argument, 0
+  %skip = or i1 %failed, %no_stat
+  br i1 %skip, label %done, label %convert
+convert:
+  %stat.is_second = icmp eq i8 %stat.argument, 2
+  %guest.address = select i1 %stat.is_second, i64 %a1, i64 %a2
+  %guest = getelementptr i8, ptr %memory, i64 %guest.address
+{_copy_stat()}
+  br label %done
 done:
   %times.p = getelementptr i8, ptr %entry.p, i64 8
   %times = load i64, ptr %times.p, align 8

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Final
 
+from anyarch.guests.riscv.fused import FUSED
 from anyarch.guests.riscv.registers import LAYOUT
 from anyarch.isa.architecture import Architecture, FloatStatus
 if TYPE_CHECKING:
@@ -49,4 +50,5 @@ ARCHITECTURE: Final = Architecture(
     stack_pointer=("x", 2),
     elf_machine=243,
     exceptions={4: "load address misaligned", 6: "store address misaligned"},
+    fused=FUSED,
 )

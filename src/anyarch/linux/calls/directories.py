@@ -44,16 +44,18 @@ for _name, _signature in {
     "lremovexattr": "path:link name:string",
     "inotify_add_watch": "fd:fd path:path mask:hex",
 }.items():
-    DIRECTORIES.passed(_name, _signature)
+    DIRECTORIES.passed(_name, _signature, native=True)
 
 
-@DIRECTORIES.handled("getcwd", "buf:bytes_out.size size:size")
+@DIRECTORIES.handled("getcwd", "buf:bytes_out.size size:size", native=True)
 def getcwd(process: Process, buffer: int, size: int) -> int:
     """The working directory, as the host sees it."""
     return process.call("getcwd", process.pointer(buffer), size)
 
 
-@DIRECTORIES.handled("readlinkat", "dirfd:dirfd path:link buf:bytes_out.size size:size")
+@DIRECTORIES.handled(
+    "readlinkat", "dirfd:dirfd path:link buf:bytes_out.size size:size", native=True
+)
 def readlinkat(process: Process, dirfd: int, path: int, buffer: int, size: int) -> int:
     """Where a symbolic link points; /proc/self/exe is the guest program."""
     name = process.read_path(path)

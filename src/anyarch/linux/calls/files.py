@@ -68,7 +68,11 @@ for _name, _signature in {
 
 
 @FILES.handled(
-    "openat", "dirfd:dirfd path:path flags:flags.open mode:mode", result="fd", restart=True
+    "openat",
+    "dirfd:dirfd path:path flags:flags.open mode:mode",
+    result="fd",
+    native=True,
+    restart=True,
 )
 def openat(process: Process, dirfd: int, path: int, flags: int, mode: int) -> int:
     """Open a file; some of /proc is the guest's own."""
@@ -167,13 +171,15 @@ def ioctl(process: Process, fd: int, request: int, argument: int) -> int:
     return process.call("ioctl", fd, request, argument if is_number else process.pointer(argument))
 
 
-@FILES.handled("fstat", "fd:fd statbuf:struct_out.stat")
+@FILES.handled("fstat", "fd:fd statbuf:struct_out.stat", native=True)
 def fstat(process: Process, fd: int, buffer: int) -> int:
     """Describe an open file."""
     return process.call_stat("fstat", buffer, fd)
 
 
-@FILES.handled("newfstatat", "dirfd:dirfd path:path statbuf:struct_out.stat flags:flags.at")
+@FILES.handled(
+    "newfstatat", "dirfd:dirfd path:path statbuf:struct_out.stat flags:flags.at", native=True
+)
 def newfstatat(process: Process, dirfd: int, path: int, buffer: int, flags: int) -> int:
     """Describe a file by name."""
     name = process.read_path(path)

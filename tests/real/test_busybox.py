@@ -1,0 +1,87 @@
+"""Debian's static riscv64 busybox: what its shell and applets print.
+
+``BLESS=1`` writes the expected outputs anew, from qemu-riscv64.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+from tests.real.sysroot import sysroot
+
+CASES = Path(__file__).with_name("busybox_cases.txt")
+SOURCE = Path(__file__).parents[2] / "src"
+
+
+class Case(NamedTuple):
+    """One script and what it prints."""
+
+    name: str
+    script: str
+    output: str
+
+
+def read_cases() -> tuple[str, list[Case]]:
+    """The comment at the top of the file, and its cases."""
+    head, *parts = CASES.read_text().split("\n== ")
+    cases = []
+    for part in parts:
+        name, _, rest = part.partition("\n")
+        script, _, output = rest.partition("\n--\n")
+        cases.append(Case(name, script.rstrip("\n"), output))
+    return head, cases
+
+
+HEAD, ALL = read_cases()
+
+
+@pytest.fixture(scope="session")
+def busybox() -> Path:
+    """The guest's busybox."""
+    return sysroot("riscv64", "busybox-static") / "bin" / "busybox"
+
+
+def run_script(command: list[str], script: str, folder: Path) -> str:
+    """What a script prints: both streams in one."""
+    environment = {"PATH": "/bin", "HOME": str(folder), "PYTHONPATH": str(SOURCE), "LC_ALL": "C"}
+    for name in ("ANYARCH_CACHE", "XDG_CACHE_HOME"):
+        if name in os.environ:
+            environment[name] = os.environ[name]
+    done = subprocess.run(
+        [*command, "sh", "-c", script],
+        cwd=folder,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        timeout=120,
+        check=False,
+    )
+    return done.stdout.decode(errors="backslashreplace")
+
+
+@pytest.mark.parametrize("case", ALL, ids=[case.name for case in ALL])
+def test_applet(case: Case, busybox: Path, tmp_path: Path) -> None:
+    if os.environ.get("BLESS"):
+        pytest.skip("the outputs are being blessed")
+    command = [sys.executable, "-m", "anyarch", "run", str(busybox)]
+    assert run_script(command, case.script, tmp_path) == case.output
+
+
+@pytest.mark.skipif(not os.environ.get("BLESS"), reason="only with BLESS=1")
+def test_bless(busybox: Path, tmp_path: Path) -> None:
+    qemu = shutil.which("qemu-riscv64")
+    assert qemu, "blessing needs qemu-riscv64"
+    parts = [HEAD]
+    for number, case in enumerate(ALL):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        output = run_script([qemu, str(busybox)], case.script, folder)
+        parts.append(f"{case.name}\n{case.script}\n--\n{output.rstrip(chr(10))}")
+    CASES.write_text("\n== ".join(parts) + "\n")
