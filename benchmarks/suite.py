@@ -98,8 +98,9 @@ def execute(command: Sequence[str | Path]) -> Run:
     with process.stdout, process.stderr:
         run = Run(seconds, usage.ru_maxrss, process.stdout.read(), process.stderr.read())
     if process.returncode != 0:
+        line = " ".join(str(part) for part in command)
         raise BenchmarkError(
-            f"status {process.returncode} after {seconds:.1f} s of {' '.join(str(part) for part in command)}: "
+            f"status {process.returncode} after {seconds:.1f} s of {line}: "
             f"{run.stderr.decode(errors='replace').strip()[-2000:]}"
         )
     return run

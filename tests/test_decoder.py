@@ -48,7 +48,9 @@ def test_decodes_its_own_words(instruction: Instruction) -> None:
 
 
 # Capstone 5 as a decoder. Its instruction names are canonical; the order suffix is part of them.
-UNKNOWN: Final = {"zacas", "zawrs", "zba", "zbb", "zbs", "zbc", "zicond", "zicbo", "zfh", "zfa"}
+UNKNOWN: Final = {
+    *("zacas", "zawrs", "zba", "zbb", "zbs", "zbc", "zicond", "zicbo", "zfh", "zfa", "zcb")
+}
 PRIVILEGED: Final = {"uret", "sret", "mret", "dret", "wfi", "sfence.vma"}
 
 
@@ -127,7 +129,7 @@ def test_random_words_against_capstone() -> None:
 
 # LLVM's assembler knows all extensions.
 CPU: Final = (
-    "baseline_rv64+c+d+zicsr+zifencei+zba+zbb+zbs+zbc+zfh+zfa+zacas+zawrs+zicond+zicbom+zicboz"
+    "baseline_rv64+c+d+zicsr+zifencei+zba+zbb+zbs+zbc+zfh+zfa+zcb+zacas+zawrs+zicond+zicbom+zicboz"
 )
 
 

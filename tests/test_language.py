@@ -324,6 +324,7 @@ class Expressions:
     def operation(self, op: str, size: int, depth: int) -> Node:
         """An operation on random operands, not folded."""
         source, inner = self.source, depth - 1
+        args: tuple[Node, ...]
         attrs: tuple[int, ...] = ()
         match OPS[op].shape:
             case "same":

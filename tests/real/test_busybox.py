@@ -13,10 +13,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+
+import anyarch
 from tests.real.sysroot import sysroot
 
 CASES = Path(__file__).with_name("busybox_cases.txt")
-SOURCE = Path(__file__).parents[2] / "src"
+SOURCE = Path(anyarch.__file__).parents[1]
 
 
 class Case(NamedTuple):
@@ -34,7 +36,7 @@ def read_cases() -> tuple[str, list[Case]]:
     for part in parts:
         name, _, rest = part.partition("\n")
         script, _, output = rest.partition("\n--\n")
-        cases.append(Case(name, script.rstrip("\n"), output))
+        cases.append(Case(name, script.rstrip("\n"), output.rstrip("\n")))
     return head, cases
 
 
@@ -63,7 +65,7 @@ def run_script(command: list[str], script: str, folder: Path) -> str:
         timeout=120,
         check=False,
     )
-    return done.stdout.decode(errors="backslashreplace")
+    return done.stdout.decode(errors="backslashreplace").rstrip("\n")
 
 
 @pytest.mark.parametrize("case", ALL, ids=[case.name for case in ALL])
@@ -83,5 +85,5 @@ def test_bless(busybox: Path, tmp_path: Path) -> None:
         folder = tmp_path / str(number)
         folder.mkdir()
         output = run_script([qemu, str(busybox)], case.script, folder)
-        parts.append(f"{case.name}\n{case.script}\n--\n{output.rstrip(chr(10))}")
+        parts.append(f"{case.name}\n{case.script}\n--\n{output}")
     CASES.write_text("\n== ".join(parts) + "\n")

@@ -165,20 +165,28 @@ class InterpreterModule:
 
     def _fusion(self) -> str:
         """The automaton that makes sequences, and the table of what can be linked."""
-        cases, blocks = [], []
+        keys = {}
         for sequence, number in self.sequences.items():
             head = self.sequences[sequence[:-1]] if len(sequence) > 2 else sequence[0][0]
             handler, mask = sequence[-1]
-            cases.append(f"i64 {head << 32 | mask << 24 | handler}, label %f{number}")
-            blocks.append(
-                f"f{number}:\n  store ptr @h_{number}, ptr %head, align 8\n  ret i64 {number}"
-            )
+            keys[head << 32 | mask << 24 | handler] = number
+        slots = hash_slots(keys)
+        entries = ", ".join(
+            f"{{ i64, i32, i32 }} {{ i64 {key}, i32 {number}, i32 {_relative(number)} }}"
+            for key, number in slots
+        )
         rows = []
         for handler_ in self.handlers.values():
             places = [handler_.layout.write, *handler_.layout.reads[:3]]
             rows.append(f"i32 {sum(place << 8 * index for index, place in enumerate(places))}")
         return FUSION_TEXT.format(
-            cases=" ".join(cases), blocks="\n".join(blocks), count=len(rows), rows=", ".join(rows)
+            entries=entries,
+            slots=len(slots),
+            last=len(slots) - 1,
+            shift=64 - (len(slots).bit_length() - 1),
+            multiplier=HASH_MULTIPLIER,
+            count=len(rows),
+            rows=", ".join(rows),
         )
 
     def handler(self, form: Form) -> Handler:
@@ -389,6 +397,31 @@ class InterpreterModule:
         )
 
 
+HASH_MULTIPLIER: Final = 0x9E3779B97F4A7C15
+
+
+def hash_slots(keys: dict[int, int]) -> list[tuple[int, int]]:
+    """An open-addressed table, at most a quarter full; empty slots have the key -1."""
+    size = 1 << (4 * len(keys) + 4).bit_length()
+    slots = [(-1, -1)] * size
+    for key, value in keys.items():
+        index = (key * HASH_MULTIPLIER & (1 << 64) - 1) >> (64 - (size.bit_length() - 1))
+        while slots[index][0] != -1:
+            index = (index + 1) % size
+        slots[index] = key, value
+    return slots
+
+
+def _relative(number: int) -> str:
+    """Distance of a handler from the table of sequences: blobs hold no absolute addresses."""
+    if number < 0:
+        return "0"
+    return (
+        f"trunc (i64 sub (i64 ptrtoint (ptr @h_{number} to i64), "
+        "i64 ptrtoint (ptr @aa_sequences to i64)) to i32)"
+    )
+
+
 def with_status(body: str) -> str:
     """The body with an entry block; room for MXCSR where it is used."""
     status = "  %status = alloca i32, align 4\n" if "%status" in body else ""
@@ -435,12 +468,37 @@ def _type_of(argument: str) -> str:
 # A read of the register that the record before has written is linked: the fused handler takes the
 # value from a host register. aa_fuse gives the longer sequence and makes it head's handler, or -1.
 FUSION_TEXT: Final = """
+@aa_sequences = internal constant [{slots} x {{ i64, i32, i32 }}] [{entries}]
 @aa_links = internal constant [{count} x i32] [{rows}]
 
 define internal i64 @aa_match(i64 %key, ptr %head) #0 {{
 entry:
-  switch i64 %key, label %none [ {cases} ]
-{blocks}
+  %mixed = mul i64 %key, {multiplier}
+  %first = lshr i64 %mixed, {shift}
+  br label %loop
+loop:
+  %index = phi i64 [ %first, %entry ], [ %wrapped, %again ]
+  %slot = getelementptr {{ i64, i32, i32 }}, ptr @aa_sequences, i64 %index
+  %known = load i64, ptr %slot
+  %same = icmp eq i64 %known, %key
+  br i1 %same, label %found, label %other
+other:
+  %empty = icmp eq i64 %known, -1
+  br i1 %empty, label %none, label %again
+again:
+  %following = add i64 %index, 1
+  %wrapped = and i64 %following, {last}
+  br label %loop
+found:
+  %np = getelementptr i8, ptr %slot, i64 8
+  %number = load i32, ptr %np
+  %op = getelementptr i8, ptr %slot, i64 12
+  %offset = load i32, ptr %op
+  %wide = sext i32 %offset to i64
+  %handler = getelementptr i8, ptr @aa_sequences, i64 %wide
+  store ptr %handler, ptr %head, align 8
+  %result = zext i32 %number to i64
+  ret i64 %result
 none:
   ret i64 -1
 }}

@@ -30,6 +30,7 @@ EXTENSIONS: Final = (
     "zifencei",
     "zicbo",
     "rv64c",
+    "zcb",
 )
 
 
