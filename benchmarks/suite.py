@@ -38,10 +38,9 @@ class Way:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Run:
-    """One run: wall seconds, peak resident kilobytes, output."""
+    """One run: wall seconds and output."""
 
     seconds: float
-    peak_kilobytes: int
     stdout: bytes
     stderr: bytes
 
@@ -72,31 +71,33 @@ def build(name: str, target: Target) -> Path:
     return compile_c(PROGRAMS / f"{name}.c", target, flags=FLAGS)
 
 
+def _environment() -> dict[str, str]:
+    path = [str(ROOT / "src"), os.environ.get("PYTHONPATH", "")]
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, path))}
+
+
 def execute(command: Sequence[str | Path]) -> Run:
     """Run a command once; raises BenchmarkError when its status is not 0."""
-    environment = dict(os.environ)
-    path = [str(ROOT / "src"), environment.get("PYTHONPATH", "")]
-    environment["PYTHONPATH"] = os.pathsep.join(filter(None, path))
     start = time.perf_counter()
     process = subprocess.Popen(
         [str(part) for part in command],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
-        env=environment,
+        env=_environment(),
     )
     timer = threading.Timer(SECONDS, process.kill)
     timer.start()
     try:
         # Outputs are a line or two, so that reading after the end cannot block the program.
-        _, status, usage = os.wait4(process.pid, 0)
+        _, status = os.waitpid(process.pid, 0)
     finally:
         timer.cancel()
     seconds = time.perf_counter() - start
     process.returncode = os.waitstatus_to_exitcode(status)
     assert process.stdout is not None and process.stderr is not None
     with process.stdout, process.stderr:
-        run = Run(seconds, usage.ru_maxrss, process.stdout.read(), process.stderr.read())
+        run = Run(seconds, process.stdout.read(), process.stderr.read())
     if process.returncode != 0:
         line = " ".join(str(part) for part in command)
         raise BenchmarkError(
@@ -104,6 +105,25 @@ def execute(command: Sequence[str | Path]) -> Run:
             f"{run.stderr.decode(errors='replace').strip()[-2000:]}"
         )
     return run
+
+
+def peak_kilobytes(command: Sequence[str | Path]) -> int:
+    """Most memory that a command has resident, sampled while it runs.
+
+    Not what wait4 reports: Linux counts there what this process held before the exec.
+    """
+    peak = 0
+    process = subprocess.Popen(
+        [str(part) for part in command],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        env=_environment(),
+    )
+    status = Path(f"/proc/{process.pid}/status")
+    while found := re.search(r"VmHWM:\s*(\d+) kB", status.read_text()):
+        peak = max(peak, int(found[1]))
+    process.wait()
+    return peak
 
 
 def instructions(name: str, engine: str, arguments: Sequence[str]) -> int:

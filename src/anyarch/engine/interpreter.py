@@ -213,7 +213,6 @@ class Interpreter:
         if status is not None:
             mode = self.state.get(*status.rounding)
             flags = self.state.get(*status.flags)
-            self._u32[FIELDS["rounding"][0] >> 2] = mode
             control = _CONTROL[mode] if mode < 4 else 0
             self._u32[FIELDS["mxcsr"][0] >> 2] = (
                 _MXCSR_MASKED | control | _MXCSR_FLAGS[flags & 31]
@@ -224,7 +223,6 @@ class Interpreter:
         if status is not None:
             mxcsr = self._u32[FIELDS["mxcsr"][0] >> 2]
             self.state.set(*status.flags, _GUEST_FLAGS[mxcsr & 63])
-            self.state.set(*status.rounding, self._u32[FIELDS["rounding"][0] >> 2])
 
     def _enter(self, entry: int) -> ExitCode:
         """Run native code from ``state.pc``; ``state.pc`` is exact afterwards.

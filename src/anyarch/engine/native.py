@@ -137,7 +137,7 @@ class InterpreterModule:
                 handler.graph,
                 handler.layout,
                 handler.constants,
-                self.architecture.layout,
+                self.architecture,
                 bounded=self.bounded,
                 record=record,
                 prefix=f"s{index}",
@@ -196,7 +196,7 @@ class InterpreterModule:
         constants = record_constants(graph)
         layout = lay_out(graph, constants, form.instruction.row.nbytes)
         emitter = HandlerEmitter(
-            graph, layout, constants, self.architecture.layout, bounded=self.bounded
+            graph, layout, constants, self.architecture, bounded=self.bounded
         )
         fusible = False
         if runs_in_reference(graph):
@@ -332,7 +332,7 @@ class InterpreterModule:
         def handler(name: str) -> HandlerEmitter:
             del name
             return HandlerEmitter(
-                graph, RecordLayout(), set(), self.architecture.layout, bounded=self.bounded
+                graph, RecordLayout(), set(), self.architecture, bounded=self.bounded
             )
 
         def define(name: str, e: HandlerEmitter) -> None:

@@ -17,6 +17,7 @@ from anyarch.errors import DefinitionError
 from anyarch.host.context import FIELDS, REGISTERS, ExitCode
 from anyarch.ir.graph import FLOATS, Effect, Graph, Node
 from anyarch.ir.ranges import signed_range
+from anyarch.isa.architecture import Architecture
 from anyarch.isa.encoding import Row
 from anyarch.isa.registers import Layout
 
@@ -161,12 +162,13 @@ class HandlerEmitter(Emitter):
     """The body of a handler: reads slots, performs effects, commits, goes on."""
 
     def __init__(
-        self, graph: Graph, layout: RecordLayout, constants: set[int], registers: Layout,
-        *, bounded: bool, record: str = "%record", prefix: str = "",
+        self, graph: Graph, layout: RecordLayout, constants: set[int],
+        architecture: Architecture, *, bounded: bool, record: str = "%record", prefix: str = "",
     ) -> None:
         super().__init__()
         self.graph, self.layout, self.constants = graph, layout, constants
-        self.registers, self.bounded, self.record = registers, bounded, record
+        self.registers, self.bounded, self.record = architecture.layout, bounded, record
+        self.status = architecture.float_status
         self.prefix = prefix
         self.linked: dict[int, str] = {}  # read slot's offset: the value that was just written
         self._record_stored = False
@@ -273,10 +275,13 @@ class HandlerEmitter(Emitter):
             effect.node.op in FLOATS and floats.uses_dynamic_rounding(effect.node)
             for effect in self.graph.effects
         ):
-            mode = self.let(
-                f"load i32, ptr {self.context(field_offset('rounding'))}, align 4"
-            )
+            mode = self.let(f"load i32, ptr {self._rounding_mode()}, align 8")
             self.leave_if(self.let(f"icmp ugt i32 {mode}, 3"), ExitCode.EMULATE)
+        if any(effect.node.op == "set_rounding" for effect in self.graph.effects):
+            # It writes a register at once: what reads that one has to come before.
+            for node in self.graph.live():
+                if node.op == "register" and self.status and node.attrs[0] == self.status.rounding[0]:
+                    self.value(node)
         for effect in self.graph.effects:
             if effect.node.op not in ("write", "jump", "syscall") and not _leaves_after(effect):
                 self._guarded(effect, self._perform)
@@ -437,8 +442,13 @@ class HandlerEmitter(Emitter):
     def _set_rounding(self, node: Node) -> None:
         (mode,) = node.args
         wide = self.let(f"zext i{mode.size} {self.value(mode)} to i32")
-        self.store_field("rounding", wide)
+        self.line(f"store i32 {wide}, ptr {self._rounding_mode()}, align 8")
         floats.set_control(self, wide)
+
+    def _rounding_mode(self) -> str:
+        """Pointer to the guest's rounding mode, in the register that holds it."""
+        assert self.status is not None
+        return self.context(REGISTERS + self.registers.offset(*self.status.rounding))
 
     def _commit(self) -> None:
         """Register writes, after all their values are known: reads saw the entry state."""

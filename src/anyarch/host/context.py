@@ -61,7 +61,6 @@ FIELDS: Final[dict[str, tuple[int, int]]] = {
     "reservation_address": (176, 8),  # load-reserved: address, or all ones
     "reservation_value": (184, 16),
     "in_native": (200, 4),  # nonzero between enter and leave
-    "rounding": (204, 4),  # guest's dynamic rounding mode, isa numbering (4 is RMM)
     "scratch": (208, 16),  # written by discarded register writes
     "zero": (224, 32),  # always zero: read for hard-wired zero registers
     "syscall_window": (256, 8),  # host code from the check of `stop` to the syscall instruction

@@ -206,6 +206,8 @@ class Bits:
     def __getitem__(self, key: int | slice) -> Bits:
         if isinstance(key, int):
             return self.extract(key if key >= 0 else self.size + key, 1)
+        if (key.start or 0) < 0 or (key.stop or 0) < 0 or key.step is not None:
+            raise DefinitionError("slices of bits count from bit 0: value[low:high]")
         low = key.start or 0
         high = self.size if key.stop is None else key.stop
         return self.extract(low, high - low)

@@ -233,7 +233,7 @@ class Graph:
             if len(node.args) != arity or bool(node.size) != yields:
                 raise DefinitionError(f"{self.name}: malformed effect {node}")
             if node.op in ("load", "store", "amo", "compare_exchange") and (
-                node.args[0].size != 64 or max(node.size, node.args[-1].size) % 8
+                node.args[0].size != 64 or (node.size or node.args[-1].size) % 8
             ):
                 raise DefinitionError(f"{self.name}: {node} needs a 64-bit address, whole bytes")
         elif node.op in FLOATS:

@@ -119,6 +119,10 @@ _ALIASES: Final = {
     "fsrm {rs}": "csrrw zero, frm, {rs}",
     "fsrm {rd}, {rs}": "csrrw {rd}, frm, {rs}",
     "frflags {rd}": "csrrs {rd}, fflags, zero",
+    "fsrmi {n}": "csrrwi zero, frm, {n}",
+    "fsrmi {rd}, {n}": "csrrwi {rd}, frm, {n}",
+    "fsflagsi {n}": "csrrwi zero, fflags, {n}",
+    "fsflagsi {rd}, {n}": "csrrwi {rd}, fflags, {n}",
     "fsflags {rs}": "csrrw zero, fflags, {rs}",
     "fsflags {rd}, {rs}": "csrrw {rd}, fflags, {rs}",
     **{
