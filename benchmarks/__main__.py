@@ -115,7 +115,8 @@ def tabulate(ways: list[Way], results: dict[str, Times], counts: dict[str, int])
     pairs = [(name, NATIVE.name) for name in others]
     if QEMU in others:
         pairs += [(name, QEMU) for name in ours]
-    table = Table("program", caption="ratios: how many times as long; below 1 is faster")
+    table = Table(caption="ratios: how many times as long, geometric mean; below 1 is faster")
+    table.add_column("program", no_wrap=True)
     for way in ways:
         table.add_column(f"{way.name} s", justify="right")
     for above, below in pairs:
@@ -132,7 +133,7 @@ def tabulate(ways: list[Way], results: dict[str, Times], counts: dict[str, int])
         geometric_mean(t[above] / t[below] for t in results.values()) for above, below in pairs
     ]
     table.add_section()
-    table.add_row("geometric mean", *([""] * len(ways)), *(f"{mean:.2f}" for mean in means))
+    table.add_row("mean of ratios", *([""] * len(ways)), *(f"{mean:.2f}" for mean in means))
     return table
 
 

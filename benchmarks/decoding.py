@@ -44,7 +44,7 @@ def measure(repeat: int = 5) -> float:
     cpu.map(0x10000, 0x1000)
     cpu["sp"] = 0x10000
     cpu.write(BASE, code)
-    engine = cpu._engine  # noqa: SLF001 - Cpu.run itself forgets code, for the sake of hooks
+    engine = cpu._engine
     times = []
     for _ in range(repeat):
         engine.flush()

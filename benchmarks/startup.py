@@ -43,13 +43,14 @@ def main() -> int:
     table = Table("command", "median ms", "least ms", "peak MB")
     for name, samples in runs.items():
         milliseconds = [run.seconds * 1000 for run in samples]
-        # A program that ends at once may escape the sampling, so it gets several chances.
-        peak = max(peak_kilobytes(commands[name]) for _ in range(5)) / 1024
+        # A program that ends at once escapes the sampling: 0 is then no measurement.
+        kilobytes = max(peak_kilobytes(commands[name]) for _ in range(5))
+        peak = f"{kilobytes / 1024:.1f}" if kilobytes else "too short"
         table.add_row(
             name,
             f"{statistics.median(milliseconds):.1f}",
             f"{min(milliseconds):.1f}",
-            f"{peak:.1f}",
+            peak,
         )
     Console().print(table)
     print(f"{machine_name()}; {qemu_version() or 'QEMU is not installed'}")

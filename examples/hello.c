@@ -1,4 +1,4 @@
-/* The first program to run: says hello, and which machine it was built for. */
+/* The first program to run: one line of text. */
 #include <stdio.h>
 
 int main(void)

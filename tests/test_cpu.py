@@ -223,3 +223,9 @@ def test_errors_name_the_remedy() -> None:
         cpu.read(0x123, 4)
     with pytest.raises(MemoryFault):
         cpu.write(0x123, b"x")
+
+
+def test_jump_to_address_0(cpu: Cpu) -> None:
+    cpu.write_assembly(CODE, "jr zero")
+    ended = cpu.run(CODE)
+    assert (ended.code, ended.pc) == (ExitCode.FETCH, 0)

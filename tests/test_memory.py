@@ -60,7 +60,7 @@ def check_books(space: AddressSpace) -> None:
         if low < high:
             covered += high - low
             if permissions[:3] != "---":
-                seen.update({page: permissions[:3] for page in range(low, high, PAGE)})
+                seen.update(dict.fromkeys(range(low, high, PAGE), permissions[:3]))
     assert covered == space.limit
     assert {page: p for page, p in wanted.items() if p != "---"} == seen
 
@@ -287,7 +287,7 @@ def test_random_operations_agree_with_a_page_model(space: AddressSpace) -> None:
         prot = generator.choice([0, R, RW, X, R | X, RW | X])
         if kind == "map":
             space.map(start, count * PAGE, prot, fixed=True)
-            model.update({page: (prot, 0) for page in span})
+            model.update(dict.fromkeys(span, (prot, 0)))
         elif kind == "unmap":
             space.unmap(start, count * PAGE)
             for page in span:

@@ -98,9 +98,7 @@ def main(arguments: list[str]) -> int:
     from anyarch.engine.cache import pack
 
     name, variant = arguments
-    blob = CodeCache().build_once(
-        native_key(name, variant), lambda: compile_native(name, variant)
-    )
+    blob = CodeCache().build_once(native_key(name, variant), lambda: compile_native(name, variant))
     sys.stdout.buffer.write(pack(blob))
     return 0
 

@@ -31,9 +31,7 @@ def make_engine(abi: LinuxAbi, engine: str, *, counting: bool = False) -> tuple[
 
         kind = Stepper
     native = native_code(abi.name)
-    runner = kind(
-        architecture(abi.name), space, native, thunk="aa_linux_thunk", counting=counting
-    )
+    runner = kind(architecture(abi.name), space, native, thunk="aa_linux_thunk", counting=counting)
     return runner, space
 
 

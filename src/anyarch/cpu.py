@@ -269,9 +269,7 @@ class Cpu:
                 callback(self, pc)
         return not self._engine.context.get("stop")
 
-    def _run_reference(
-        self, until: int | None, count: int | None, timeout: float | None
-    ) -> Exit:
+    def _run_reference(self, until: int | None, count: int | None, timeout: float | None) -> Exit:
         engine = Reference(self.architecture, self._engine.state, _Watched(self))
         deadline = None if timeout is None else monotonic() + timeout
         done = 0
@@ -326,8 +324,8 @@ class _Watched(FetchMemory):
         self._cpu.accesses("read", address, data)
         return data
 
-    def _write(self, address: int, data: bytes) -> None:
-        self._cpu.accesses("write", address, data)
+    def _write(self, address: int, data: bytes | bytearray | memoryview) -> None:
+        self._cpu.accesses("write", address, bytes(data))
         self._space.write(address, data)
 
 
@@ -358,4 +356,3 @@ def _prot(prot: int | str) -> int:
     if unknown:
         raise Error(f"protection {prot!r}: expected letters of rwx")
     return sum(bit for letter, bit in (("r", 1), ("w", 2), ("x", 4)) if letter in prot)
-

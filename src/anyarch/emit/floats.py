@@ -134,9 +134,7 @@ def _compare(e: Emitter, fmt: str, predicate: str, a: str, b: str, *, signaling:
     )
 
 
-def _canonical(
-    e: Emitter, fmt: str, value: str, in_nan: Callable[[], None] | None = None
-) -> str:
+def _canonical(e: Emitter, fmt: str, value: str, in_nan: Callable[[], None] | None = None) -> str:
     """The bits of a result, its NaN replaced on an unlikely path (a select would be slower)."""
     kind, size = TYPES[fmt], SIZES[fmt]
     bits = e.let(f"bitcast {kind} {value} to i{size}")
@@ -205,8 +203,7 @@ def _convert(e: Emitter, node: Node) -> str:
         )
     else:
         result = e.let(
-            "call float @llvm.experimental.constrained.fptrunc.f32.f64"
-            f"(double {a}, {DYNAMIC}) #1"
+            f"call float @llvm.experimental.constrained.fptrunc.f32.f64(double {a}, {DYNAMIC}) #1"
         )
     return _canonical(e, target, result)
 
@@ -258,8 +255,7 @@ def _integral(e: Emitter, fmt: str, a: str, rounding: object) -> str:
         )
     name = {0: "roundeven", 1: "trunc", 2: "floor", 3: "ceil"}[int(str(rounding))]
     return e.let(
-        f"call {kind} @llvm.experimental.constrained.{name}.{SUFFIX[fmt]}"
-        f"({kind} {a}, {STRICT}) #1"
+        f"call {kind} @llvm.experimental.constrained.{name}.{SUFFIX[fmt]}({kind} {a}, {STRICT}) #1"
     )
 
 

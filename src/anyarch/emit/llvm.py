@@ -6,6 +6,7 @@ things to an interpreter handler, a record builder and a compiled region: a subc
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Final
 
@@ -184,8 +185,7 @@ def _clmul(e: Emitter, node: Node) -> str:
             value = e.let(f"zext i{arg.size} {value} to i64")
         vectors.append(e.let(f"insertelement <2 x i64> zeroinitializer, i64 {value}, i32 0"))
     product = e.let(
-        "call <2 x i64> @llvm.x86.pclmulqdq("
-        f"<2 x i64> {vectors[0]}, <2 x i64> {vectors[1]}, i8 0)"
+        f"call <2 x i64> @llvm.x86.pclmulqdq(<2 x i64> {vectors[0]}, <2 x i64> {vectors[1]}, i8 0)"
     )
     wide = e.let(f"bitcast <2 x i64> {product} to i128")
     return wide if node.size == 128 else e.let(f"trunc i128 {wide} to i{node.size}")
@@ -223,3 +223,38 @@ RULES: Final[dict[str, Rule]] = {
     "bswap": _unary("bswap"),
     "bitreverse": _unary("bitreverse"),
 }
+
+
+def declarations(text: str) -> str:
+    """Declarations of the intrinsics that a text calls."""
+    found: dict[str, str] = {}
+    pattern = re.compile(r"call (\S+|<[^>]*>|\{[^}]*\}) (@llvm\.[\w.]+)\(")
+    for match in pattern.finditer(text):
+        name = match[2]
+        if name in found:
+            continue
+        depth, end = 1, match.end()
+        while depth:
+            depth += {"(": 1, ")": -1}.get(text[end], 0)
+            end += 1
+        arguments = _split_arguments(text[match.end() : end - 1])
+        types = ", ".join(_type_of(argument) for argument in arguments)
+        found[name] = f"declare {match[1]} {name}({types})"
+    return "\n".join(found.values()) + "\n"
+
+
+def _split_arguments(text: str) -> list[str]:
+    result, depth, start = [], 0, 0
+    for index, character in enumerate(text):
+        depth += {"(": 1, "<": 1, ")": -1, ">": -1}.get(character, 0)
+        if character == "," and depth == 0:
+            result.append(text[start:index].strip())
+            start = index + 1
+    result.append(text[start:].strip())
+    return [argument for argument in result if argument]
+
+
+def _type_of(argument: str) -> str:
+    if argument.startswith("<"):
+        return argument[: argument.index(">") + 1]
+    return argument.split()[0]

@@ -44,7 +44,7 @@ TRANSLATOR: Final = (
     "block_capacity",
     "counting",
     "address_limit",
-    "lock",
+    "lock",  # pointer of the context that translates, or 0
 )
 TABLE_BITS: Final = 19
 TABLE_NBYTES: Final = 16 << TABLE_BITS
@@ -123,9 +123,9 @@ class Interpreter:
         self._maps = [map_pages(nbytes, prot, flags=flags) for nbytes in self._sizes]
         arena, table, records, pcs, translator = self._maps
         self._translator = (ctypes.c_uint64 * len(TRANSLATOR)).from_address(translator)
-        self._records = memoryview((ctypes.c_uint64 * BLOCK_CAPACITY).from_address(records)).cast(
-            "B"
-        ).cast("Q")
+        self._records = (
+            memoryview((ctypes.c_uint64 * BLOCK_CAPACITY).from_address(records)).cast("B").cast("Q")
+        )
         self._pcs = (ctypes.c_uint64 * BLOCK_CAPACITY).from_address(pcs)
         for name, value in (
             ("arena_next", arena),
@@ -214,9 +214,7 @@ class Interpreter:
             mode = self.state.get(*status.rounding)
             flags = self.state.get(*status.flags)
             control = _CONTROL[mode] if mode < 4 else 0
-            self._u32[FIELDS["mxcsr"][0] >> 2] = (
-                _MXCSR_MASKED | control | _MXCSR_FLAGS[flags & 31]
-            )
+            self._u32[FIELDS["mxcsr"][0] >> 2] = _MXCSR_MASKED | control | _MXCSR_FLAGS[flags & 31]
 
     def _sync_out(self) -> None:
         status = self.architecture.float_status
@@ -244,7 +242,8 @@ class Interpreter:
             self.state.pc = self._get("pc")
             return code
         record = self._get("record")
-        if not record:  # the translator itself could not read the code
+        if not record:  # the translator itself could not read the code, and holds its lock
+            self._translator[TRANSLATOR.index("lock")] = 0
             self.state.pc = self._get("pc")
             return ExitCode.FETCH
         self.state.pc = self.pc_of(record)
@@ -333,8 +332,8 @@ class Interpreter:
     def reference(self) -> Reference:
         """The reference engine over this engine's state and memory; made when first needed."""
         if self._reference is None:
-            from anyarch.engine.reference import Reference
             from anyarch.engine.fetch import FetchMemory
+            from anyarch.engine.reference import Reference
 
             self._reference = Reference(self.architecture, self.state, FetchMemory(self.space))
             self._reference.machine.counters = self._counter

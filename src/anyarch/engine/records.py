@@ -97,7 +97,9 @@ def lay_out(graph: Graph, constants: set[int], nbytes: int) -> RecordLayout:
         if node.number in constants:
             low, high = signed_range(node)
             size = next(
-                n for n in (2, 4, 8) if n == 8 or -(1 << 8 * n - 1) <= low and high < 1 << 8 * n - 1
+                n
+                for n in (2, 4, 8)
+                if n == 8 or (-(1 << 8 * n - 1) <= low and high < 1 << 8 * n - 1)
             )
             if node.size > 64:
                 raise DefinitionError(f"{graph.name}: a record slot holds at most 64 bits")
@@ -162,8 +164,15 @@ class HandlerEmitter(Emitter):
     """The body of a handler: reads slots, performs effects, commits, goes on."""
 
     def __init__(
-        self, graph: Graph, layout: RecordLayout, constants: set[int],
-        architecture: Architecture, *, bounded: bool, record: str = "%record", prefix: str = "",
+        self,
+        graph: Graph,
+        layout: RecordLayout,
+        constants: set[int],
+        architecture: Architecture,
+        *,
+        bounded: bool,
+        record: str = "%record",
+        prefix: str = "",
     ) -> None:
         super().__init__()
         self.graph, self.layout, self.constants = graph, layout, constants
@@ -184,9 +193,7 @@ class HandlerEmitter(Emitter):
     def _slot(self, slot: Slot) -> str:
         pointer = self.let(f"getelementptr i8, ptr {self.record}, i64 {slot.offset}")
         bits = slot.nbytes * 8
-        return self.let(
-            f"load i{bits}, ptr {pointer}, align {slot.nbytes}, !invariant.load !1"
-        )
+        return self.let(f"load i{bits}, ptr {pointer}, align {slot.nbytes}, !invariant.load !1")
 
     def _register(self, kind: str, file: str, index: Node) -> str:
         if index.op == "const":
@@ -280,7 +287,11 @@ class HandlerEmitter(Emitter):
         if any(effect.node.op == "set_rounding" for effect in self.graph.effects):
             # It writes a register at once: what reads that one has to come before.
             for node in self.graph.live():
-                if node.op == "register" and self.status and node.attrs[0] == self.status.rounding[0]:
+                if (
+                    node.op == "register"
+                    and self.status
+                    and node.attrs[0] == self.status.rounding[0]
+                ):
                     self.value(node)
         for effect in self.graph.effects:
             if effect.node.op not in ("write", "jump", "syscall") and not _leaves_after(effect):
@@ -327,9 +338,7 @@ class HandlerEmitter(Emitter):
             self._record_stored = len(self._known) == 1
         address = self.value(node)
         if self.bounded:
-            limit = self.let(
-                f"load i64, ptr {self.context(field_offset('memory_limit'))}, align 8"
-            )
+            limit = self.let(f"load i64, ptr {self.context(field_offset('memory_limit'))}, align 8")
             last = self.let(f"sub i64 {limit}, {nbytes}")
             outside = self.let(f"icmp ugt i64 {address}, {last}")
             leaving, staying = self.name("outside"), self.name("inside")
@@ -452,9 +461,7 @@ class HandlerEmitter(Emitter):
 
     def _commit(self) -> None:
         """Register writes, after all their values are known: reads saw the entry state."""
-        later = [
-            effect for effect in self.graph.effects if effect.node.op in ("write", "jump")
-        ]
+        later = [effect for effect in self.graph.effects if effect.node.op in ("write", "jump")]
         for effect in later:
             if effect.guard is not None:
                 self.value(effect.guard)
@@ -528,7 +535,7 @@ class HandlerEmitter(Emitter):
         offset = self.let(f"shl i64 {index}, 4")
         entry = self.let(f"getelementptr i8, ptr {table}, i64 {offset}")
         known = self.let(f"load i64, ptr {entry}, align 8")
-        same = self.let(f"icmp eq i64 {known}, {pc}")
+        same = self.let(f"icmp eq i64 {known}, {self.let(f'add i64 {pc}, 1')}")
         hit, miss = self.name("hit"), self.name("miss")
         self.line(f"br i1 {same}, label %{hit}, label %{miss}, !prof !2")
         self.label(hit)
@@ -538,8 +545,7 @@ class HandlerEmitter(Emitter):
         self.store_field("pc", pc)
         result = "%" + self.name("r")
         self.line(
-            f"{result} = musttail call i32 @aa_run"
-            "(ptr noalias %context, ptr %record, ptr %memory)"
+            f"{result} = musttail call i32 @aa_run(ptr noalias %context, ptr %record, ptr %memory)"
         )
         self.line(f"ret i32 {result}")
 

@@ -33,7 +33,18 @@ def runtime_text() -> str:
     """LLVM text of the runtime for this host, to be compiled together with handlers."""
     lines = machine.assembly(features()).splitlines()
     assembly = "\n".join(f'module asm "{line}"' for line in lines)
-    parts = (_DECLARATIONS, _FIND, _QUEUE, _STOP_ALL, _CHAIN, _FAULT, _SIGNAL, _TAKE, _BLOCK)
+    parts = (
+        _YIELD,
+        _DECLARATIONS,
+        _FIND,
+        _QUEUE,
+        _STOP_ALL,
+        _CHAIN,
+        _FAULT,
+        _SIGNAL,
+        _TAKE,
+        _BLOCK,
+    )
     return "\n".join((assembly, *parts))
 
 
@@ -49,6 +60,13 @@ def _syscall(number: int, *arguments: str) -> str:
     padded = ", ".join([*arguments, "i64 0", "i64 0", "i64 0", "i64 0"][:4])
     return f"call i64 asm sideeffect {machine.SYSCALL_4}(i64 {number}, {padded})"
 
+
+_YIELD = f"""
+define internal void @aa_yield() nounwind {{
+  %r = {_syscall(machine.NR_SCHED_YIELD)}
+  ret void
+}}
+"""
 
 _DECLARATIONS = """
 declare i32 @aa_enter(ptr, ptr, ptr)

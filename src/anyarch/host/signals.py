@@ -346,7 +346,7 @@ def request_stop(context: Context) -> None:
                 _syscall(machine.NR_RT_TGSIGQUEUEINFO, os.getpid(), thread, number, info)
 
 
-class interrupt_on_ctrl_c:
+class interrupt_on_ctrl_c:  # noqa: N801 - read as `with interrupt_on_ctrl_c(native):`
     """While this is entered, Ctrl-C also stops native code, in every thread.
 
     Python's own handler still runs: KeyboardInterrupt is raised when native code has returned.

@@ -129,9 +129,7 @@ class Graph:
             found = self._known[key] = self._append(op, size, args, attrs)
         return found
 
-    def _append(
-        self, op: str, size: int, args: tuple[Node, ...], attrs: tuple[Attr, ...]
-    ) -> Node:
+    def _append(self, op: str, size: int, args: tuple[Node, ...], attrs: tuple[Attr, ...]) -> Node:
         node = Node(self, len(self.nodes), op, size, args, attrs)
         self.nodes.append(node)
         return node

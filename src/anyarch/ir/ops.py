@@ -128,7 +128,7 @@ def check_widths(op: str, size: int, sizes: tuple[int, ...], attrs: tuple[int, .
         case "extend":
             good = sizes[0] <= size
         case "extract":
-            good = 0 <= attrs[0] and attrs[0] + size <= sizes[0]
+            good = attrs[0] >= 0 and attrs[0] + size <= sizes[0]
         case "concat":
             good = sizes[0] + sizes[1] == size
         case _:

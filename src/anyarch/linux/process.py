@@ -37,6 +37,7 @@ from anyarch.linux.scripts import Program, find_program
 from anyarch.linux.thunks import (
     INTERRUPTED,
     TABLE_NBYTES,
+    TOUCHING,
     empty_thunk_table,
     fill_thunk_table,
     native_counts,
@@ -221,8 +222,9 @@ class Process:
         if code is ExitCode.CODE_CHANGED:
             self.engine.flush()
         elif code is ExitCode.FAULT:
-            if self._is_call(exit.pc):  # the call's arguments could not be read
-                self.state.pc = exit.pc + self.abi.call_nbytes
+            if self._table[TOUCHING]:  # an argument of a native call points nowhere
+                self._table[TOUCHING] = 0
+                self.state.pc = self.engine.context.get("pc")
                 self.set_register(self.abi.result, -errno.EFAULT)
                 return
             context = self.engine.context
@@ -242,13 +244,6 @@ class Process:
         regions = self.space.regions()
         mapped = any(region.start <= address < region.end for region in regions)
         return _SEGV_ACCERR if mapped else _SEGV_MAPERR
-
-    def _is_call(self, pc: int) -> bool:
-        instruction = self.abi.trampoline[-self.abi.call_nbytes :]
-        try:
-            return self.space.read(pc, len(instruction)) == instruction
-        except MemoryFault:
-            return False
 
     # System calls
 
@@ -301,7 +296,9 @@ class Process:
         host = []
         for argument, value in zip(call.arguments, arguments, strict=True):
             kind = argument.kind
-            if kind in PATHS:
+            if not value:
+                pass
+            elif kind in PATHS:
                 follow = kind == "path"
                 name = self.proc.substitute(self.read_path(value), follow)
                 path = self.host_path(name, follow)

@@ -311,7 +311,8 @@ class Signals:
 
 def die(signum: int) -> NoReturn:
     """End this process by a signal."""
-    default_signal(signum)
+    if signum not in (SIGKILL, _SIGSTOP):
+        default_signal(signum)
     set_host_mask(_ALL & ~(1 << (signum - 1)))
     os.kill(os.getpid(), signum)
     os._exit(128 + signum)

@@ -3,8 +3,8 @@
 The table has 512 entries of 16 bytes: the host's number (i16, -1 sends the call to Python), a bit
 for each argument that is a pointer (u8); which argument, plus one, is an iovec (u8); a bit for
 each operation that is served (u16, 0 serves all); which argument is a path (u8) and which receives
-a stat (u8); how often it was called (u64). A word after the last entry says that a call was made
-and interrupted.
+a stat (u8); how often it was called (u64). Two words after the last entry say that a call was made
+and interrupted, and that a fault now is one of the call's arguments.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ from anyarch.linux.numbers import HOST_NUMBERS
 ENTRIES: Final = 512
 _ENTRY: Final = struct.Struct("<hBBHBBQ")
 INTERRUPTED: Final = ENTRIES * _ENTRY.size  # u64: the last native call gave -EINTR
-TABLE_NBYTES: Final = INTERRUPTED + 8
+TOUCHING: Final = INTERRUPTED + 8  # u64: the thunk itself is touching guest memory
+TABLE_NBYTES: Final = TOUCHING + 8
 _VECTORS: Final = 16  # iovec entries that are translated on the stack
 _OWN_PATHS: Final = b"/proc"  # paths that begin so are for Python
 
@@ -62,7 +63,7 @@ def _entry(abi: LinuxAbi, call: Call, paths: bool) -> bytes | None:
 
 def empty_thunk_table() -> bytes:
     """A table that sends every call to Python, as strace needs."""
-    return _ENTRY.pack(-1, 0, 0, 0, 0, 0, 0) * ENTRIES + bytes(8)
+    return _ENTRY.pack(-1, 0, 0, 0, 0, 0, 0) * ENTRIES + bytes(16)
 
 
 def native_counts(table: bytes) -> dict[int, int]:
@@ -95,11 +96,17 @@ def _argument(index: int) -> str:
 """
 
 
+def _touching(value: int) -> str:
+    return f"""\
+  store volatile i64 {value}, ptr %touching, align 8
+"""
+
+
 def _check_path(argument: str) -> str:
     """Go on at ``path_ready`` unless the path in ``argument`` is one of those for Python."""
     blocks = []
     for index, letter in enumerate(_OWN_PATHS):
-        after = f"path{index + 1}" if index + 1 < len(_OWN_PATHS) else "python"
+        after = f"path{index + 1}" if index + 1 < len(_OWN_PATHS) else "own_path"
         blocks.append(f"""\
 path{index}:
   %path{index}.p = getelementptr i8, ptr {argument}, i64 {index}
@@ -150,6 +157,7 @@ entry:
 look:
   %table.p = getelementptr i8, ptr %context, i64 {table}
   %table = load volatile ptr, ptr %table.p, align 8
+  %touching = getelementptr i8, ptr %table, i64 {TOUCHING}
   %entry.o = shl i64 %number, 4
   %entry.p = getelementptr i8, ptr %table, i64 %entry.o
   %host.16 = load i16, ptr %entry.p, align 2
@@ -187,9 +195,17 @@ named_file:
   %path.first = icmp eq i8 %path, 1
   %path.address = select i1 %path.first, i64 %a0, i64 %a1
   %text = getelementptr i8, ptr %memory, i64 %path.address
+  %path.null = icmp eq i64 %path.address, 0
+  br i1 %path.null, label %path_ready, label %own
+own:
+{_touching(1)}\
   br label %path0
 {_check_path("%text")}\
+own_path:
+{_touching(0)}\
+  br label %python
 path_ready:
+{_touching(0)}\
   %plain = icmp eq i8 %vector, 0
   br i1 %plain, label %scalar, label %count
 scalar:
@@ -203,9 +219,12 @@ scalar:
 count:
   ; An iovec is the second argument of every call that has one, its length the third.
   %few = icmp ule i64 %a2, {_VECTORS}
-  br i1 %few, label %head, label %python
+  br i1 %few, label %vector_begin, label %python
+vector_begin:
+{_touching(1)}\
+  br label %head
 head:
-  %i = phi i64 [ 0, %count ], [ %next, %body ]
+  %i = phi i64 [ 0, %vector_begin ], [ %next, %body ]
   %more = icmp ult i64 %i, %a2
   br i1 %more, label %body, label %vector_ready
 body:
@@ -225,6 +244,7 @@ body:
   %next = add i64 %i, 1
   br label %head
 vector_ready:
+{_touching(0)}\
   %vectors.i = ptrtoint ptr %vectors to i64
   br label %call
 call:
@@ -249,7 +269,9 @@ convert:
   %stat.is_second = icmp eq i8 %stat.argument, 2
   %guest.address = select i1 %stat.is_second, i64 %a1, i64 %a2
   %guest = getelementptr i8, ptr %memory, i64 %guest.address
+{_touching(1)}\
 {_copy_stat()}
+{_touching(0)}\
   br label %done
 done:
   %times.p = getelementptr i8, ptr %entry.p, i64 8

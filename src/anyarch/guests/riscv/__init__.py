@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 from anyarch.guests.riscv.fused import FUSED
 from anyarch.guests.riscv.registers import LAYOUT
 from anyarch.isa.architecture import Architecture, FloatStatus
+
 if TYPE_CHECKING:
     from anyarch.isa.instruction import InstructionSet
 

@@ -1,6 +1,6 @@
 """Sequences that the interpreter runs as one handler: what measured as most frequent.
 
-A line is a sequence of forms; forms with equal handlers stand for each other (``c_add`` is ``add``),
+A line is a sequence of forms; those with equal handlers stand for each other (``c_add`` is ``add``)
 and every prefix becomes a handler too. ``@mask`` after a form says which of the registers that it
 reads, by bit, is the one that the form before it has written. The list comes from sampling the
 benchmarks and busybox (docs/decisions/0002-interpreter.md); it changes speed, never meaning.

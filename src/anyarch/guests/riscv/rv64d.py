@@ -6,8 +6,8 @@ result is always exact take any valid rounding mode and have none in their assem
 
 from __future__ import annotations
 
-from anyarch.guests.riscv.floats import BASIC, DOUBLE, SINGLE, VALID_RM, convert, rounding
 from anyarch.guests.riscv.fields import insn
+from anyarch.guests.riscv.floats import BASIC, DOUBLE, SINGLE, VALID_RM, convert, rounding
 from anyarch.ir.bits import Bits
 from anyarch.isa.machine import Machine
 

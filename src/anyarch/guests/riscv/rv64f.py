@@ -5,8 +5,8 @@ Arithmetic, comparisons and conversions that every format has are in ``floats``.
 
 from __future__ import annotations
 
-from anyarch.guests.riscv.floats import BASIC, FROM_WORD, SINGLE
 from anyarch.guests.riscv.fields import insn
+from anyarch.guests.riscv.floats import BASIC, FROM_WORD, SINGLE
 from anyarch.ir.bits import Bits
 from anyarch.isa.machine import Machine
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 import struct
 from typing import Final
 
-from anyarch.guests.riscv.floats import DOUBLE, HALF, SINGLE, Family, Format, rounding
 from anyarch.guests.riscv.fields import insn
+from anyarch.guests.riscv.floats import DOUBLE, HALF, SINGLE, Family, Format, rounding
 from anyarch.ir import softfloat
 from anyarch.ir.bits import Bits
 from anyarch.isa.machine import Machine

@@ -5,6 +5,7 @@ Arithmetic, comparisons and conversions that every format has are in ``floats``.
 
 from __future__ import annotations
 
+from anyarch.guests.riscv.fields import insn
 from anyarch.guests.riscv.floats import (
     BASIC,
     DOUBLE,
@@ -15,7 +16,6 @@ from anyarch.guests.riscv.floats import (
     convert,
     rounding,
 )
-from anyarch.guests.riscv.fields import insn
 from anyarch.ir.bits import Bits
 from anyarch.isa.machine import Machine
 
