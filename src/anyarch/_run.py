@@ -65,10 +65,8 @@ def main_run(options: RunOptions) -> int:
     if options.count and engines:
         print(f"instructions: {engines[0].retired}", file=sys.stderr)
     if options.stats and engines:
-        print(
-            f"anyarch: {engines[0].blocks} blocks translated, {engines[0].flushes} flushes",
-            file=sys.stderr,
-        )
+        arena = engines[0].arena
+        print(f"anyarch: {arena.blocks} blocks translated, {arena.flushes} flushes", file=sys.stderr)
     return -outcome.signal if outcome.signal is not None else outcome.shell_status
 
 

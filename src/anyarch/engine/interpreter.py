@@ -7,23 +7,13 @@ works on, enters it, and turns what it returns into an :class:`Exit` with exact 
 from __future__ import annotations
 
 import ctypes
-from bisect import bisect_right
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Self
 
+from anyarch.engine.arena import RecordArena
 from anyarch.engine.exits import Exit
 from anyarch.host import signals
 from anyarch.host.code import NativeCode
 from anyarch.host.context import FIELDS, REGISTERS, Context, ExitCode
-from anyarch.host.mapping import (
-    MAP_ANONYMOUS,
-    MAP_NORESERVE,
-    MAP_PRIVATE,
-    PROT_READ,
-    PROT_WRITE,
-    advise_pages,
-    map_pages,
-    unmap_pages,
-)
 from anyarch.host.stack import Stack
 from anyarch.isa.registers import State
 
@@ -32,25 +22,6 @@ if TYPE_CHECKING:
     from anyarch.isa.architecture import Architecture
     from anyarch.memory.space import AddressSpace
 
-TRANSLATOR: Final = (
-    "arena_next",
-    "arena_end",
-    "table",
-    "table_used",
-    "page_flags",
-    "block_records",  # host pointers of records, ascending
-    "block_pcs",
-    "block_count",
-    "block_capacity",
-    "counting",
-    "address_limit",
-    "lock",  # pointer of the context that translates, or 0
-)
-TABLE_BITS: Final = 19
-TABLE_NBYTES: Final = 16 << TABLE_BITS
-ARENA_NBYTES: Final = 1 << 28
-BLOCK_CAPACITY: Final = 1 << 20
-PAGE_EXEC, PAGE_CODE, PAGE_HOOK = 4, 8, 16
 STOP_ASKED, STOP_STEPPING = 1, 2
 
 # Exits whose record tells the pc; for the others the context has it.
@@ -66,7 +37,6 @@ _AT_RECORD: Final = frozenset(
         ExitCode.HOOK,
     }
 )
-_MADV_DONTNEED: Final = 4
 _MXCSR_MASKED: Final = 0x1F80
 _CONTROL: Final = (0x0000, 0x6000, 0x2000, 0x4000)
 
@@ -104,6 +74,7 @@ class Interpreter:
         *,
         thunk: str = "aa_no_thunk",
         counting: bool = False,
+        arena: RecordArena | None = None,
     ) -> None:
         self.architecture, self.space, self.native = architecture, space, native
         self.context = Context()
@@ -117,47 +88,40 @@ class Interpreter:
         )
         self._u64 = view.cast("Q")
         self._u32 = view.cast("I")
-        self._sizes = (ARENA_NBYTES, TABLE_NBYTES, 8 * BLOCK_CAPACITY, 8 * BLOCK_CAPACITY, 4096)
-        flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE
-        prot = PROT_READ | PROT_WRITE
-        self._maps = [map_pages(nbytes, prot, flags=flags) for nbytes in self._sizes]
-        arena, table, records, pcs, translator = self._maps
-        self._translator = (ctypes.c_uint64 * len(TRANSLATOR)).from_address(translator)
-        self._records = (
-            memoryview((ctypes.c_uint64 * BLOCK_CAPACITY).from_address(records)).cast("B").cast("Q")
-        )
-        self._pcs = (ctypes.c_uint64 * BLOCK_CAPACITY).from_address(pcs)
-        for name, value in (
-            ("arena_next", arena),
-            ("arena_end", arena + ARENA_NBYTES),
-            ("table", table),
-            ("page_flags", space.page_flags),
-            ("block_records", records),
-            ("block_pcs", pcs),
-            ("block_capacity", BLOCK_CAPACITY),
-            ("address_limit", space.limit),
-        ):
-            self._translator[TRANSLATOR.index(name)] = value
-        self.context.set("translator", translator)
-        self.context.set("jump_cache", table)
+        self.arena = arena or RecordArena(space, native, counting=counting)
+        self.arena.runners.append(self)
+        self.inside = False  # native code may be running, or its records are being looked at
+        self.context.set("translator", self.arena.translator)
+        self.context.set("jump_cache", self.arena.table)
         self.context.set("memory_base", space.base)
         self.context.set("memory_limit", space.limit)
+        self._thunk = thunk
         self.context.set("syscall_thunk", native.address(thunk))
         self.context.set("reservation_address", -1)
         self._run_entry = native.address("aa_run")
         self._step_entry = native.address("aa_step")
         self._reference: Reference | None = None
-        self._counted = 0  # total of the budgets given so far
-        self.flushes = 0
-        self._set_counting(counting)
-        self._set("remaining", (1 << 62) if counting else 0)
-        self._counted = (1 << 62) if counting else 0
-        space.on_code_change = self._code_change
+        self._counted = (1 << 62) if self.counting else 0  # total of the budgets given so far
+        self._set("remaining", self._counted)
 
-    def __del__(self) -> None:
-        self._records = memoryview(b"")
-        for pointer, nbytes in zip(getattr(self, "_maps", ()), self._sizes, strict=False):
-            unmap_pages(pointer, nbytes)
+    def spawn(self) -> Self:
+        """An engine for another thread of the same guest: its registers a copy of these."""
+        made = type(self)(
+            self.architecture, self.space, self.native, thunk=self._thunk, arena=self.arena
+        )
+        for name in ("abi", "syscall_table"):
+            made.context.set(name, self.context.get(name))
+        made.state.restore(self.state.save())
+        return made
+
+    def close(self) -> None:
+        """This thread of the guest has ended."""
+        if self in self.arena.runners:
+            self.arena.runners.remove(self)
+
+    def after_fork(self) -> None:
+        """This is the only thread of a forked child."""
+        self.arena.after_fork(self)
 
     # Small accessors: the general ones of Context are too slow for every system call.
     def _get(self, name: str) -> int:
@@ -166,45 +130,23 @@ class Interpreter:
     def _set(self, name: str, value: int) -> None:
         self._u64[FIELDS[name][0] >> 3] = value
 
-    def _set_counting(self, counting: bool) -> None:
-        self._translator[TRANSLATOR.index("counting")] = int(counting)
-
     @property
     def counting(self) -> bool:
         """Whether retired instructions are counted."""
-        return bool(self._translator[TRANSLATOR.index("counting")])
+        return self.arena.counting
 
     @property
     def retired(self) -> int:
         """Instructions completed since counting was switched on."""
         return self._counted - self._get("remaining")
 
-    @property
-    def blocks(self) -> int:
-        """Blocks translated since the last flush."""
-        return int(self._translator[TRANSLATOR.index("block_count")])
-
-    # Code.
     def flush(self) -> None:
-        """Discard all records; not while native code runs."""
-        arena, table, *_ = self._maps
-        used = self._translator[0] - arena
-        if used > 1 << 20:
-            advise_pages(arena, ARENA_NBYTES, _MADV_DONTNEED)
-        advise_pages(table, TABLE_NBYTES, _MADV_DONTNEED)
-        self._translator[TRANSLATOR.index("arena_next")] = arena
-        self._translator[TRANSLATOR.index("table_used")] = 0
-        self._translator[TRANSLATOR.index("block_count")] = 0
-        self.flushes += 1
+        """Discard all translated code."""
+        self.arena.flush()
 
-    def _code_change(self, address: int, nbytes: int) -> None:
-        self.flush()
-
-    def pc_of(self, record: int) -> int:
-        """Guest address of a record."""
-        index = bisect_right(self._records, record, 0, self.blocks) - 1
-        offset = ctypes.c_uint16.from_address(record + 8).value
-        return int(self._pcs[index]) + offset
+    def code_changed(self, address: int, nbytes: int) -> None:
+        """Guest code in a range was written: translate it anew when it is reached."""
+        self.arena.code_change(address, nbytes)
 
     # Running.
     def _sync_in(self) -> None:
@@ -229,11 +171,17 @@ class Interpreter:
         """
         signals.prepare_thread(self.context)
         self._sync_in()
+        self.inside = True
+        while self.arena.is_closed():
+            self.inside = False
+            self.arena.wait()
+            self.inside = True
         try:
             self.native.enter(self.context, entry)
         finally:
             self._sync_out()
             code = self._locate(ExitCode(self._u32[FIELDS["exit_code"][0] >> 2]))
+            self.inside = False
         return code
 
     def _locate(self, code: ExitCode) -> ExitCode:
@@ -242,21 +190,19 @@ class Interpreter:
             self.state.pc = self._get("pc")
             return code
         record = self._get("record")
-        if not record:  # the translator itself could not read the code, and holds its lock
-            self._translator[TRANSLATOR.index("lock")] = 0
+        if not record:  # the translator itself could not read the code
+            self.arena.release_lock(self.context.pointer)
             self.state.pc = self._get("pc")
             return ExitCode.FETCH
-        self.state.pc = self.pc_of(record)
+        first, start, self.state.pc = self.arena.find(record)
         if self.counting and code is not ExitCode.BUDGET:
-            self._uncount(record)
+            self._uncount(first, start)
         return code
 
-    def _uncount(self, record: int) -> None:
+    def _uncount(self, first: int, pc: int) -> None:
         """Give back the instructions of the block that did not complete."""
-        index = bisect_right(self._records, record, 0, self.blocks) - 1
-        start = int(self._records[index])
-        counted = ctypes.c_uint64.from_address(start + 16).value
-        pc, done = int(self._pcs[index]), 0
+        counted = ctypes.c_uint64.from_address(first + 16).value
+        done = 0
         while pc < self.state.pc:
             word = int.from_bytes(self.space.read(pc, 2), "little")
             pc += self.architecture.length(word)
@@ -267,8 +213,8 @@ class Interpreter:
         """Run until something needs Python, or ``budget`` instructions have completed."""
         if budget is not None:
             if not self.counting:
-                self.flush()
-                self._set_counting(True)
+                self.arena.flush()
+                self.arena.counting = True
                 self._counted = self._get("remaining")
             retired = self.retired
             self._set("remaining", budget)
@@ -276,13 +222,13 @@ class Interpreter:
         while True:
             code = self._enter(self._run_entry)
             if code == ExitCode.FLUSH:
-                self.flush()
+                self.arena.flush()
             elif code == ExitCode.EMULATE:
                 ended = self._emulate()
                 if ended is not None:
                     return ended
             elif code == ExitCode.CODE_CHANGED:
-                self.code_changed()
+                self.arena.code_announced()
             elif code == ExitCode.BUDGET and self._get("remaining"):
                 while self._get("remaining"):
                     ended = self.step()
@@ -306,23 +252,21 @@ class Interpreter:
 
     def step(self) -> Exit | None:
         """Run one instruction, hooked or not; None when it completed."""
-        next_before = self._translator[0]
-        blocks_before = self.blocks
+        mark = self.arena.mark()
         stop = FIELDS["stop"][0] >> 2
         self._u32[stop] |= STOP_STEPPING
         code = self._enter(self._step_entry)
         if code == ExitCode.FLUSH:
-            self.flush()
+            self.arena.flush()
             code = self._enter(self._step_entry)
         else:
-            self._translator[0] = next_before
-            self._translator[TRANSLATOR.index("block_count")] = blocks_before
+            self.arena.forget_since(mark)
         asked = self._u32[stop] & STOP_ASKED
         self._u32[stop] = asked
         if code == ExitCode.EMULATE:
             return self._emulate()
         if code == ExitCode.CODE_CHANGED:
-            self.code_changed()
+            self.arena.code_announced()
             return None
         if code == ExitCode.STOP:
             return Exit(code, self.state.pc) if asked else None
@@ -352,11 +296,6 @@ class Interpreter:
         if name == "instret" and self.counting:
             return self.retired
         return monotonic_ns() // 100 if name == "time" else monotonic_ns()
-
-    def code_changed(self) -> None:
-        """The guest says that code may have been written: drop it unless no page of it can be."""
-        if any(region.prot & 2 and region.prot & 4 for region in self.space.regions()):
-            self.flush()
 
     # What the layers above use.
     def syscall(self, number: int, /, *arguments: int) -> int:

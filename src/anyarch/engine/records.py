@@ -12,7 +12,7 @@ from typing import Final
 
 from anyarch.emit import floats
 from anyarch.emit.llvm import Emitter
-from anyarch.engine.interpreter import TABLE_BITS
+from anyarch.engine.arena import TABLE_BITS
 from anyarch.errors import DefinitionError
 from anyarch.host.context import FIELDS, REGISTERS, ExitCode
 from anyarch.ir.graph import FLOATS, Effect, Graph, Node

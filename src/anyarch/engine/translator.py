@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from anyarch.engine.interpreter import (
+from anyarch.engine.arena import (
     PAGE_CODE,
     PAGE_EXEC,
     PAGE_HOOK,
@@ -366,6 +366,109 @@ insert:
   br label %out
 out:
   ret ptr %start
+}}
+
+; Blocks that begin in [start, end) are not found any more; who is linked to one looks again.
+define hidden void @aa_invalidate(ptr %t, i64 %start, i64 %end) #0 {{
+entry:
+  call void @aa_lock(ptr %t, ptr %t)
+  %countp = getelementptr i8, ptr %t, i64 {t_block_count}
+  %count = load i64, ptr %countp
+  %pcsp = getelementptr i8, ptr %t, i64 {t_block_pcs}
+  %pcs = load ptr, ptr %pcsp
+  %recordsp = getelementptr i8, ptr %t, i64 {t_block_records}
+  %records = load ptr, ptr %recordsp
+  br label %loop
+loop:
+  %i = phi i64 [ 0, %entry ], [ %next, %continue ]
+  %done = icmp uge i64 %i, %count
+  br i1 %done, label %out, label %look
+look:
+  %pcp = getelementptr i64, ptr %pcs, i64 %i
+  %pc = load i64, ptr %pcp
+  %above = icmp uge i64 %pc, %start
+  %below = icmp ult i64 %pc, %end
+  %inside = and i1 %above, %below
+  br i1 %inside, label %drop, label %continue
+drop:
+  %rp = getelementptr ptr, ptr %records, i64 %i
+  %record = load ptr, ptr %rp
+  store atomic ptr @aa_stale, ptr %record release, align 8
+  call void @aa_remove(ptr %t, i64 %pc)
+  br label %continue
+continue:
+  %next = add i64 %i, 1
+  br label %loop
+out:
+  call void @aa_unlock(ptr %t)
+  ret void
+}}
+
+; A removed entry keeps its record, so that probing goes on behind it, and a key that matches no pc.
+define internal void @aa_remove(ptr %t, i64 %pc) #0 {{
+entry:
+  %tablep = getelementptr i8, ptr %t, i64 {t_table}
+  %table = load ptr, ptr %tablep
+  %wanted = add i64 %pc, 1
+  %shifted = lshr i64 %pc, 2
+  br label %loop
+loop:
+  %probe = phi i64 [ %shifted, %entry ], [ %following, %again ]
+  %index = and i64 %probe, {mask}
+  %offset = shl i64 %index, 4
+  %slot = getelementptr i8, ptr %table, i64 %offset
+  %recordp = getelementptr i8, ptr %slot, i64 8
+  %record = load ptr, ptr %recordp
+  %empty = icmp eq ptr %record, null
+  br i1 %empty, label %out, label %check
+check:
+  %key = load i64, ptr %slot
+  %same = icmp eq i64 %key, %wanted
+  br i1 %same, label %drop, label %again
+again:
+  %following = add i64 %probe, 1
+  br label %loop
+drop:
+  store atomic i64 0, ptr %slot release, align 8
+  br label %out
+out:
+  ret void
+}}
+
+; The first record of a block that was dropped: find its pc in the index, and look that up.
+define hidden i32 @aa_stale(ptr noalias %context, ptr %record, ptr %memory) #0 {{
+entry:
+  %tp = getelementptr i8, ptr %context, i64 {c_translator}
+  %t = load ptr, ptr %tp
+  %countp = getelementptr i8, ptr %t, i64 {t_block_count}
+  %count = load i64, ptr %countp
+  %recordsp = getelementptr i8, ptr %t, i64 {t_block_records}
+  %records = load ptr, ptr %recordsp
+  br label %loop
+loop:
+  %low = phi i64 [ 0, %entry ], [ %low_next, %narrow ]
+  %high = phi i64 [ %count, %entry ], [ %high_next, %narrow ]
+  %sum = add i64 %low, %high
+  %middle = lshr i64 %sum, 1
+  %rp = getelementptr ptr, ptr %records, i64 %middle
+  %at = load ptr, ptr %rp
+  %found = icmp eq ptr %at, %record
+  br i1 %found, label %go, label %narrow
+narrow:
+  %less = icmp ult ptr %at, %record
+  %after = add i64 %middle, 1
+  %low_next = select i1 %less, i64 %after, i64 %low
+  %high_next = select i1 %less, i64 %high, i64 %middle
+  br label %loop
+go:
+  %pcsp = getelementptr i8, ptr %t, i64 {t_block_pcs}
+  %pcs = load ptr, ptr %pcsp
+  %pcp = getelementptr i64, ptr %pcs, i64 %middle
+  %pc = load i64, ptr %pcp
+  %cpcp = getelementptr i8, ptr %context, i64 {c_pc}
+  store i64 %pc, ptr %cpcp
+  %r = musttail call i32 @aa_run(ptr noalias %context, ptr %record, ptr %memory)
+  ret i32 %r
 }}
 
 define internal void @aa_lock(ptr %t, ptr %context) #0 {{

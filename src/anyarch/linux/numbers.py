@@ -24,7 +24,7 @@ GENERIC: Final = _names("""
 9 lgetxattr fgetxattr listxattr llistxattr flistxattr removexattr lremovexattr fremovexattr
 17 getcwd lookup_dcookie eventfd2 epoll_create1 epoll_ctl epoll_pwait dup dup3 fcntl
 26 inotify_init1 inotify_add_watch inotify_rm_watch ioctl ioprio_set ioprio_get flock mknodat
-34 mkdirat unlinkat symlinkat linkat
+34 mkdirat unlinkat symlinkat linkat renameat
 39 umount2 mount pivot_root nfsservctl statfs fstatfs truncate ftruncate fallocate faccessat
 49 chdir fchdir chroot fchmod fchmodat fchownat fchown openat close vhangup pipe2 quotactl
 61 getdents64 lseek read write readv writev pread64 pwrite64 preadv pwritev sendfile pselect6

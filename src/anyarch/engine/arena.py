@@ -1,0 +1,198 @@
+"""The records of one address space: where they lie, how blocks are found, how they are dropped.
+
+All threads of a guest share one arena. Dropping some blocks needs nobody's consent: their first
+record is made to look the pc up again. Dropping everything waits until no thread is in native code.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import threading
+from bisect import bisect_right
+from typing import TYPE_CHECKING, Final, Protocol
+
+from anyarch.host.mapping import (
+    MADV_DONTNEED,
+    MAP_ANONYMOUS,
+    MAP_NORESERVE,
+    MAP_PRIVATE,
+    PROT_READ,
+    PROT_WRITE,
+    advise_pages,
+    map_pages,
+    unmap_pages,
+)
+
+if TYPE_CHECKING:
+    from anyarch.host.code import NativeCode
+    from anyarch.memory.space import AddressSpace
+
+# Fields of the translator's state, eight bytes each.
+TRANSLATOR: Final = (
+    "arena_next",
+    "arena_end",
+    "table",
+    "table_used",
+    "page_flags",
+    "block_records",  # host pointers of records, ascending
+    "block_pcs",
+    "block_count",
+    "block_capacity",
+    "counting",
+    "address_limit",
+    "lock",  # pointer of the context that translates, or 0
+)
+_INDEX: Final = {name: index for index, name in enumerate(TRANSLATOR)}
+TABLE_BITS: Final = 19
+TABLE_NBYTES: Final = 16 << TABLE_BITS
+ARENA_NBYTES: Final = 1 << 28
+BLOCK_CAPACITY: Final = 1 << 20
+PAGE_WRITE, PAGE_EXEC, PAGE_CODE, PAGE_HOOK = 2, 4, 8, 16
+_PAGE: Final = 4096
+
+
+class Runner(Protocol):
+    """A thread's engine, as the arena sees it."""
+
+    @property
+    def inside(self) -> bool: ...
+    def request_stop(self) -> None: ...
+
+
+class RecordArena:
+    """Records, the table that finds blocks by pc, and the index that finds the pc of a record."""
+
+    def __init__(self, space: AddressSpace, native: NativeCode, *, counting: bool = False) -> None:
+        self.space = space
+        self._sizes = (ARENA_NBYTES, TABLE_NBYTES, 8 * BLOCK_CAPACITY, 8 * BLOCK_CAPACITY, _PAGE)
+        flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE
+        prot = PROT_READ | PROT_WRITE
+        self._maps = [map_pages(nbytes, prot, flags=flags) for nbytes in self._sizes]
+        arena, self.table, records, pcs, self.translator = self._maps
+        self._fields = (ctypes.c_uint64 * len(TRANSLATOR)).from_address(self.translator)
+        index = (ctypes.c_uint64 * BLOCK_CAPACITY).from_address(records)
+        self._records = memoryview(index).cast("B").cast("Q")
+        self._pcs = (ctypes.c_uint64 * BLOCK_CAPACITY).from_address(pcs)
+        for name, value in (
+            ("arena_next", arena),
+            ("arena_end", arena + ARENA_NBYTES),
+            ("table", self.table),
+            ("page_flags", space.page_flags),
+            ("block_records", records),
+            ("block_pcs", pcs),
+            ("block_capacity", BLOCK_CAPACITY),
+            ("address_limit", space.limit),
+            ("counting", int(counting)),
+        ):
+            self._fields[_INDEX[name]] = value
+        prototype = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_uint64, ctypes.c_uint64)
+        self._invalidate = prototype(native.address("aa_invalidate"))
+        self.runners: list[Runner] = []
+        self._gate = threading.Condition()
+        self._exclusive = False
+        self.flushes = 0
+        space.on_code_change = self.code_change
+
+    def __del__(self) -> None:
+        self._records = memoryview(b"")
+        for pointer, nbytes in zip(getattr(self, "_maps", ()), self._sizes, strict=False):
+            unmap_pages(pointer, nbytes)
+
+    @property
+    def counting(self) -> bool:
+        """Whether retired instructions are counted; change it only with a flush."""
+        return bool(self._fields[_INDEX["counting"]])
+
+    @counting.setter
+    def counting(self, value: bool) -> None:
+        self._fields[_INDEX["counting"]] = int(value)
+
+    @property
+    def blocks(self) -> int:
+        """Blocks translated since the last flush."""
+        return int(self._fields[_INDEX["block_count"]])
+
+    def find(self, record: int) -> tuple[int, int, int]:
+        """Of the block that a record belongs to: its first record, its pc; and the record's pc."""
+        index = bisect_right(self._records, record, 0, self.blocks) - 1
+        offset = ctypes.c_uint16.from_address(record + 8).value
+        pc = int(self._pcs[index])
+        return int(self._records[index]), pc, pc + offset
+
+    def mark(self) -> tuple[int, int]:
+        """For :meth:`forget_since`: what has been translated so far."""
+        return int(self._fields[0]), self.blocks
+
+    def forget_since(self, mark: tuple[int, int]) -> None:
+        """Give back the room of blocks that no table entry finds; with a single thread only."""
+        if len(self.runners) == 1:
+            self._fields[0], self._fields[_INDEX["block_count"]] = mark
+
+    def release_lock(self, context: int) -> None:
+        """A thread has left the translator by a fault."""
+        if self._fields[_INDEX["lock"]] == context:
+            self._fields[_INDEX["lock"]] = 0
+
+    def after_fork(self, runner: Runner) -> None:
+        """In a forked child only ``runner`` is left; another thread may have held the lock."""
+        self.runners = [runner]
+        self._gate = threading.Condition()
+        self._exclusive = False
+        if self._fields[_INDEX["lock"]]:
+            self._fields[_INDEX["lock"]] = 0
+            self._reset()
+
+    # Dropping translations.
+    def code_change(self, address: int, nbytes: int) -> None:
+        """Guest code in a range has changed or is gone: drop the blocks that begin there."""
+        start = (address & -_PAGE) - _PAGE  # an instruction may reach over from the page before
+        end = address + nbytes
+        self._invalidate(self.translator, max(start, 0), end)
+        first, last = address & -_PAGE, (end + _PAGE - 1) & -_PAGE
+        self.space.flags.clear_code(first, min(last, self.space.limit))
+
+    def code_announced(self) -> None:
+        """The guest says that code may have been written: drop what lies on writable pages."""
+        for region in self.space.regions():
+            if region.prot & PAGE_WRITE and region.prot & PAGE_EXEC:
+                for start, end in self.space.flags.code_runs(region.start, region.end):
+                    self.code_change(start, end - start)
+
+    def flush(self) -> None:
+        """Drop everything, once no other thread is in native code."""
+        with self._gate:
+            while self._exclusive:
+                self._gate.wait()
+            self._exclusive = True
+        try:
+            waiting = [runner for runner in self.runners if runner.inside]
+            while waiting:
+                for runner in waiting:
+                    runner.request_stop()
+                threading.Event().wait(0.0005)
+                waiting = [runner for runner in waiting if runner.inside]
+            self._reset()
+        finally:
+            with self._gate:
+                self._exclusive = False
+                self._gate.notify_all()
+
+    def _reset(self) -> None:
+        arena, table, *_ = self._maps
+        if self._fields[0] - arena > 1 << 20:
+            advise_pages(arena, ARENA_NBYTES, MADV_DONTNEED)
+        advise_pages(table, TABLE_NBYTES, MADV_DONTNEED)
+        self._fields[0] = arena
+        self._fields[_INDEX["table_used"]] = 0
+        self._fields[_INDEX["block_count"]] = 0
+        self.flushes += 1
+
+    def is_closed(self) -> bool:
+        """Whether a thread that is about to enter native code has to wait."""
+        return self._exclusive
+
+    def wait(self) -> None:
+        """Wait until a flush by another thread is over."""
+        with self._gate:
+            while self._exclusive:
+                self._gate.wait()

@@ -1,0 +1,46 @@
+/* What of /proc is the program's own. Prints nothing that depends on where it runs. */
+#define _GNU_SOURCE
+#include <elf.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/auxv.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+int main(int argc, char **argv) {
+    char buffer[65536];
+    ssize_t n = readlink("/proc/self/exe", buffer, sizeof buffer);
+    char *base = memrchr(buffer, '/', n);
+    char *own = strrchr(argv[0], '/');
+    printf("exe %d\n", (size_t)n - (base - buffer) == strlen(own) && !memcmp(base, own, strlen(own)));
+    struct stat a, b;
+    printf("same file %d\n", !stat("/proc/self/exe", &a) && !stat(argv[0], &b) && a.st_ino == b.st_ino);
+    int fd = open("/proc/self/cmdline", O_RDONLY);
+    n = read(fd, buffer, sizeof buffer);
+    printf("cmdline %d\n", !strcmp(buffer, argv[0]) && buffer[n - 1] == 0);
+    FILE *maps = fopen("/proc/self/maps", "r");
+    int stack = 0, code = 0;
+    while (fgets(buffer, sizeof buffer, maps)) {
+        unsigned long start, end;
+        char prot[8];
+        sscanf(buffer, "%lx-%lx %4s", &start, &end, prot);
+        unsigned long here = (unsigned long)&start, main_at = (unsigned long)main;
+        if (start <= here && here < end) stack = !strncmp(prot, "rw", 2) && strstr(buffer, "[stack]");
+        if (start <= main_at && main_at < end) code = prot[2] == 'x';
+    }
+    printf("maps %d %d\n", stack, code);
+    fd = open("/proc/self/auxv", O_RDONLY);
+    Elf64_auxv_t entry;
+    unsigned long page = 0;
+    while (read(fd, &entry, sizeof entry) == sizeof entry && entry.a_type)
+        if (entry.a_type == AT_PAGESZ) page = entry.a_un.a_val;
+    printf("auxv %lu %d\n", page, page == getauxval(AT_PAGESZ));
+    unsigned long phdr = getauxval(AT_PHDR), phnum = getauxval(AT_PHNUM);
+    printf("headers %d %d\n", ((Elf64_Phdr *)phdr)->p_type == PT_PHDR ||
+           ((Elf64_Phdr *)phdr)->p_type == PT_LOAD, phnum > 2);
+    printf("random %d secure %lu uid %d\n", getauxval(AT_RANDOM) != 0, getauxval(AT_SECURE),
+           getauxval(AT_UID) == getuid());
+    printf("execfn %d\n", !strcmp((char *)getauxval(AT_EXECFN), argv[0]));
+    return argc - 1;
+}

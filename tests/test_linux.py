@@ -1,0 +1,331 @@
+"""The Linux layer: loading, system calls, signals, paths, the trace."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import struct
+import subprocess
+import sys
+from pathlib import Path
+from typing import Final
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import anyarch
+from anyarch.engine.cache import CodeCache
+from anyarch.errors import LoadError
+from anyarch.linux.abi import generic_stat
+from anyarch.linux.calls import CALLS
+from anyarch.linux.calls.table import PATHS, POINTERS, parse_signature
+from anyarch.linux.elf import read_elf
+from anyarch.linux.hostcalls import host_call
+from anyarch.linux.numbers import GENERIC, HOST_NUMBERS
+from anyarch.linux.paths import find_in_root
+from anyarch.linux.riscv64 import RISCV64
+from anyarch.linux.scripts import Program, find_program
+from anyarch.linux.structs import STRUCTS, format_set, quote
+from anyarch.linux.symbols import ENUMS, FLAGS, format_flags
+from anyarch.linux.thunks import fill_thunk_table
+from tests.programs.build import HOST, RISCV, compile_c
+
+FOLDER: Final = Path(__file__).parent / "linux_programs"
+SOURCES: Final = sorted(FOLDER.glob("*.c"))
+
+
+# Programs, which do the same on this machine
+
+
+@pytest.mark.parametrize("source", SOURCES, ids=[source.stem for source in SOURCES])
+@pytest.mark.parametrize("traced", [False, True], ids=["native", "traced"])
+def test_program_equals_native(source: Path, traced: bool, tmp_path: Path) -> None:
+    """Traced, no call runs natively: the thunk and the Python handlers must agree."""
+    outputs = []
+    flags = ["--strace", "-o", os.devnull] if traced else []
+    for command in (
+        [compile_c(source, HOST)],
+        [sys.executable, "-m", "anyarch", "run", *flags, compile_c(source, RISCV)],
+    ):
+        folder = tmp_path / str(len(outputs))
+        folder.mkdir()
+        done = subprocess.run(
+            command,
+            cwd=folder,
+            env=dict(os.environ, PYTHONPATH=_source(), ANYARCH_CACHE=CodeCache().path),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=120,
+            check=False,
+        )
+        outputs.append((done.returncode, done.stdout.decode(), done.stderr.decode()))
+    assert outputs[1] == outputs[0]
+
+
+def _source() -> str:
+    return str(Path(anyarch.__file__).parents[1])
+
+
+def _compile(text: str, folder: Path) -> Path:
+    source = folder / "program.c"
+    source.write_text(text)
+    return compile_c(source, RISCV)
+
+
+def test_death_by_signal_is_passed_on(tmp_path: Path) -> None:
+    program = _compile("#include <stdlib.h>\nint main(void) { abort(); }\n", tmp_path)
+    assert anyarch.run(program).signal == 6
+
+
+def test_trace_shows_calls_and_signals(tmp_path: Path) -> None:
+    program = _compile(
+        "#include <fcntl.h>\n#include <signal.h>\n#include <unistd.h>\n"
+        "void caught(int n) { (void)n; }\n"
+        'int main(void) { open("/nothing\\n", O_RDWR | O_CLOEXEC); signal(SIGUSR1, caught);\n'
+        'raise(SIGUSR1); write(1, "a \\"quote\\"", 9); return 3; }\n',
+        tmp_path,
+    )
+    trace = tmp_path / "trace"
+    command = [sys.executable, "-m", "anyarch", "run", "--strace", "-o", trace, program]
+    environment = dict(os.environ, PYTHONPATH=_source())
+    done = subprocess.run(command, env=environment, capture_output=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout) == (3, b'a "quote"')
+    lines = trace.read_text()
+    assert (
+        'openat(AT_FDCWD, "/nothing\\n", O_RDWR|O_LARGEFILE|O_CLOEXEC, 0) = -1 ENOENT '
+        "(No such file or directory)\n"
+    ) in lines
+    assert 'write(1, "a \\"quote\\"", 9)              = 9\n' in lines
+    assert "--- SIGUSR1 {si_signo=SIGUSR1, si_code=SI_TKILL, si_pid=" in lines
+    assert lines.endswith("+++ exited with 3 +++\n")
+
+
+def test_root_is_searched_first(tmp_path: Path) -> None:
+    root = tmp_path / "root"
+    (root / "etc").mkdir(parents=True)
+    (root / "etc/hostname").write_text("from the root\n")
+    program = _compile(
+        '#include <stdio.h>\nint main(void) { char b[100]; FILE *f = fopen("/etc/hostname", "r");\n'
+        "fputs(fgets(b, 100, f), stdout); "
+        'f = fopen("/proc/self/stat", "r"); return f == NULL; }\n',
+        tmp_path,
+    )
+    done = anyarch.run(program, root=root)
+    assert (done.status, done.stdout) == (0, b"from the root\n")
+
+
+# ELF files
+
+
+def _elf(**changes: int) -> bytes:
+    fields = {
+        "magic": 0x464C457F, "class": 2, "data": 1, "type": 2, "machine": 0xF3, "version": 1,
+        "entry": 0x10000, "phoff": 64, "phentsize": 56, "phnum": 1,
+        "p_type": 1, "p_offset": 0, "p_vaddr": 0x10000, "p_filesz": 120, "p_memsz": 120,
+        "p_align": 4096,
+    }  # fmt: skip
+    fields |= changes
+    f = fields
+    header = struct.pack("<IBBBB8x", f["magic"], f["class"], f["data"], 1, 0)
+    header += struct.pack(
+        "<HHIQQQ", f["type"], f["machine"], f["version"], f["entry"], f["phoff"], 0
+    )
+    header += struct.pack("<IHHHHHH", 0, 64, f["phentsize"], f["phnum"], 0, 0, 0)
+    segment = struct.pack("<IIQQ", f["p_type"], 5, f["p_offset"], f["p_vaddr"])
+    segment += struct.pack("<QQQQ", 0, f["p_filesz"], f["p_memsz"], f["p_align"])
+    return header + segment
+
+
+def _read(data: bytes, path: Path) -> object:
+    path.write_bytes(data)
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        return read_elf(fd, "program")
+    finally:
+        os.close(fd)
+
+
+def test_a_sound_file_is_read(tmp_path: Path) -> None:
+    elf = _read(_elf(), tmp_path / "f")
+    assert elf.entry == 0x10000  # type: ignore[attr-defined]
+    assert elf.headers_address() == 0x10040  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"magic": 0}, "not an ELF file"),
+        ({"class": 1}, r"e_ident\[EI_CLASS\] is 1; expected 2"),
+        ({"data": 2}, r"e_ident\[EI_DATA\] is 2; expected 1"),
+        ({"version": 3}, "e_version is 3"),
+        ({"type": 1}, "a relocatable object; expected an executable"),
+        ({"phentsize": 32}, "e_phentsize is 32; expected 56"),
+        ({"phnum": 0}, "e_phnum is 0"),
+        ({"phnum": 100}, "e_phoff is 64; expected 100 headers within 120 bytes"),
+        ({"phoff": 1 << 63}, "e_phoff"),
+        ({"p_filesz": 121, "p_memsz": 121}, "past the end of the file"),
+        ({"p_memsz": 100}, "p_filesz 0x78 exceeds p_memsz 0x64"),
+        ({"p_vaddr": 1 << 60}, "past 0x100000000000000"),
+        ({"p_vaddr": 0x10008}, "differ modulo the page size"),
+        ({"p_align": 3}, "expected a power of two"),
+        ({"p_type": 6}, "nothing to load"),
+        ({"p_type": 3, "p_filesz": 1}, "the interpreter's name"),
+        ({"p_type": 3}, "nothing to load|zero byte"),
+    ],
+)
+def test_damage_is_named(changes: dict[str, int], message: str, tmp_path: Path) -> None:
+    with pytest.raises(LoadError, match=message) as caught:
+        _read(_elf(**changes), tmp_path / "f")
+    assert str(caught.value).startswith("program: ")
+
+
+@given(st.binary(max_size=200), st.integers(0, 120))
+def test_no_file_breaks_the_reader(
+    tmp_path_factory: pytest.TempPathFactory, data: bytes, at: int
+) -> None:
+    path = tmp_path_factory.getbasetemp() / "fuzzed"
+    sound = _elf()
+    with contextlib.suppress(LoadError):
+        _read(sound[:at] + data + sound[at + len(data) :], path)
+
+
+# Tables
+
+
+def test_every_call_has_a_number() -> None:
+    known = set(GENERIC.values()) | set(RISCV64.calls.values())
+    assert set(CALLS) <= known
+    passed = {name for name, call in CALLS.items() if call.handler is None or call.native}
+    assert passed <= set(HOST_NUMBERS)
+
+
+def test_every_kind_can_be_printed() -> None:
+    for call in CALLS.values():
+        names = [argument.name for argument in call.arguments]
+        for argument in call.arguments:
+            where = f"{call.name}: {argument}"
+            match argument.kind:
+                case "flags":
+                    assert argument.parameter in FLAGS, where
+                case "enum":
+                    assert argument.parameter in ENUMS, where
+                case "struct_in" | "struct_out" | "struct_io":
+                    special = ("dirents", "pollfds", "fdset", "epoll_events")
+                    assert argument.parameter in (*STRUCTS, *special), where
+                case "bytes_in" | "bytes_out" | "iovec_in" | "iovec_out":
+                    assert argument.parameter in names, where
+
+
+def test_iovecs_are_second() -> None:
+    """The thunk relies on it: the vector is the second argument and its length the third."""
+    for call in CALLS.values():
+        for index, argument in enumerate(call.arguments):
+            if argument.kind.startswith("iovec") and call.native:
+                assert index == 1
+                assert call.arguments[2].name == argument.parameter
+
+
+def test_numbers_agree_with_the_headers() -> None:
+    ziglang = pytest.importorskip("ziglang")
+    headers = Path(ziglang.__file__).parent / "lib/libc/include"
+    for folder, table in (
+        ("riscv-linux-any", RISCV64.calls),
+        ("x86-linux-any", {number: name for name, number in HOST_NUMBERS.items()}),
+    ):
+        text = (headers / folder / "asm/unistd_64.h").read_text()
+        words = [line.split() for line in text.splitlines() if line.startswith("#define __NR_")]
+        official = {int(word[2]): word[1].removeprefix("__NR_") for word in words}
+        assert {
+            number: name for number, name in table.items() if official.get(number) != name
+        } == {}
+
+
+def test_thunk_table() -> None:
+    table = fill_thunk_table(RISCV64, CALLS.get)
+
+    def entry(name: str) -> tuple[int, ...]:
+        return struct.unpack_from("<hBBHBBQ", table, 16 * RISCV64.number_of(name))
+
+    assert entry("read") == (HOST_NUMBERS["read"], 0b10, 0, 0, 0, 0, 0)
+    assert entry("writev") == (HOST_NUMBERS["writev"], 0, 2, 0, 0, 0, 0)
+    assert entry("newfstatat") == (HOST_NUMBERS["newfstatat"], 0b110, 0, 0, 2, 3, 0)
+    assert entry("fcntl")[3] == 0b111
+    assert entry("rt_sigaction")[0] == entry("mmap")[0] == entry("execve")[0] == -1
+    without = fill_thunk_table(RISCV64, CALLS.get, paths=False)
+    assert struct.unpack_from("<h", without, 16 * RISCV64.number_of("openat")) == (-1,)
+    assert struct.unpack_from("<h", without, 16 * RISCV64.number_of("read")) == (0,)
+
+
+def test_signatures() -> None:
+    assert [a.kind for a in CALLS["openat"].arguments] == ["dirfd", "path", "flags", "mode"]
+    (argument,) = parse_signature("buf:bytes_out.count")
+    assert (argument.name, argument.kind, argument.parameter) == ("buf", "bytes_out", "count")
+    assert PATHS < POINTERS
+
+
+def test_generic_stat(tmp_path: Path) -> None:
+    path = tmp_path / "f"
+    path.write_bytes(bytes(1234))
+    buffer = ctypes.create_string_buffer(144)
+    name = ctypes.create_string_buffer(os.fsencode(path))
+    pointers = ctypes.addressof(name), ctypes.addressof(buffer)
+    assert host_call("newfstatat", -100, *pointers, 0) == 0
+    stat = path.stat()
+    fields = struct.unpack("<QQIIIIQQqii8Q", generic_stat(buffer.raw))
+    assert fields[:4] == (stat.st_dev, stat.st_ino, stat.st_mode, stat.st_nlink)
+    assert fields[8] == 1234
+    assert fields[14] * 10**9 + fields[15] == stat.st_mtime_ns
+
+
+# Names
+
+
+def test_links_stay_inside_the_root(tmp_path: Path) -> None:
+    root = tmp_path / "root"
+    (root / "usr/lib").mkdir(parents=True)
+    (root / "usr/lib/real").write_text("x")
+    (root / "lib").symlink_to("/usr/lib")
+    (root / "loop").symlink_to("loop")
+    (root / "usr/lib/name").symlink_to("../../lib/real")
+    base = os.fsencode(root)
+    assert find_in_root(base, b"/lib/name", True) == base + b"/usr/lib/real"
+    assert find_in_root(base, b"/lib/name", False) == base + b"/usr/lib/name"
+    assert find_in_root(base, b"/../../lib/./real", True) == base + b"/usr/lib/real"
+    assert find_in_root(base, b"/nothing", True) is None
+    assert find_in_root(base, b"/loop", True) is None
+
+
+def test_scripts(tmp_path: Path) -> None:
+    guest = tmp_path / "guest"
+    guest.write_bytes(_elf())
+    guest.chmod(0o755)
+    script = tmp_path / "script"
+    script.write_text(f"#! {guest}  -x y \nrest")
+    script.chmod(0o755)
+    name = os.fsencode(script)
+    found = find_program(name, [b"zero", b"one"], RISCV64, lambda path: path)
+    assert isinstance(found, Program)
+    assert found.is_guest
+    assert found.arguments == [os.fsencode(guest), b"-x y", name, b"one"]
+    script.write_text(f"#!{script}\n")
+    assert find_program(name, [b"x"], RISCV64, lambda path: path) == -40
+    script.chmod(0o644)
+    assert find_program(os.fsencode(tmp_path), [b"x"], RISCV64, lambda path: path) == -13
+
+
+# The trace's words
+
+
+def test_words_of_the_trace() -> None:
+    assert format_flags("open", 0o2100102) == "O_RDWR|O_CREAT|O_LARGEFILE|O_CLOEXEC"
+    assert format_flags("open", 0) == "O_RDONLY"
+    assert format_flags("prot", 0x1000003) == "PROT_READ|PROT_WRITE|0x1000000"
+    assert format_set(1 << 1 | 1 << 16) == "[INT CHLD]"
+    assert format_set((1 << 64) - 1 - (1 << 8)) == "~[KILL]"
+    assert quote(b'a"\n\x01', 3) == '"a\\"\\n"...'
+    assert STRUCTS["wait"][1](struct.pack("<I", 0x300)) == "[{WIFEXITED(s) && WEXITSTATUS(s) == 3}]"
+    assert (
+        STRUCTS["wait"][1](struct.pack("<I", 11)) == "[{WIFSIGNALED(s) && WTERMSIG(s) == SIGSEGV}]"
+    )
