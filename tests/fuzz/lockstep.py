@@ -333,8 +333,11 @@ FLOAT_EFFECTS: Final = frozenset(
 def destinations(form: Form, word: int) -> Iterator[int]:
     """Numbers of the x registers that an instruction may write."""
     row, kinds = form.instruction.row, form.instruction.kinds
+    ops = operations(form.name)
+    if "write" not in ops:
+        return
     for name in ("rd", "rdc", "rd_rs1", "rs1c"):
-        if name in row.fields:
+        if name in row.fields and not (name == "rs1c" and "load" in ops):
             number = row.extract(name, word) + kinds[name].base
             yield number
             if form.name.startswith("amocas_q"):
@@ -399,8 +402,6 @@ def run_reference(case: Case, budget: int = LIMIT) -> Outcome:
     fill(state, case)
     engine = Reference(ARCHITECTURE, state, memory)
     ended = engine.run(budget)
-    if ended.code is ExitCode.BREAKPOINT and False:
-        pass
     return Outcome(ended, list(state.registers()), memory.read(DATA, 2 * PAGE), engine.retired)
 
 
@@ -442,7 +443,7 @@ class NativeEngine:
         """Run a case one instruction at a time."""
         self.prepare(case)
         if self.counting:
-            self.engine.run(0)
+            self.engine.run(0); self.engine._set("remaining", 1000)
         for _ in range(budget):
             ended = self.engine.step()
             if ended is not None:

@@ -43,7 +43,7 @@ def run_program(
     """
     name = os.fsencode(path)
     folder = os.fsencode(os.path.abspath(root)) if root is not None else None
-    program = name if os.path.exists(name) else host_path(folder, name, follow=True)
+    program = host_path(folder, name, follow=True)
     abi = find_abi(program)
     with ExitStack() as stack:
         options = Options(root=folder, verbose=verbose, max_insns=max_insns)
