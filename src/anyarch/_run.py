@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from anyarch.cli.options import RunOptions
     from anyarch.linux.abi import LinuxAbi
 
-ENGINES = ("auto", "interp", "reference")
+ENGINES = ("auto", "interp", "jit", "reference")
 
 
 def make_engine(abi: LinuxAbi, engine: str, *, counting: bool = False) -> tuple[Any, AddressSpace]:
@@ -32,6 +32,10 @@ def make_engine(abi: LinuxAbi, engine: str, *, counting: bool = False) -> tuple[
         kind = Stepper
     native = native_code(abi.name)
     runner = kind(architecture(abi.name), space, native, thunk="aa_linux_thunk", counting=counting)
+    if engine == "jit" and not counting:
+        from anyarch.engine.jit import Jit, Sampler
+
+        runner.sampler = Sampler(Jit(runner.architecture, runner.arena, native, bounded=False))
     return runner, space
 
 

@@ -53,7 +53,7 @@ def _engine(text: str) -> str:
     return text
 
 
-ENGINES: Final = ("auto", "interp", "reference")
+ENGINES: Final = ("auto", "interp", "jit", "reference")
 
 
 @dataclass(frozen=True, slots=True)

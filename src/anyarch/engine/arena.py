@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import threading
+from collections.abc import Callable
 from bisect import bisect_right
 from typing import TYPE_CHECKING, Final, Protocol
 
@@ -57,6 +58,7 @@ class Runner(Protocol):
     @property
     def inside(self) -> bool: ...
     def request_stop(self) -> None: ...
+    def sample(self) -> None: ...
 
 
 class RecordArena:
@@ -91,7 +93,8 @@ class RecordArena:
         self._gate = threading.Condition()
         self._exclusive = False
         self.flushes = 0
-        space.on_code_change = self.code_change
+        self.on_drop: Callable[[int, int], None] | None = None  # start and end of dropped code
+        space.on_code_change = self._change_range
 
     def __del__(self) -> None:
         self._records = memoryview(b"")
@@ -143,11 +146,16 @@ class RecordArena:
             self._reset()
 
     # Dropping translations.
+    def _change_range(self, start: int, end: int) -> None:
+        self.code_change(start, end - start)
+
     def code_change(self, address: int, nbytes: int) -> None:
         """Guest code in a range has changed or is gone: drop the blocks that begin there."""
         start = (address & -_PAGE) - _PAGE  # an instruction may reach over from the page before
         end = address + nbytes
         self._invalidate(self.translator, max(start, 0), end)
+        if self.on_drop is not None:
+            self.on_drop(max(start, 0), end)
         first, last = address & -_PAGE, (end + _PAGE - 1) & -_PAGE
         self.space.flags.clear_code(first, min(last, self.space.limit))
 
@@ -186,6 +194,8 @@ class RecordArena:
         self._fields[_INDEX["table_used"]] = 0
         self._fields[_INDEX["block_count"]] = 0
         self.flushes += 1
+        if self.on_drop is not None:
+            self.on_drop(0, self.space.limit)
 
     def is_closed(self) -> bool:
         """Whether a thread that is about to enter native code has to wait."""

@@ -7,7 +7,7 @@ works on, enters it, and turns what it returns into an :class:`Exit` with exact 
 from __future__ import annotations
 
 import ctypes
-from typing import TYPE_CHECKING, Final, Self
+from typing import TYPE_CHECKING, Final, Protocol, Self
 
 from anyarch.engine.arena import RecordArena
 from anyarch.engine.exits import Exit
@@ -22,7 +22,13 @@ if TYPE_CHECKING:
     from anyarch.isa.architecture import Architecture
     from anyarch.memory.space import AddressSpace
 
-STOP_ASKED, STOP_STEPPING = 1, 2
+IN_CONTEXT: Final = 1  # value of the record field: a region stored its pc
+_STACK_RESERVE: Final = 1 << 16  # for the frames of one region and what it calls
+# The bytes of the stop field: asked from outside, a sample wanted, one instruction only. Each has one
+# writer at a time, so that none can undo another.
+_STOP, _SAMPLE, _STEPPING = (FIELDS["stop"][0] + index for index in range(3))
+_UNLIMITED: Final = 1 << 62  # a budget that is never spent
+_SI_KERNEL, _SEGV_MAPERR = 128, 1  # si_code, sigaction(2)
 
 # Exits whose record tells the pc; for the others the context has it.
 _AT_RECORD: Final = frozenset(
@@ -37,6 +43,8 @@ _AT_RECORD: Final = frozenset(
         ExitCode.HOOK,
     }
 )
+# Exits at what ends a block without being one of its instructions: no budget is needed to get there.
+_UNCOUNTED: Final = frozenset({ExitCode.ILLEGAL, ExitCode.FETCH, ExitCode.HOOK})
 _MXCSR_MASKED: Final = 0x1F80
 _CONTROL: Final = (0x0000, 0x6000, 0x2000, 0x4000)
 
@@ -57,6 +65,12 @@ def _to_mxcsr_flags(flags: int) -> int:
 
 _GUEST_FLAGS: Final = tuple(_to_guest_flags(value) for value in range(64))
 _MXCSR_FLAGS: Final = tuple(_to_mxcsr_flags(value) for value in range(32))
+
+
+class Sampler(Protocol):
+    """Who wants to know where time is spent."""
+
+    def note(self, pc: int) -> None: ...
 
 
 class Interpreter:
@@ -86,6 +100,7 @@ class Interpreter:
         self.state = State(
             architecture.layout, view[REGISTERS : REGISTERS + architecture.layout.nbytes]
         )
+        self._bytes = view
         self._u64 = view.cast("Q")
         self._u32 = view.cast("I")
         self.arena = arena or RecordArena(space, native, counting=counting)
@@ -98,10 +113,14 @@ class Interpreter:
         self._thunk = thunk
         self.context.set("syscall_thunk", native.address(thunk))
         self.context.set("reservation_address", -1)
-        self._run_entry = native.address("aa_run")
+        self._run_entry = native.address("aa_base")
+        self.context.set("run_entry", native.address("aa_run"))
+        self.context.set("drop_entry", native.address("aa_drop"))
+        self.context.set("stack_limit", self._stack.top - self._stack.nbytes + _STACK_RESERVE)
         self._step_entry = native.address("aa_step")
         self._reference: Reference | None = None
-        self._counted = (1 << 62) if self.counting else 0  # total of the budgets given so far
+        self.sampler: Sampler | None = None
+        self._counted = _UNLIMITED if self.counting else 0  # total of the budgets given so far
         self._set("remaining", self._counted)
 
     def spawn(self) -> Self:
@@ -111,6 +130,7 @@ class Interpreter:
         )
         for name in ("abi", "syscall_table"):
             made.context.set(name, self.context.get(name))
+        made.sampler = self.sampler
         made.state.restore(self.state.save())
         return made
 
@@ -190,6 +210,9 @@ class Interpreter:
             self.state.pc = self._get("pc")
             return code
         record = self._get("record")
+        if record == IN_CONTEXT:
+            self.state.pc = self._get("pc")
+            return code
         if not record:  # the translator itself could not read the code
             self.arena.release_lock(self.context.pointer)
             self.state.pc = self._get("pc")
@@ -209,6 +232,11 @@ class Interpreter:
             done += 1
         self._set("remaining", self._get("remaining") + counted - done)
 
+    def _allow(self, budget: int) -> None:
+        """Let ``budget`` instructions run from here."""
+        self._counted = self.retired + budget
+        self._set("remaining", budget)
+
     def run(self, budget: int | None = None) -> Exit:
         """Run until something needs Python, or ``budget`` instructions have completed."""
         if budget is not None:
@@ -216,9 +244,9 @@ class Interpreter:
                 self.arena.flush()
                 self.arena.counting = True
                 self._counted = self._get("remaining")
-            retired = self.retired
-            self._set("remaining", budget)
-            self._counted = retired + budget
+            self._allow(budget)
+        elif self.counting:
+            self._allow(_UNLIMITED)
         while True:
             code = self._enter(self._run_entry)
             if code == ExitCode.FLUSH:
@@ -229,11 +257,19 @@ class Interpreter:
                     return ended
             elif code == ExitCode.CODE_CHANGED:
                 self.arena.code_announced()
+            elif code == ExitCode.STOP and self._bytes[_SAMPLE]:
+                self._bytes[_SAMPLE] = 0
+                if self.sampler is not None:
+                    self.sampler.note(self.state.pc)
+                if self._bytes[_STOP]:
+                    return self._exit(code)
             elif code == ExitCode.BUDGET and self._get("remaining"):
                 while self._get("remaining"):
                     ended = self.step()
                     if ended is not None:
                         return ended
+                return Exit(ExitCode.BUDGET, self.state.pc)
+            elif code in _UNCOUNTED and self.counting and not self._get("remaining"):
                 return Exit(ExitCode.BUDGET, self.state.pc)
             else:
                 return self._exit(code)
@@ -241,6 +277,8 @@ class Interpreter:
     def _exit(self, code: ExitCode) -> Exit:
         pc = self.state.pc
         if code == ExitCode.FAULT:
+            if self.context.get("fault_code") == _SI_KERNEL:
+                self._find_address()
             address, signal = self._get("fault_address"), self.context.get("fault_signal")
             return Exit(code, pc, address, signal)
         if code == ExitCode.FETCH:
@@ -250,26 +288,33 @@ class Interpreter:
             return Exit(code, pc, self._get("fault_address"), self._get("exit_detail"))
         return Exit(code, pc)
 
+    def _find_address(self) -> None:
+        """The host does not tell addresses that it cannot have (not canonical): find it out."""
+        ended = self.reference.step()
+        if ended is not None and ended.code == ExitCode.FAULT:
+            self._set("fault_address", ended.address)
+            self.context.set("fault_code", _SEGV_MAPERR)
+
     def step(self) -> Exit | None:
         """Run one instruction, hooked or not; None when it completed."""
+        if self.counting and not self._get("remaining"):
+            self._allow(_UNLIMITED)  # a budget limits run, not single steps
         mark = self.arena.mark()
-        stop = FIELDS["stop"][0] >> 2
-        self._u32[stop] |= STOP_STEPPING
+        self._bytes[_STEPPING] = 1
         code = self._enter(self._step_entry)
         if code == ExitCode.FLUSH:
             self.arena.flush()
             code = self._enter(self._step_entry)
         else:
             self.arena.forget_since(mark)
-        asked = self._u32[stop] & STOP_ASKED
-        self._u32[stop] = asked
+        self._bytes[_STEPPING] = 0
         if code == ExitCode.EMULATE:
             return self._emulate()
         if code == ExitCode.CODE_CHANGED:
             self.arena.code_announced()
             return None
         if code == ExitCode.STOP:
-            return Exit(code, self.state.pc) if asked else None
+            return Exit(code, self.state.pc) if self._bytes[_STOP] else None
         return self._exit(code)
 
     @property
@@ -306,9 +351,14 @@ class Interpreter:
         """Ask for a return from :meth:`run`; from any thread."""
         signals.request_stop(self.context)
 
+    def sample(self) -> None:
+        """Ask for the pc at the next taken branch; it goes to :attr:`sampler`."""
+        if self.inside:
+            self._bytes[_SAMPLE] = 1
+
     def clear_stop(self) -> None:
         """Take the request back, when it was seen."""
-        self._u32[FIELDS["stop"][0] >> 2] = 0
+        self._bytes[_STOP] = 0
 
     def claim_signal(self, signum: int, flags: int = 0) -> None:
         """Route a host signal to the guest."""

@@ -344,10 +344,13 @@ class HandlerEmitter(Emitter):
             leaving, staying = self.name("outside"), self.name("inside")
             self.branch(outside, leaving, staying, unlikely=True)
             self.label(leaving)
-            self.store_field("fault_address", address)
+            # Of an access across the limit, the first byte outside is to blame.
+            across = self.let(f"icmp ult i64 {address}, {limit}")
+            bad = self.let(f"select i1 {across}, i64 {limit}, i64 {address}")
+            self.store_field("fault_address", bad)
             self.store_field("fault_signal", "11")
             self.store_field("fault_code", "1")
-            self.line(f"ret i32 {int(ExitCode.FAULT)}")
+            self.leave(ExitCode.FAULT)
             self.label(staying)
         return self.let(f"getelementptr i8, ptr %memory, i64 {address}")
 

@@ -146,12 +146,13 @@ class ConcreteMachine(Machine):
         return value
 
     def _store_conditional(
-        self, size: int, operands: tuple[Bits, ...], v: list[int], attrs: object
+        self, _: int, operands: tuple[Bits, ...], v: list[int], attrs: object
     ) -> int:
         held, self.reservation = self.reservation, None
         if held is None or held[0] != v[0]:
             return 0
-        if self._load(operands[1].size, operands, v, attrs) != held[1]:
+        size = operands[1].size  # it may be smaller than what was reserved
+        if self._load(size, operands, v, attrs) != held[1] & ((1 << size) - 1):
             return 0
         self._store(0, operands, v, attrs)
         return 1

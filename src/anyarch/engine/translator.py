@@ -561,6 +561,62 @@ go:
   ret i32 %r
 }}
 
+; The bottom of the stack: guest code that returns to no host frame goes on from here.
+define hidden i32 @aa_base(ptr noalias %context, ptr %record, ptr %memory) #0 {{
+entry:
+  br label %loop
+loop:
+  %status = call i32 @aa_run(ptr noalias %context, ptr %record, ptr %memory)
+  %again = icmp eq i32 %status, 0
+  br i1 %again, label %loop, label %out
+out:
+  ret i32 %status
+}}
+
+; A region for pc: who finds the block by pc or is linked to its first record comes to the region.
+define hidden void @aa_install(ptr %t, i64 %pc, ptr %region, ptr %thunk) #0 {{
+entry:
+  call void @aa_lock(ptr %t, ptr %t)
+  %tablep = getelementptr i8, ptr %t, i64 {t_table}
+  %table = load ptr, ptr %tablep
+  %wanted = add i64 %pc, 1
+  %shifted = lshr i64 %pc, 2
+  br label %loop
+loop:
+  %probe = phi i64 [ %shifted, %entry ], [ %following, %again ]
+  %index = and i64 %probe, {mask}
+  %offset = shl i64 %index, 4
+  %slot = getelementptr i8, ptr %table, i64 %offset
+  %recordp = getelementptr i8, ptr %slot, i64 8
+  %record = load ptr, ptr %recordp
+  %empty = icmp eq ptr %record, null
+  br i1 %empty, label %insert, label %check
+check:
+  %key = load i64, ptr %slot
+  %same = icmp eq i64 %key, %wanted
+  br i1 %same, label %replace, label %again
+again:
+  %following = add i64 %probe, 1
+  br label %loop
+insert:
+  call void @aa_insert(ptr %t, i64 %pc, ptr %region)
+  br label %out
+replace:
+  store atomic ptr %region, ptr %recordp release, align 8
+  store atomic ptr %thunk, ptr %record release, align 8
+  br label %out
+out:
+  call void @aa_unlock(ptr %t)
+  ret void
+}}
+
+define hidden void @aa_uninstall(ptr %t, i64 %pc) #0 {{
+  call void @aa_lock(ptr %t, ptr %t)
+  call void @aa_remove(ptr %t, i64 %pc)
+  call void @aa_unlock(ptr %t)
+  ret void
+}}
+
 ; One instruction, from a block that nothing else will find.
 define hidden i32 @aa_step(ptr noalias %context, ptr %record, ptr %memory) #0 {{
 entry:

@@ -66,6 +66,9 @@ FIELDS: Final[dict[str, tuple[int, int]]] = {
     "syscall_window": (256, 8),  # host code from the check of `stop` to the syscall instruction
     "syscall_window_end": (264, 8),
     "syscall_interrupted": (272, 8),  # where a signal sends a thread found in that window
+    "run_entry": (344, 8),  # native function that continues at pc
+    "drop_entry": (352, 8),  # the same on an empty stack
+    "stack_limit": (360, 8),  # a region entered with less stack drops it
     "syscall_block": (288, 56),  # number and six arguments of a host system call from Python
 }
 REGISTERS: Final = 1024  # first byte of the guest's registers

@@ -83,6 +83,22 @@ aa_leave:
     pop rbx
     pop rbp
     ret
+.globl aa_drop
+.hidden aa_drop
+.type aa_drop, @function
+.p2align 4
+aa_drop:
+    mov rsp, [rdi + {_O["own_stack"]}]
+    push rdi
+    sub rsp, 8
+aa_drop_again:
+    call [rdi + {_O["run_entry"]}]
+    mov rdi, [rsp + 8]
+    mov rdx, [rdi + {_O["memory_base"]}]
+    test eax, eax
+    jz aa_drop_again
+    mov esi, eax
+    jmp aa_leave
 .globl aa_syscall
 .hidden aa_syscall
 .type aa_syscall, @function

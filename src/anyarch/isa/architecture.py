@@ -39,6 +39,7 @@ class Architecture:
     lengths: tuple[tuple[int, int, int], ...]  # (mask, value, nbytes) on the first bytes
     float_status: FloatStatus | None = None
     stack_pointer: tuple[str, int] = ("x", 2)
+    return_registers: tuple[tuple[str, int], ...] = ()  # a jump through one is a return
     elf_machine: int = 0
     exceptions: Mapping[int, str] = field(default_factory=dict)
     fused: tuple[tuple[str, ...], ...] = ()  # sequences that the interpreter runs as one handler

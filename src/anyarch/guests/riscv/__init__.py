@@ -50,6 +50,7 @@ ARCHITECTURE: Final = Architecture(
     lengths=((3, 3, 4), (0, 0, 2)),
     float_status=FloatStatus(flags=("fcsr", 0), rounding=("fcsr", 1)),
     stack_pointer=("x", 2),
+    return_registers=(("x", 1), ("x", 5)),
     elf_machine=243,
     exceptions={4: "load address misaligned", 6: "store address misaligned"},
     fused=FUSED,
