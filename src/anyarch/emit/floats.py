@@ -137,7 +137,6 @@ def _compare(e: Emitter, fmt: str, predicate: str, a: str, b: str, *, signaling:
 def _canonical(e: Emitter, fmt: str, value: str, in_nan: Callable[[], None] | None = None) -> str:
     """The bits of a result, its NaN replaced on an unlikely path (a select would be slower)."""
     kind, size = TYPES[fmt], SIZES[fmt]
-    bits = e.let(f"bitcast {kind} {value} to i{size}")
     nan, done = e.name("nan"), e.name("done")
     unordered = _unordered(e, fmt, value, value)
     before = e.block
@@ -150,7 +149,9 @@ def _canonical(e: Emitter, fmt: str, value: str, in_nan: Callable[[], None] | No
     after = e.block
     e.line(f"br label %{done}")
     e.label(done)
-    return e.let(f"phi i{size} [ {CANONICAL[fmt]}, %{after} ], [ {bits}, %{before} ]")
+    canonical = "0x7FF8000000000000"  # how LLVM writes it in either type
+    result = e.let(f"phi {kind} [ {canonical}, %{after} ], [ {value}, %{before} ]")
+    return e.let(f"bitcast {kind} {result} to i{size}")
 
 
 def _arithmetic(name: str) -> Callable[[Emitter, Node], str]:

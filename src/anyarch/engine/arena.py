@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import ctypes
 import threading
-from collections.abc import Callable
 from bisect import bisect_right
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, Protocol
 
 from anyarch.host.mapping import (

@@ -17,7 +17,7 @@ from anyarch.emit.compile import Blob, compile_blob
 from anyarch.engine.arena import RecordArena
 from anyarch.engine.regions import CELL, FIRST_CELL, Region, RegionCompiler
 from anyarch.errors import MemoryFault
-from anyarch.host.code import NativeCode, load
+from anyarch.host.code import NativeCode, append_region
 from anyarch.host.mapping import PROT_READ, PROT_WRITE, map_pages
 
 if TYPE_CHECKING:
@@ -33,7 +33,6 @@ class Installed:
 
     region: Region
     record: int
-    native: NativeCode
 
 
 class Jit:
@@ -47,7 +46,9 @@ class Jit:
         self.resolver = native.address("aa_resolve")
         prototype = ctypes.CFUNCTYPE(None, *[ctypes.c_uint64] * 4)
         self._install = prototype(native.address("aa_install"))
-        self._remove = ctypes.CFUNCTYPE(None, *[ctypes.c_uint64] * 2)(native.address("aa_uninstall"))
+        self._remove = ctypes.CFUNCTYPE(None, *[ctypes.c_uint64] * 2)(
+            native.address("aa_uninstall")
+        )
         self._cells = map_pages(CELLS_NBYTES, PROT_READ | PROT_WRITE)
         self._next_cell = self._cells
         self.installed: dict[int, Installed] = {}
@@ -95,14 +96,14 @@ class Jit:
         thunk = struct.pack("<2sQ", b"\x48\xbe", record)  # the region's record, then its code
         jump = struct.pack("<Bi", 0xE9, blob.symbols["region"] - (start + len(thunk) + 5))
         code = blob.code.ljust(start, b"\xcc") + thunk + jump
-        native = load(Blob(code, {**blob.symbols, "thunk": start}))
-        words = [native.address("region"), region.pc]
+        address = append_region(code)
+        words = [address + blob.symbols["region"], region.pc]
         for index, pc in enumerate(region.cells):
             stub = record + FIRST_CELL + CELL * index + 8
             words += [stub, self.resolver, pc]
         ctypes.memmove(record, struct.pack(f"<{len(words)}Q", *words), 8 * len(words))
-        self.installed[region.pc] = Installed(region, record, native)
-        self._install(self.arena.translator, region.pc, record, native.address("thunk"))
+        self.installed[region.pc] = Installed(region, record)
+        self._install(self.arena.translator, region.pc, record, address + start)
 
 
 class Sampler:

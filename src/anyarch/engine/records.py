@@ -278,12 +278,8 @@ class HandlerEmitter(Emitter):
     # Effects.
     def effects(self) -> None:
         """Everything up to and including the commit of registers."""
-        if any(
-            effect.node.op in FLOATS and floats.uses_dynamic_rounding(effect.node)
-            for effect in self.graph.effects
-        ):
-            mode = self.let(f"load i32, ptr {self._rounding_mode()}, align 8")
-            self.leave_if(self.let(f"icmp ugt i32 {mode}, 3"), ExitCode.EMULATE)
+        if uses_rounding(self.graph):
+            self.check_rounding()
         if any(effect.node.op == "set_rounding" for effect in self.graph.effects):
             # It writes a register at once: what reads that one has to come before.
             for node in self.graph.live():
@@ -297,6 +293,11 @@ class HandlerEmitter(Emitter):
             if effect.node.op not in ("write", "jump", "syscall") and not _leaves_after(effect):
                 self._guarded(effect, self._perform)
         self._commit()
+
+    def check_rounding(self) -> None:
+        """Leave to the reference engine where the guest's rounding mode is not the host's."""
+        mode = self.let(f"load i32, ptr {self._rounding_mode()}, align 8")
+        self.leave_if(self.let(f"icmp ugt i32 {mode}, 3"), ExitCode.EMULATE)
 
     def _guarded(self, effect: Effect, action: object) -> None:
         node = effect.node
@@ -584,6 +585,14 @@ class HandlerEmitter(Emitter):
 
 def _leaves_after(effect: Effect) -> bool:
     return effect.node.op == "exit" and effect.node.attrs[0] in LEAVING_AFTER
+
+
+def uses_rounding(graph: Graph) -> bool:
+    """Whether the meaning depends on the guest's dynamic rounding mode."""
+    return any(
+        effect.node.op in FLOATS and floats.uses_dynamic_rounding(effect.node)
+        for effect in graph.effects
+    )
 
 
 def runs_in_reference(graph: Graph) -> bool:

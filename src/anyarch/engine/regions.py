@@ -21,6 +21,7 @@ from anyarch.engine.records import (
     field_offset,
     record_constants,
     runs_in_reference,
+    uses_rounding,
 )
 from anyarch.errors import MemoryFault
 from anyarch.host.context import REGISTERS, ExitCode
@@ -132,9 +133,7 @@ class RegionCompiler:
                 at = following
         return self._blocks(instructions, leaders)
 
-    def _blocks(
-        self, instructions: dict[int, Occurrence], leaders: set[int]
-    ) -> dict[int, Block]:
+    def _blocks(self, instructions: dict[int, Occurrence], leaders: set[int]) -> dict[int, Block]:
         blocks = {}
         for leader in sorted(leaders & instructions.keys()):
             block = blocks[leader] = Block(leader)
@@ -212,9 +211,7 @@ class RegionCompiler:
             return None
         emitter = RegionEmitter(self, blocks, pc)
         text = emitter.text()
-        ranges = [
-            (block.pc, block.instructions[-1].next_pc) for block in blocks.values()
-        ]
+        ranges = [(block.pc, block.instructions[-1].next_pc) for block in blocks.values()]
         count = sum(len(block.instructions) for block in blocks.values())
         return Region(pc, text, emitter.cells, ranges, count)
 
@@ -237,6 +234,11 @@ class RegionEmitter(HandlerEmitter):
         self.in_context = {self.status.rounding[0]} if self.status else set()
         self.used: dict[tuple[str, int], None] = {}
         self.written: dict[int, set[tuple[str, int]]] = {}
+        self.rounds = any(
+            uses_rounding(found.template.graph)
+            for block in blocks.values()
+            for found in block.instructions
+        )
         self._survey()
         self.dirty: set[tuple[str, int]] = set()
         self.known: dict[tuple[str, int], int] = {}  # registers that hold a constant in this block
@@ -291,6 +293,7 @@ class RegionEmitter(HandlerEmitter):
         self._reload()
         self.here = self.blocks[self.pc].instructions[0]
         self._check_stack()
+        self._check_mode(self.pc)
         self.stop_poll(str(self.pc))
         self.line(f"br label %{_label(self.pc)}")
         for block in self.blocks.values():
@@ -341,6 +344,9 @@ class RegionEmitter(HandlerEmitter):
         if not self.jumps():
             return False
         self._learn(found)
+        if any(effect.node.op == "set_rounding" for effect in self.graph.effects):
+            self._spill()
+            self._check_mode(found.next_pc)
         return self.finish()
 
     # What differs from a handler.
@@ -351,7 +357,10 @@ class RegionEmitter(HandlerEmitter):
 
     def leaf(self, node: Node) -> str:
         if node.op == "register":
-            pointer = self._register("read", str(node.attrs[0]), node.args[0])
+            file, number = str(node.attrs[0]), self.here.constant(node.args[0])
+            if number == self.registers.by_name[file].zero:
+                return "0"
+            pointer = self._register("read", file, node.args[0])
             return self.let(f"load i{node.size}, ptr {pointer}, align 8")
         return super().leaf(node)
 
@@ -426,6 +435,22 @@ class RegionEmitter(HandlerEmitter):
             value = self.let(f"load i{size}, ptr {pointer}, align 8")
             self.line(f"store i{size} {value}, ptr {self._variable(file, number)}, align 8")
         super().store_field("record", str(IN_CONTEXT))
+
+    def _check_mode(self, pc: int) -> None:
+        """The region takes the rounding mode for a valid one: checked where it may have changed."""
+        if self.rounds and self.status is not None:
+            mode = self.let(f"load i32, ptr {self._rounding_mode()}, align 8")
+            invalid = self.let(f"icmp ugt i32 {mode}, 3")
+            leaving, staying = self.name("mode"), self.name("valid")
+            self.branch(invalid, leaving, staying, unlikely=True)
+            self.label(leaving)
+            super().store_field("pc", str(pc))
+            super().store_field("record", str(IN_CONTEXT))
+            self.line(f"ret i32 {int(ExitCode.EMULATE)}")
+            self.label(staying)
+
+    def check_rounding(self) -> None:
+        """See _check_mode."""
 
     def _check_stack(self) -> None:
         """Host frames are a cache: drop them all when they have become too many."""
@@ -527,9 +552,7 @@ class RegionEmitter(HandlerEmitter):
             self._spill()
             super().store_field("pc", pc)
             record, handler = self._look_up(pc)
-        status = self.let(
-            f"call i32 {handler}(ptr noalias %context, ptr {record}, ptr %memory)"
-        )
+        status = self.let(f"call i32 {handler}(ptr noalias %context, ptr {record}, ptr %memory)")
         leaving, back = self.name("leave"), self.name("back")
         ended = self.let(f"icmp ne i32 {status}, 0")
         self.branch(ended, leaving, back, unlikely=True)
@@ -546,6 +569,7 @@ class RegionEmitter(HandlerEmitter):
         self.label(expected)
         self.dirty = set()
         self._reload()
+        self._check_mode(self.here.next_pc)
         if self.here.next_pc in self.blocks:
             self.line(f"br label %{_label(self.here.next_pc)}")
         else:
@@ -590,6 +614,7 @@ class RegionEmitter(HandlerEmitter):
         super()._syscall()
         self.dirty = set()
         self._reload()
+        self._check_mode(self.here.next_pc)
 
     def finish(self) -> bool:
         for effect in self.graph.effects:

@@ -9,20 +9,25 @@ import struct
 from anyarch.emit.compile import Blob
 from anyarch.errors import HostError
 from anyarch.host.context import FIELDS, Context
+from anyarch.host.cpu import PAGE
 from anyarch.host.mapping import (
+    MAP_FIXED,
     MAP_PRIVATE,
+    MAP_SHARED,
     PROT_EXEC,
     PROT_READ,
     PROT_WRITE,
     libc,
     map_pages,
     protect_pages,
+    reserve,
     round_up,
     unmap_pages,
 )
 
 __all__ = ["NativeCode", "load"]
 
+_ARENA_NBYTES = 1 << 28
 MXCSR_DEFAULT = 0x1F80  # every exception masked, round to nearest
 _BOUND = ("aa_leave", "aa_syscall_window", "aa_syscall_window_end", "aa_syscall_interrupted")
 
@@ -73,8 +78,9 @@ class NativeCode:
                 f"the blob lacks {', '.join(missing)}: compile it together with "
                 "anyarch.host.runtime.runtime_text()"
             )
-        context.set("code_start", self.start)
-        context.set("code_end", self.end)
+        arena = _code_arena()
+        context.set("code_start", arena.start)
+        context.set("code_end", arena.end)
         context.set("leave_pointer", self.address("aa_leave"))
         context.set("syscall_window", self.address("aa_syscall_window"))
         context.set("syscall_window_end", self.address("aa_syscall_window_end"))
@@ -118,6 +124,68 @@ class NativeCode:
             self.end = self.start
 
 
+class CodeArena:
+    """The one range of host addresses that holds all our code: blobs from its start, regions in the
+    upper half, where they are appended one by one through a second, writable mapping."""
+
+    __slots__ = ("_next", "_region_next", "_region_write", "end", "start")
+
+    def __init__(self) -> None:
+        try:
+            self.start = reserve(_ARENA_NBYTES, PAGE)
+        except OSError as error:
+            raise HostError(f"cannot reserve room for native code: {error}") from error
+        self.end = self.start + _ARENA_NBYTES
+        self._next = self.start
+        self._region_next = self.start + _ARENA_NBYTES // 2
+        self._region_write = 0
+
+    def place(self, nbytes: int) -> int:
+        """Room for a blob: whole pages, not accessible yet."""
+        start = self._next
+        self._next += round_up(nbytes)
+        if self._next > self.start + _ARENA_NBYTES // 2:
+            raise HostError("the room for native code is used up")
+        return start
+
+    def append(self, code: bytes) -> int:
+        """Copy position-independent code into the region area; its host pointer."""
+        half = _ARENA_NBYTES // 2
+        if not self._region_write:
+            fd = os.memfd_create("anyarch-regions", os.MFD_CLOEXEC)
+            try:
+                os.ftruncate(fd, half)
+                prot = PROT_READ | PROT_EXEC
+                map_pages(half, prot, pointer=self.end - half, flags=MAP_SHARED | MAP_FIXED, fd=fd)
+                prot = PROT_READ | PROT_WRITE
+                self._region_write = map_pages(half, prot, flags=MAP_SHARED, fd=fd)
+            except OSError as error:
+                raise HostError(f"cannot map room for compiled regions: {error}") from error
+            finally:
+                os.close(fd)
+        start = self._region_next
+        if start + len(code) > self.end:
+            raise HostError("the room for compiled regions is used up")
+        ctypes.memmove(self._region_write + start - (self.end - half), code, len(code))
+        self._region_next = (start + len(code) + 15) & -16
+        return start
+
+
+_arena: CodeArena | None = None
+
+
+def _code_arena() -> CodeArena:
+    global _arena
+    if _arena is None:
+        _arena = CodeArena()
+    return _arena
+
+
+def append_region(code: bytes) -> int:
+    """Place the code of a region; see :meth:`CodeArena.append`."""
+    return _code_arena().append(code)
+
+
 def load(blob: Blob) -> NativeCode:
     """Map a blob for execution: its cache file where possible, else a private copy."""
     nbytes = len(blob.code)
@@ -140,7 +208,9 @@ def _map_file(blob: Blob) -> int:
         if os.fstat(fd).st_size < blob.position + nbytes:
             return 0  # comparing past the end of the file would be a bus error
         prot = PROT_READ | PROT_EXEC
-        start = map_pages(nbytes, prot, flags=MAP_PRIVATE, fd=fd, offset=blob.position)
+        place = _code_arena().place(nbytes)
+        flags = MAP_PRIVATE | MAP_FIXED
+        start = map_pages(nbytes, prot, pointer=place, flags=flags, fd=fd, offset=blob.position)
     except OSError:
         return 0  # a file system mounted noexec, for example
     finally:
@@ -155,9 +225,10 @@ def _map_file(blob: Blob) -> int:
 def _map_copy(blob: Blob) -> int:
     nbytes = len(blob.code)
     try:
-        start = map_pages(nbytes, PROT_READ | PROT_WRITE)
+        start = _code_arena().place(nbytes)
+        protect_pages(start, round_up(nbytes), PROT_READ | PROT_WRITE)
         ctypes.memmove(start, blob.code, nbytes)
-        protect_pages(start, nbytes, PROT_READ | PROT_EXEC)
+        protect_pages(start, round_up(nbytes), PROT_READ | PROT_EXEC)
     except OSError as error:
         raise HostError(
             f"cannot map {nbytes} bytes of native code: {error}; does a security policy forbid "
