@@ -16,6 +16,7 @@ from anyarch.host.code import NativeCode, load
 
 if TYPE_CHECKING:
     from anyarch.emit.compile import Blob
+    from anyarch.engine.compiler import Client
     from anyarch.isa.architecture import Architecture
 
 PACKAGES: Final = {"riscv64": "riscv"}
@@ -69,11 +70,7 @@ def _compile_in_helper(cache: CodeCache, key: str, name: str, variant: str) -> B
 
     if sys.stderr.isatty():
         print(f"anyarch: compiling the {name} interpreter, once…", file=sys.stderr)
-    root = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-    environment = dict(os.environ, ANYARCH_CACHE=cache.path)
-    environment["PYTHONPATH"] = os.pathsep.join(
-        filter(None, (root, os.environ.get("PYTHONPATH", "")))
-    )
+    environment = _helper_environment() | {"ANYARCH_CACHE": cache.path}
     command = [sys.executable, "-m", "anyarch._native", name, variant]
     done = subprocess.run(
         command, env=environment, stdin=subprocess.DEVNULL, capture_output=True, check=False
@@ -93,11 +90,31 @@ def _compile_in_helper(cache: CodeCache, key: str, name: str, variant: str) -> B
     return blob
 
 
+def region_compiler(name: str, variant: str) -> Client:
+    """A client of a compiler process for a guest's regions; it starts when first used."""
+    from anyarch.engine.compiler import Client
+
+    command = [sys.executable, "-m", "anyarch._native", name, variant, "regions"]
+    return Client(command, _helper_environment())
+
+
+def _helper_environment() -> dict[str, str]:
+    root = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    path = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH", ""))))
+    return dict(os.environ, PYTHONPATH=path)
+
+
 def main(arguments: list[str]) -> int:
-    """Compile one variant into the cache and write it to standard output."""
+    """Compile one variant into the cache and write it to standard output, or serve regions."""
     from anyarch.engine.cache import pack
 
-    name, variant = arguments
+    name, variant, *what = arguments
+    if what == ["regions"]:
+        from anyarch.engine.compiler import compile_with, serve
+        from anyarch.engine.regions import RegionCompiler
+
+        serve(compile_with(RegionCompiler(architecture(name), bounded=variant == "bounded")))
+        return 0
     blob = CodeCache().build_once(native_key(name, variant), lambda: compile_native(name, variant))
     sys.stdout.buffer.write(pack(blob))
     return 0

@@ -8,7 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from anyarch._native import architecture, native_code
+from anyarch._native import architecture, native_code, native_key, region_compiler
+from anyarch.engine.cache import CodeCache
 from anyarch.engine.interpreter import Interpreter
 from anyarch.errors import Error
 from anyarch.memory.space import AddressSpace
@@ -35,7 +36,9 @@ def make_engine(abi: LinuxAbi, engine: str, *, counting: bool = False) -> tuple[
     if engine == "jit" and not counting:
         from anyarch.engine.jit import Jit, Sampler
 
-        runner.sampler = Sampler(Jit(runner.architecture, runner.arena, native, bounded=False))
+        compiler = region_compiler(abi.name, "flat")
+        key = native_key(abi.name, "flat")
+        runner.sampler = Sampler(Jit(runner.arena, native, compiler, key=key, cache=CodeCache()))
     return runner, space
 
 
@@ -61,16 +64,26 @@ def main_run(options: RunOptions) -> int:
         engine=options.engine,
         env=environment,
         root=options.root,
-        strace=(options.output or True) if options.strace else None,
+        strace=(options.output or True) if options.strace or options.summary else None,
+        follow=options.follow,
+        summary=options.summary,
         verbose=options.verbose,
+        crash_report=options.crash_report,
+        core=options.core,
         max_insns=options.max_insns,
         stats=options.stats,
     )
+    if engines and engines[0].sampler is not None:
+        engines[0].sampler.close()
     if options.count and engines:
         print(f"instructions: {engines[0].retired}", file=sys.stderr)
     if options.stats and engines:
         arena = engines[0].arena
-        print(f"anyarch: {arena.blocks} blocks translated, {arena.flushes} flushes", file=sys.stderr)
+        report = f"{arena.blocks} blocks translated, {arena.flushes} flushes"
+        if engines[0].sampler is not None:
+            jit = engines[0].sampler.jit
+            report += f", {jit.compiled} regions compiled, {jit.loaded} from the cache"
+        print(f"anyarch: {report}", file=sys.stderr)
     return -outcome.signal if outcome.signal is not None else outcome.shell_status
 
 

@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
 IN_CONTEXT: Final = 1  # value of the record field: a region stored its pc
 _STACK_RESERVE: Final = 1 << 16  # for the frames of one region and what it calls
-# The bytes of the stop field: asked from outside, a sample wanted, one instruction only. Each has one
-# writer at a time, so that none can undo another.
+# The bytes of the stop field: asked from outside, a sample wanted, one instruction only. Each has
+# one writer at a time, so that none can undo another.
 _STOP, _SAMPLE, _STEPPING = (FIELDS["stop"][0] + index for index in range(3))
 _UNLIMITED: Final = 1 << 62  # a budget that is never spent
 _SI_KERNEL, _SEGV_MAPERR = 128, 1  # si_code, sigaction(2)
@@ -43,7 +43,7 @@ _AT_RECORD: Final = frozenset(
         ExitCode.HOOK,
     }
 )
-# Exits at what ends a block without being one of its instructions: no budget is needed to get there.
+# Exits at what ends a block without being one of its instructions: it takes no budget to get there.
 _UNCOUNTED: Final = frozenset({ExitCode.ILLEGAL, ExitCode.FETCH, ExitCode.HOOK})
 _MXCSR_MASKED: Final = 0x1F80
 _CONTROL: Final = (0x0000, 0x6000, 0x2000, 0x4000)
@@ -70,7 +70,9 @@ _MXCSR_FLAGS: Final = tuple(_to_mxcsr_flags(value) for value in range(32))
 class Sampler(Protocol):
     """Who wants to know where time is spent."""
 
+    def begin(self, pc: int) -> None: ...
     def note(self, pc: int) -> None: ...
+    def after_fork(self) -> None: ...
 
 
 class Interpreter:
@@ -142,6 +144,8 @@ class Interpreter:
     def after_fork(self) -> None:
         """This is the only thread of a forked child."""
         self.arena.after_fork(self)
+        if self.sampler is not None:
+            self.sampler.after_fork()
 
     # Small accessors: the general ones of Context are too slow for every system call.
     def _get(self, name: str) -> int:
@@ -247,6 +251,8 @@ class Interpreter:
             self._allow(budget)
         elif self.counting:
             self._allow(_UNLIMITED)
+        if self.sampler is not None:
+            self.sampler.begin(self.state.pc)
         while True:
             code = self._enter(self._run_entry)
             if code == ExitCode.FLUSH:

@@ -15,6 +15,7 @@ from typing import Final
 from anyarch.emit.llvm import declarations
 from anyarch.engine.arena import TABLE_BITS
 from anyarch.engine.interpreter import IN_CONTEXT
+from anyarch.engine.jit import CELL, FIRST_CELL
 from anyarch.engine.records import (
     HandlerEmitter,
     RecordLayout,
@@ -32,8 +33,6 @@ from anyarch.isa.architecture import Architecture
 from anyarch.isa.instruction import Form
 
 LIMIT: Final = 600  # guest instructions in one region
-CELL: Final = 24
-FIRST_CELL: Final = 16
 
 
 @dataclass(slots=True)
@@ -233,7 +232,7 @@ class RegionEmitter(HandlerEmitter):
         self.here: Occurrence = blocks[pc].instructions[0]
         self.in_context = {self.status.rounding[0]} if self.status else set()
         self.used: dict[tuple[str, int], None] = {}
-        self.written: dict[int, set[tuple[str, int]]] = {}
+        self.entry_dirty: dict[int, set[tuple[str, int]]] = {}
         self.rounds = any(
             uses_rounding(found.template.graph)
             for block in blocks.values()
@@ -266,14 +265,14 @@ class RegionEmitter(HandlerEmitter):
                 if "syscall" in ops or self.compiler.links(found):
                     written, clean = set(), True
             gains[block.pc], cleans[block.pc] = written, clean
-        self.written = {pc: set() for pc in self.blocks}
+        self.entry_dirty = {pc: set() for pc in self.blocks}
         work = list(self.blocks)
         while work:
             pc = work.pop()
-            out = gains[pc] | (set() if cleans[pc] else self.written[pc])
+            out = gains[pc] | (set() if cleans[pc] else self.entry_dirty[pc])
             for successor in self.blocks[pc].successors:
-                if successor in self.written and not out <= self.written[successor]:
-                    self.written[successor] |= out
+                if successor in self.entry_dirty and not out <= self.entry_dirty[successor]:
+                    self.entry_dirty[successor] |= out
                     work.append(successor)
 
     def _note(self, found: Occurrence, index: Node, file: str) -> tuple[str, int] | None:
@@ -321,7 +320,7 @@ class RegionEmitter(HandlerEmitter):
 
     def _block(self, block: Block) -> None:
         self.label(_label(block.pc))
-        self.dirty = set(self.written[block.pc])
+        self.dirty = set(self.entry_dirty[block.pc])
         self.known = {}
         last = block.instructions[-1]
         for found in block.instructions:

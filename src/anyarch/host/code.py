@@ -128,7 +128,7 @@ class CodeArena:
     """The one range of host addresses that holds all our code: blobs from its start, regions in the
     upper half, where they are appended one by one through a second, writable mapping."""
 
-    __slots__ = ("_next", "_region_next", "_region_write", "end", "start")
+    __slots__ = ("_next", "_owner", "_region_next", "_region_write", "end", "start")
 
     def __init__(self) -> None:
         try:
@@ -139,6 +139,7 @@ class CodeArena:
         self._next = self.start
         self._region_next = self.start + _ARENA_NBYTES // 2
         self._region_write = 0
+        self._owner = 0  # the process that appends
 
     def place(self, nbytes: int) -> int:
         """Room for a blob: whole pages, not accessible yet."""
@@ -151,24 +152,32 @@ class CodeArena:
     def append(self, code: bytes) -> int:
         """Copy position-independent code into the region area; its host pointer."""
         half = _ARENA_NBYTES // 2
-        if not self._region_write:
-            fd = os.memfd_create("anyarch-regions", os.MFD_CLOEXEC)
-            try:
-                os.ftruncate(fd, half)
-                prot = PROT_READ | PROT_EXEC
-                map_pages(half, prot, pointer=self.end - half, flags=MAP_SHARED | MAP_FIXED, fd=fd)
-                prot = PROT_READ | PROT_WRITE
-                self._region_write = map_pages(half, prot, flags=MAP_SHARED, fd=fd)
-            except OSError as error:
-                raise HostError(f"cannot map room for compiled regions: {error}") from error
-            finally:
-                os.close(fd)
+        if self._owner != os.getpid():
+            self._map_regions(half)
         start = self._region_next
         if start + len(code) > self.end:
             raise HostError("the room for compiled regions is used up")
         ctypes.memmove(self._region_write + start - (self.end - half), code, len(code))
         self._region_next = (start + len(code) + 15) & -16
         return start
+
+    def _map_regions(self, half: int) -> None:
+        """Memory for regions; a forked child gets its own, with what there was."""
+        first = self.end - half
+        kept = ctypes.string_at(first, self._region_next - first) if self._owner else b""
+        fd = os.memfd_create("anyarch-regions", os.MFD_CLOEXEC)
+        try:
+            os.ftruncate(fd, half)
+            prot = PROT_READ | PROT_WRITE
+            self._region_write = map_pages(half, prot, flags=MAP_SHARED, fd=fd)
+            ctypes.memmove(self._region_write, kept, len(kept))
+            prot = PROT_READ | PROT_EXEC
+            map_pages(half, prot, pointer=first, flags=MAP_SHARED | MAP_FIXED, fd=fd)
+        except OSError as error:
+            raise HostError(f"cannot map room for compiled regions: {error}") from error
+        finally:
+            os.close(fd)
+        self._owner = os.getpid()
 
 
 _arena: CodeArena | None = None

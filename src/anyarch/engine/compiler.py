@@ -1,0 +1,169 @@
+"""The compiler, a process of its own: guest code in, compiled regions out.
+
+It is started when something has to be compiled, belongs to no guest (own session, adopted by init,
+no descriptor but its socket), and ends with its client or when its memory has grown too large;
+the client then starts another. Its death costs only speed.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+import socket
+import struct
+from collections.abc import Callable
+from typing import Final
+
+from anyarch.engine.bundle import CompiledRegion, digest_of, unpack
+from anyarch.errors import CompileError, DefinitionError, MemoryFault
+
+_REQUEST: Final = struct.Struct("<QQI")  # pc, address of the window, its size; then the window
+_REPLY: Final = struct.Struct("<I")  # size of the packed region, 0 for none
+WINDOW: Final = 16384  # guest code on either side of pc that the compiler is shown
+MEMORY_LIMIT: Final = 400 << 20  # of the compiler's process, in bytes
+_HIGH_DESCRIPTOR: Final = 900
+
+
+class Client:
+    """The connection to a compiler process; made anew when it is gone."""
+
+    def __init__(self, command: list[str], environment: dict[str, str]) -> None:
+        self._command, self._environment = command, environment
+        self._socket: socket.socket | None = None
+        self._owner = 0
+        self.started = 0
+
+    def compile(self, pc: int, start: int, window: bytes) -> CompiledRegion | None:
+        """The region at ``pc``, or None; the compiler's death is None as well."""
+        for _ in range(2):
+            try:
+                connection = self._connect()
+                connection.sendall(_REQUEST.pack(pc, start, len(window)) + window)
+                (nbytes,) = _REPLY.unpack(_receive(connection, _REPLY.size))
+                return unpack(_receive(connection, nbytes))[0] if nbytes else None
+            except OSError:
+                self.close()
+        return None
+
+    def close(self) -> None:
+        """Drop the connection; the compiler ends."""
+        if self._socket is not None:
+            self._socket.close()
+            self._socket = None
+
+    def _connect(self) -> socket.socket:
+        if self._socket is not None and self._owner == os.getpid():
+            return self._socket
+        self._socket = None  # a forked child does not talk on its parent's
+        ours, theirs = socket.socketpair()
+        descriptor = theirs.detach()
+        # A child that forks once more and exits leaves the compiler to init: no wait of the guest's
+        # ever sees it.
+        pid = _spawn(self._command, self._environment, descriptor)
+        os.close(descriptor)
+        os.waitpid(pid, 0)
+        self._socket = _raise_descriptor(ours)
+        self._owner = os.getpid()
+        self.started += 1
+        return self._socket
+
+
+def _spawn(command: list[str], environment: dict[str, str], descriptor: int) -> int:
+    """Start the compiler's parent, with the socket as its standard input and nothing else."""
+    null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+    try:
+        actions = [
+            (os.POSIX_SPAWN_DUP2, descriptor, 0),
+            (os.POSIX_SPAWN_DUP2, null, 1),
+            (os.POSIX_SPAWN_DUP2, null, 2),
+        ]
+        return os.posix_spawn(
+            command[0],
+            command,
+            environment,
+            file_actions=actions,
+            setsid=True,
+            setsigmask=[],
+            setsigdef=range(1, 32),
+        )
+    finally:
+        os.close(null)
+
+
+def _raise_descriptor(connection: socket.socket) -> socket.socket:
+    """Move the socket out of the way of the guest's descriptors."""
+    import fcntl
+
+    try:
+        high = fcntl.fcntl(connection.fileno(), fcntl.F_DUPFD_CLOEXEC, _HIGH_DESCRIPTOR)
+    except OSError:
+        return connection
+    connection.close()
+    return socket.socket(fileno=high)
+
+
+def _receive(connection: socket.socket, nbytes: int) -> bytes:
+    parts = []
+    while nbytes:
+        part = connection.recv(min(nbytes, 1 << 20))
+        if not part:
+            raise ConnectionError("the compiler has ended")
+        parts.append(part)
+        nbytes -= len(part)
+    return b"".join(parts)
+
+
+def serve(
+    compile_region: Callable[[int, Callable[[int, int], bytes]], CompiledRegion | None],
+) -> None:
+    """The compiler's main loop, on the socket that is standard input."""
+    os.closerange(3, 1 << 20)  # what the guest may have left open
+    if os.fork():
+        os._exit(0)
+    os.nice(5)
+    connection = socket.socket(fileno=os.dup(0))
+    try:
+        while resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 < MEMORY_LIMIT:
+            pc, start, nbytes = _REQUEST.unpack(_receive(connection, _REQUEST.size))
+            window = _receive(connection, nbytes)
+
+            def read(address: int, count: int, start: int = start, window: bytes = window) -> bytes:
+                offset = address - start
+                if not 0 <= offset <= len(window) - count:
+                    raise MemoryFault(address, "execute")
+                return window[offset : offset + count]
+
+            try:
+                region = compile_region(pc, read)
+            except (CompileError, DefinitionError):
+                region = None
+            packed = b"" if region is None else region.pack()
+            connection.sendall(_REPLY.pack(len(packed)) + packed)
+    except (OSError, struct.error):
+        pass  # the client has gone
+
+
+def compile_with(compiler: object) -> Callable[..., CompiledRegion | None]:
+    """What :func:`serve` needs, from a RegionCompiler."""
+    from anyarch.emit.compile import compile_blob
+    from anyarch.engine.regions import RegionCompiler
+
+    assert isinstance(compiler, RegionCompiler)
+
+    def compile_region(pc: int, read: Callable[[int, int], bytes]) -> CompiledRegion | None:
+        region = compiler.compile_text(pc, read)
+        if region is None:
+            return None
+        blob = compile_blob(region.text)
+        ranges = tuple(region.ranges)
+        return CompiledRegion(
+            pc,
+            blob.symbols["region"],
+            region.instructions,
+            tuple(region.cells),
+            ranges,
+            digest_of(ranges, read),
+            blob.code,
+        )
+
+    return compile_region
