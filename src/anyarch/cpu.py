@@ -326,7 +326,7 @@ class _Watched(FetchMemory):
 
     def _write(self, address: int, data: bytes | bytearray | memoryview) -> None:
         self._cpu.accesses("write", address, bytes(data))
-        self._space.write(address, data)
+        self.store(address, data)
 
 
 class _Timer:

@@ -27,16 +27,16 @@ PAGE: Final = 4096
 CODE: Final = 0x10000
 DATA: Final = 0x20000  # two pages that can be written; the page before is not mapped
 READ_ONLY: Final = DATA + 2 * PAGE  # one page; the page behind is not mapped
+TOP: Final = (1 << 38) - PAGE  # the last page of guest memory can be written
 NAMES: Final = ("x", "f")
 U64: Final = (1 << 64) - 1
 BREAKPOINT: Final = b"\x73\x00\x10\x00"
 COUNTER: Final = 31  # x register that counts the turns of loops, written by nothing else
-LINK: Final = 30  # never written in programs for the flat engine: holds a data pointer, as these:
-BASES: Final = (8, 9, LINK)
+BASES: Final = (2, 8, 9, 30)  # not written in safe programs, where they hold data pointers
 LIMIT: Final = 300  # instructions that a case may run
 
 INTEGERS: Final = (
-    *range(0, 9), 16, 31, 32, 63, 64, 127, 128, 255, 256, 2047, 2048, 4095, 4096, 0x7FFF, 0x8000,
+    *range(9), 16, 31, 32, 63, 64, 127, 128, 255, 256, 2047, 2048, 4095, 4096, 0x7FFF, 0x8000,
     0x7FFFFFFF, 0x80000000, 0xFFFFFFFF, 0x100000000, 1 << 62, (1 << 63) - 1, 1 << 63,
 )  # fmt: skip
 DOUBLES: Final = (
@@ -100,6 +100,7 @@ class Case:
     rounding: int
     data: bytes
     read_only: bytes
+    top: bytes
     at: int = CODE  # where the program lies
 
     def code(self) -> bytes:
@@ -141,6 +142,7 @@ class Outcome:
     ended: Exit
     registers: list[tuple[str, int, int]]
     data: bytes
+    top: bytes
     steps: int = 0
 
 
@@ -182,6 +184,7 @@ class Maker:
             source.randrange(32),
             source.choice((0, 0, 1, 2, 3, 4, 4, 5, 6, 7)),
             source.randbytes(2 * PAGE),
+            source.randbytes(PAGE),
             source.randbytes(PAGE),
             at,
         )
@@ -235,17 +238,15 @@ class Maker:
         source, instruction = self.source, form.instruction
         row = instruction.row
         ops = operations(form.name)
-        while True:
+        kept = {COUNTER} if self.wild else {COUNTER, *BASES}
+        for _ in range(500):
             word = row.value
             for name in row.fields:
                 word |= row.insert(name, self.field(form, name, ops, linked))
-            if not row.matches(word):
-                continue
-            if COUNTER in destinations(form, word):
-                continue
-            if not self.wild and any(base in destinations(form, word) for base in BASES):
-                continue
-            break
+            if row.matches(word) and not kept.intersection(destinations(form, word)):
+                break
+        else:  # it writes nothing but sp
+            return Insn(BY_NAME["addi"], BY_NAME["addi"].instruction.row.value)
         target = source.randrange(0, 5) if jumps_directly(form.name) else None
         if target is not None and source.random() < 0.02:
             target = None
@@ -260,9 +261,7 @@ class Maker:
             return form.static[name]
         kind = instruction.kinds.get(name)
         if kind is None or kind.file is None:
-            covered = sum(
-                ((1 << piece.size) - 1) << piece.to for piece in row.fields[name]
-            )
+            covered = sum(((1 << piece.size) - 1) << piece.to for piece in row.fields[name])
             if source.random() < 0.5:
                 return source.getrandbits(width) & covered
             small = source.choice((0, 1, 2, 3, 4, 7, 8, 16, 24, 32, 63, -1, -8, -16))
@@ -270,7 +269,8 @@ class Maker:
         if name == "rd" and "counter" in ops:
             return 0
         if not self.wild and f"({{{name}}})" in instruction.text and kind.file == "x":
-            return source.choice([b for b in BASES if b - kind.base < 1 << width and b >= kind.base]) - kind.base
+            usable = [base - kind.base for base in BASES if 0 <= base - kind.base < 1 << width]
+            return source.choice(usable)
         number = source.choice(self.pool) if source.random() < 0.9 else source.randrange(30)
         if linked is not None and "d" not in name and source.random() < 0.6:
             number = linked
@@ -299,9 +299,11 @@ class Maker:
         if kind < 0.5:
             return source.choice((0, 8, 16, 24, 1, 4))
         if kind < 0.7:
-            return source.choice(INTEGERS)
+            value: int = source.choice(INTEGERS)
+            return value
         if kind < 0.85:
-            return -source.choice(INTEGERS) & U64
+            negative: int = -source.choice(INTEGERS) & U64
+            return negative
         if kind < 0.9:
             return (1 << 38) - source.randrange(20)
         return source.getrandbits(64) >> source.choice((0, 0, 32, 48))
@@ -383,7 +385,12 @@ def areas(case: Case) -> list[tuple[int, bytes, int]]:
     start = case.at & -PAGE
     code = bytes(case.at - start) + case.code()
     code = code.ljust(-(-len(code) // PAGE) * PAGE, b"\0")
-    return [(start, code, 5), (DATA, case.data, 3), (READ_ONLY, case.read_only, 1)]
+    return [
+        (start, code, 5),
+        (DATA, case.data, 3),
+        (READ_ONLY, case.read_only, 1),
+        (TOP, case.top, 3),
+    ]
 
 
 def fill(state: State, case: Case) -> None:
@@ -402,7 +409,8 @@ def run_reference(case: Case, budget: int = LIMIT) -> Outcome:
     fill(state, case)
     engine = Reference(ARCHITECTURE, state, memory)
     ended = engine.run(budget)
-    return Outcome(ended, list(state.registers()), memory.read(DATA, 2 * PAGE), engine.retired)
+    data, top = memory.read(DATA, 2 * PAGE), memory.read(TOP, PAGE)
+    return Outcome(ended, list(state.registers()), data, top, engine.retired)
 
 
 class NativeEngine:
@@ -430,7 +438,8 @@ class NativeEngine:
 
     def outcome(self, ended: Exit, steps: int = 0) -> Outcome:
         registers = list(self.engine.state.registers())
-        return Outcome(ended, registers, self.space.read(DATA, 2 * PAGE), steps)
+        data, top = self.space.read(DATA, 2 * PAGE), self.space.read(TOP, PAGE)
+        return Outcome(ended, registers, data, top, steps)
 
     def run(self, case: Case, budget: int | None) -> Outcome:
         """Run a case at once."""
@@ -443,7 +452,7 @@ class NativeEngine:
         """Run a case one instruction at a time."""
         self.prepare(case)
         if self.counting:
-            self.engine.run(0); self.engine._set("remaining", 1000)
+            self.engine.run(0)
         for _ in range(budget):
             ended = self.engine.step()
             if ended is not None:
@@ -456,16 +465,17 @@ def differences(expected: Outcome, found: Outcome, *, steps: bool = False) -> li
     result = []
     if expected.ended != found.ended:
         result.append(f"ended with {found.ended}, expected {expected.ended}")
-    for (file, index, value), (_, _, got) in zip(
-        expected.registers, found.registers, strict=True
-    ):
+    for (file, index, value), (_, _, got) in zip(expected.registers, found.registers, strict=True):
         if value != got:
             result.append(f"{file}{index} is {got:#x}, expected {value:#x}")
-    if expected.data != found.data:
-        for offset in range(0, len(expected.data), 8):
-            want, got_ = expected.data[offset : offset + 8], found.data[offset : offset + 8]
+    for start, before, after in (
+        (DATA, expected.data, found.data),
+        (TOP, expected.top, found.top),
+    ):
+        for offset in range(0, len(before), 8) if before != after else ():
+            want, got_ = before[offset : offset + 8], after[offset : offset + 8]
             if want != got_:
-                result.append(f"[{DATA + offset:#x}] is {got_.hex()}, expected {want.hex()}")
+                result.append(f"[{start + offset:#x}] is {got_.hex()}, expected {want.hex()}")
     if steps and expected.steps != found.steps:
         result.append(f"{found.steps} instructions retired, expected {expected.steps}")
     return result

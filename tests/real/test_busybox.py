@@ -29,9 +29,9 @@ class Case(NamedTuple):
     output: str
 
 
-def read_cases() -> tuple[str, list[Case]]:
-    """The comment at the top of the file, and its cases."""
-    head, *parts = CASES.read_text().split("\n== ")
+def read_cases(path: Path) -> tuple[str, list[Case]]:
+    """The comment at the top of a file, and its cases."""
+    head, *parts = path.read_text().split("\n== ")
     cases = []
     for part in parts:
         name, _, rest = part.partition("\n")
@@ -40,7 +40,7 @@ def read_cases() -> tuple[str, list[Case]]:
     return head, cases
 
 
-HEAD, ALL = read_cases()
+HEAD, ALL = read_cases(CASES)
 
 
 @pytest.fixture(scope="session")

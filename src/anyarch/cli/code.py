@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import sys
+import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from elftools.common.exceptions import ELFError
 from elftools.elf.elffile import ELFFile
@@ -17,6 +19,11 @@ from anyarch.errors import Error, LoadError
 from anyarch.isa.architecture import Architecture
 from anyarch.isa.assembly import Line, disassemble
 
+# What pyelftools raises when headers point outside the file or say what cannot be.
+DAMAGED: Final = (
+    ELFError, ValueError, OverflowError, OSError, LookupError, TypeError, AttributeError,
+    AssertionError, MemoryError, zlib.error,
+)  # fmt: skip
 _SHF_EXECINSTR = 4
 _PF_X = 1
 
@@ -79,7 +86,7 @@ def _read_elf(path: str, arch: str | None, symbol: str | None) -> tuple[Architec
                 )
             sections = list(_sections(elf))
             names = _symbols(elf)
-    except (ELFError, UnicodeDecodeError, OverflowError) as error:
+    except DAMAGED as error:
         raise LoadError(f"{path}: damaged ELF file: {error}") from None
     blocks = [block for section in sections for block in _split(section, names)]
     if symbol is None:

@@ -6,13 +6,13 @@ import os
 import re
 from typing import Any, Final
 
-from elftools.common.exceptions import ELFError
 from elftools.elf.dynamic import DynamicSegment
 from elftools.elf.elffile import ELFFile
 from elftools.elf.sections import RISCVAttributesSection
 from elftools.elf.segments import InterpSegment
 
 from anyarch.cli.architectures import architectures, by_elf_machine
+from anyarch.cli.code import DAMAGED
 from anyarch.errors import Error, LoadError
 from anyarch.isa.architecture import Architecture
 from anyarch.linux.elf import MACHINES, read_elf
@@ -56,12 +56,18 @@ def describe(path: str, root: str | None) -> dict[str, Any]:
             "why not": "it is neither an ELF file nor a script",
         }
     try:
-        return _describe_elf(path, root)
-    except (ELFError, UnicodeDecodeError, OverflowError) as error:
+        facts, number = _describe_elf(path)
+    except DAMAGED as error:
         raise LoadError(f"{path}: damaged ELF file: {error}") from None
+    problems = _problems(path, root, facts, by_elf_machine(number), number)
+    facts["runs"] = "no" if problems else "yes"
+    if problems:
+        facts["why not"] = "; ".join(problems)
+    return facts
 
 
-def _describe_elf(path: str, root: str | None) -> dict[str, Any]:
+def _describe_elf(path: str) -> tuple[dict[str, Any], int]:
+    """What the file says, and the number of its machine."""
     facts: dict[str, Any] = {"file": path}
     with open(path, "rb") as file:
         number = int.from_bytes(file.read(20)[18:20], "little")
@@ -85,11 +91,7 @@ def _describe_elf(path: str, root: str | None) -> dict[str, Any]:
         extensions = riscv_extensions(_riscv_attribute(elf))
         if extensions:
             facts["extensions"] = extensions
-    problems = _problems(path, root, facts, by_elf_machine(number), number)
-    facts["runs"] = "no" if problems else "yes"
-    if problems:
-        facts["why not"] = "; ".join(problems)
-    return facts
+    return facts, number
 
 
 def _problems(

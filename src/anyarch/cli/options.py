@@ -27,11 +27,15 @@ class RunOptions:
     environment: list[str] = field(default_factory=list)
     engine: str = "auto"
     strace: bool = False
+    follow: bool = False
+    summary: bool = False
     output: str | None = None
     stats: bool = False
     count: bool = False
     max_insns: int | None = None
     verbose: bool = False
+    crash_report: bool = False
+    core: str | None = None
 
 
 def _assignment(text: str) -> str:
@@ -80,6 +84,10 @@ OPTIONS: Final = (
     ),
     Option(("--engine",), "engine", f"{', '.join(ENGINES)}.", "ENGINE", _engine),
     Option(("--strace",), "strace", "Print system calls and signals."),
+    Option(("-f", "--follow"), "follow", "Let --strace trace child processes and threads too."),
+    Option(
+        ("-c", "--summary"), "summary", "Count system calls, their errors and time, as strace -c."
+    ),
     Option(
         ("-o", "--output"),
         "output",
@@ -91,6 +99,14 @@ OPTIONS: Final = (
     ),
     Option(("--count",), "count", "Report on stderr how many instructions ran."),
     Option(("--max-insns",), "max_insns", "Stop after N instructions.", "N", _count),
+    Option(
+        ("--crash-report",),
+        "crash_report",
+        "When a signal kills the program, print where it was, and its registers.",
+    ),
+    Option(
+        ("--core",), "core", "When a signal kills the program, write a core dump here.", "FILE"
+    ),
     Option(("-v", "--verbose"), "verbose", "Tell what is done, and what is not supported."),
 )
 _BY_FLAG: Final = {flag: option for option in OPTIONS for flag in option.flags}

@@ -1,0 +1,290 @@
+/* Threads and processes: fork, exec and exit from threads, robust locks, vfork and posix_spawn. */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <pthread.h>
+#include <signal.h>
+#include <spawn.h>
+#include <stdatomic.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+extern char **environ;
+static atomic_int stop;
+static char *program;
+
+static void *churn(void *argument)
+{
+    (void)argument;
+    while (!atomic_load(&stop))
+        free(malloc(5000));
+    return NULL;
+}
+
+static void *sleep_long(void *argument)
+{
+    (void)argument;
+    sleep(1000);
+    return NULL;
+}
+
+static void *spin(void *argument)
+{
+    (void)argument;
+    for (volatile long i = 0;; i++)
+        ;
+    return NULL;
+}
+
+static void show(const char *what, int status)
+{
+    if (WIFEXITED(status))
+        printf("%s: exit %d\n", what, WEXITSTATUS(status));
+    else
+        printf("%s: signal %d\n", what, WTERMSIG(status));
+}
+
+/* Run a function in a child and tell how it ended. */
+static void in_child(const char *what, void (*function)(void))
+{
+    int status = 0;
+    pid_t pid = fork();
+    if (pid == 0) {
+        function();
+        _exit(99);
+    }
+    waitpid(pid, &status, 0);
+    show(what, status);
+}
+
+static void start(void *(*function)(void *), int count)
+{
+    for (int i = 0; i < count; i++) {
+        pthread_t thread;
+        if (pthread_create(&thread, NULL, function, NULL))
+            abort();
+    }
+}
+
+static void *allocate(void *nbytes)
+{
+    return malloc((size_t)(intptr_t)nbytes);
+}
+
+static void *fork_often(void *argument)
+{
+    long good = 0;
+    (void)argument;
+    for (int i = 0; i < 10; i++) {
+        pid_t pid = fork();
+        if (pid == 0) {
+            /* The only thread of the child may use memory and threads again. */
+            pthread_t thread;
+            void *result = NULL;
+            mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+            if (getpid() != (pid_t)syscall(SYS_gettid))
+                _exit(1);
+            pthread_create(&thread, NULL, allocate, (void *)10);
+            pthread_join(thread, &result);
+            _exit(result ? 40 + i : 2);
+        }
+        int status;
+        if (waitpid(pid, &status, 0) == pid && WIFEXITED(status) && WEXITSTATUS(status) == 40 + i)
+            good++;
+    }
+    return (void *)good;
+}
+
+static void forks(void)
+{
+    pthread_t churning[2], forking[3];
+    for (int i = 0; i < 2; i++)
+        pthread_create(&churning[i], NULL, churn, NULL);
+    long good = 0;
+    for (int i = 0; i < 3; i++)
+        pthread_create(&forking[i], NULL, fork_often, NULL);
+    for (int i = 0; i < 3; i++) {
+        void *result;
+        pthread_join(forking[i], &result);
+        good += (long)result;
+    }
+    atomic_store(&stop, 1);
+    for (int i = 0; i < 2; i++)
+        pthread_join(churning[i], NULL);
+    printf("forked %ld\n", good);
+}
+
+static void *exit_all(void *argument)
+{
+    (void)argument;
+    usleep(2000);
+    exit(21);
+}
+
+static void *execute(void *argument)
+{
+    (void)argument;
+    usleep(2000);
+    char *arguments[] = {program, "again", NULL};
+    execv(program, arguments);
+    _exit(98);
+}
+
+static void *die(void *argument)
+{
+    (void)argument;
+    usleep(2000);
+    raise(SIGKILL);
+    return NULL;
+}
+
+static void *fault(void *argument)
+{
+    usleep(2000);
+    *(volatile int *)argument = 1;
+    return NULL;
+}
+
+static void exit_from_thread(void)
+{
+    start(sleep_long, 3);
+    start(spin, 2);
+    start(exit_all, 1);
+    sleep(1000);
+}
+
+static void exec_from_thread(void)
+{
+    start(sleep_long, 3);
+    start(spin, 2);
+    start(execute, 1);
+    for (;;)
+        ;
+}
+
+static void exec_without_leader(void)
+{
+    start(sleep_long, 2);
+    start(execute, 1);
+    pthread_exit(NULL);
+}
+
+static void exit_of_main_with_threads(void)
+{
+    start(spin, 2);
+    start(sleep_long, 2);
+    _exit(22);
+}
+
+
+static void *end_churn(void *argument)
+{
+    (void)argument;
+    usleep(3000);
+    atomic_store(&stop, 1);
+    return NULL;
+}
+
+static void leader_first(void)
+{
+    atomic_store(&stop, 0);
+    start(churn, 3);
+    start(end_churn, 1);
+    pthread_exit(NULL);
+}
+
+static void killed_thread(void)
+{
+    start(spin, 1);
+    start(die, 1);
+    sleep(1000);
+}
+
+static void faulting_thread(void)
+{
+    start(sleep_long, 1);
+    start(fault, 1);
+    sleep(1000);
+}
+
+static void robust(void)
+{
+    pthread_mutexattr_t attributes;
+    pthread_mutex_t *mutex = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS,
+                                  -1, 0);
+    pthread_mutexattr_init(&attributes);
+    pthread_mutexattr_setrobust(&attributes, PTHREAD_MUTEX_ROBUST);
+    pthread_mutexattr_setpshared(&attributes, PTHREAD_PROCESS_SHARED);
+    pthread_mutex_init(mutex, &attributes);
+    for (int i = 0; i < 3; i++) {
+        pid_t pid = fork();
+        if (pid == 0) {
+            pthread_mutex_lock(mutex);
+            usleep(10000);
+            if (i == 1)
+                start(spin, 2);
+            _exit(0);
+        }
+        usleep(i * 4000);
+        waitpid(i == 2 ? 0 : pid, NULL, 0);
+        int result = pthread_mutex_lock(mutex);
+        printf("robust between processes %d\n", result == EOWNERDEAD);
+        pthread_mutex_consistent(mutex);
+        pthread_mutex_unlock(mutex);
+    }
+}
+
+static volatile int written;
+
+static void spawning(void)
+{
+    pid_t pid;
+    int status;
+    char *arguments[] = {program, "again", NULL};
+    printf("spawn of nothing %d\n",
+           posix_spawn(&pid, "/no/such/program", NULL, NULL, arguments, environ));
+    int result = posix_spawn(&pid, program, NULL, NULL, arguments, environ);
+    waitpid(pid, &status, 0);
+    printf("spawn %d: %d\n", result, WEXITSTATUS(status));
+    volatile int local = 1;
+    pid = vfork();
+    if (pid == 0) {
+        local = 2;
+        written = 3;
+        execl("/no/such/program", "x", NULL);
+        written += errno;
+        _exit(5);
+    }
+    waitpid(pid, &status, 0);
+    printf("vfork shares %d %d: %d\n", local, written == 3 + ENOENT, WEXITSTATUS(status));
+}
+
+int main(int argc, char **argv)
+{
+    setvbuf(stdout, NULL, _IONBF, 0);
+    program = argv[0];
+    if (argc > 1) {
+        int count = 0;
+        start(churn, 1);
+        count += getpid() == (pid_t)syscall(SYS_gettid);
+        return 30 + count;
+    }
+    forks();
+    in_child("exit from a thread", exit_from_thread);
+    in_child("exec from a thread", exec_from_thread);
+    in_child("exec without leader", exec_without_leader);
+    in_child("exit of main", exit_of_main_with_threads);
+    in_child("leader first", leader_first);
+    in_child("killed", killed_thread);
+    in_child("fault", faulting_thread);
+    robust();
+    spawning();
+    start(spin, 2);
+    start(sleep_long, 2);
+    return 17;
+}
