@@ -77,7 +77,7 @@ def test_options_end_at_the_program() -> None:
         (["--stats=1", "p"], "--stats takes no value"),
         (["-E", "novalue", "p"], "expected NAME=VALUE"),
         (["--max-insns", "-3", "p"], "expected a positive number"),
-        (["--engine", "warp", "p"], "expected one of auto, interp, reference"),
+        (["--engine", "warp", "p"], "expected one of auto, interp, jit, reference"),
     ],
 )
 def test_wrong_usage_of_run(arguments: list[str], message: str) -> None:

@@ -11,7 +11,7 @@ import sys
 from typing import TYPE_CHECKING, Final
 
 from anyarch.engine.cache import CodeCache, key_for, source_digest, toolchain_key
-from anyarch.errors import CompileError
+from anyarch.errors import CompileError, Error
 from anyarch.host.code import NativeCode, load
 
 if TYPE_CHECKING:
@@ -26,11 +26,12 @@ _loaded: dict[tuple[str, str], NativeCode] = {}
 
 def architecture(name: str) -> Architecture:
     """The definition of a guest."""
-    if name == "riscv64":
-        from anyarch.guests.riscv import ARCHITECTURE
+    if name not in PACKAGES:
+        raise Error(f"no guest is named {name!r}; expected one of {', '.join(PACKAGES)}")
+    from importlib import import_module
 
-        return ARCHITECTURE
-    raise CompileError(f"no guest is named {name!r}; expected one of {', '.join(PACKAGES)}")
+    found: Architecture = import_module(f"anyarch.guests.{PACKAGES[name]}").ARCHITECTURE
+    return found
 
 
 def native_code(name: str, variant: str = "flat") -> NativeCode:

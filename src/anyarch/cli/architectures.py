@@ -1,39 +1,26 @@
-"""The guest architectures there are: one package each under ``anyarch.guests``."""
+"""The guest architectures that the command line knows."""
 
 from __future__ import annotations
 
-import importlib
-import pkgutil
-from functools import cache
-
-from anyarch import guests
-from anyarch.errors import Error
+from anyarch._native import PACKAGES, architecture
 from anyarch.isa.architecture import Architecture
 
 DEFAULT = "riscv64"
 
 
-@cache
 def architectures() -> dict[str, Architecture]:
     """All of them, by name."""
-    found = {}
-    for module in pkgutil.iter_modules(guests.__path__):
-        architecture = importlib.import_module(f"{guests.__name__}.{module.name}").ARCHITECTURE
-        found[architecture.name] = architecture
-    return found
+    return {name: architecture(name) for name in PACKAGES}
 
 
 def by_name(name: str) -> Architecture:
     """The architecture that the user named; raises Error."""
-    found = architectures().get(name)
-    if found is None:
-        raise Error(f"no architecture {name!r}; expected one of {', '.join(architectures())}")
-    return found
+    return architecture(name)
 
 
 def by_elf_machine(machine: int) -> Architecture | None:
     """The architecture of an ELF file's ``e_machine``."""
-    for architecture in architectures().values():
-        if architecture.elf_machine == machine:
-            return architecture
+    for found in architectures().values():
+        if found.elf_machine == machine:
+            return found
     return None
