@@ -27,7 +27,7 @@ _loaded: dict[tuple[str, str], NativeCode] = {}
 def architecture(name: str) -> Architecture:
     """The definition of a guest."""
     if name not in PACKAGES:
-        raise Error(f"no guest is named {name!r}; expected one of {', '.join(PACKAGES)}")
+        raise Error(f"no architecture {name!r}; expected one of {', '.join(PACKAGES)}")
     from importlib import import_module
 
     found: Architecture = import_module(f"anyarch.guests.{PACKAGES[name]}").ARCHITECTURE
