@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from anyarch._native import architecture, native_code, native_key, region_compiler
+from anyarch.data import dataclass
 from anyarch.engine.cache import CodeCache
 from anyarch.engine.interpreter import Interpreter
 from anyarch.errors import Error

@@ -9,8 +9,9 @@ from __future__ import annotations
 import hashlib
 import struct
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from typing import Final
+
+from anyarch.data import dataclass
 
 _HEAD: Final = struct.Struct("<QIIHHI16s")  # pc, entry, instructions, cells, ranges, code, digest
 _U64: Final = struct.Struct("<Q")

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
+from anyarch.data import dataclass
 from anyarch.host.context import ExitCode
 
 

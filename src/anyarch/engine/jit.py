@@ -11,9 +11,9 @@ import ctypes
 import struct
 import threading
 from collections import Counter
-from dataclasses import dataclass
 from typing import Final, Protocol
 
+from anyarch.data import dataclass
 from anyarch.emit.compile import Blob
 from anyarch.engine.arena import RecordArena
 from anyarch.engine.bundle import CompiledRegion, digest_of, unpack

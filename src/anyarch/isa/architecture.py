@@ -7,10 +7,10 @@ when something asks for them, since that takes longer than a short program runs.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+from anyarch.data import dataclass, field
 from anyarch.isa.registers import Layout
 
 if TYPE_CHECKING:

@@ -7,8 +7,8 @@ debugger and lock-step tests read this declaration.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
 
+from anyarch.data import dataclass, field
 from anyarch.errors import DefinitionError
 
 
