@@ -18,10 +18,14 @@ from typing import ClassVar, Final, Protocol
 
 from anyarch._native import PACKAGES, native_code
 from anyarch.emit.compile import compile_blob
+from anyarch.engine.bundle import CompiledRegion
+from anyarch.engine.compiler import compile_with
 from anyarch.engine.exits import Exit
 from anyarch.engine.interpreter import Interpreter
+from anyarch.engine.jit import Jit
 from anyarch.engine.native import InterpreterModule
 from anyarch.engine.reference import Reference
+from anyarch.engine.regions import RegionCompiler
 from anyarch.errors import MemoryFault
 from anyarch.host.code import NativeCode, load
 from anyarch.host.context import ExitCode
@@ -274,12 +278,12 @@ class ReferenceMachine:
 class NativeMachine:
     """The native interpreter; one per architecture and variant, emptied for each case."""
 
-    _engines: ClassVar[dict[tuple[int, bool], Interpreter]] = {}
+    _engines: ClassVar[dict[tuple[type, int, bool], Interpreter]] = {}
 
     def __init__(
         self, architecture: Architecture, pages: Mapping[int, bytes], *, bounded: bool = False
     ) -> None:
-        key = (id(architecture), bounded)
+        key = (type(self), id(architecture), bounded)
         if key not in self._engines:
             space = AddressSpace(38, bounded=bounded)
             native = build_native(architecture, bounded=bounded)
@@ -304,6 +308,45 @@ class NativeMachine:
         return self.engine.space.read(address, nbytes)
 
 
+class LocalCompiler:
+    """A region compiler in this process, in place of the one that engines talk to.
+
+    It remembers what it made: many vectors have the same text.
+    """
+
+    def __init__(self, architecture: Architecture, *, bounded: bool) -> None:
+        self._compile = compile_with(RegionCompiler(architecture, bounded=bounded))
+        self._made: dict[tuple[int, int, bytes], CompiledRegion | None] = {}
+
+    def compile(self, pc: int, start: int, window: bytes) -> CompiledRegion | None:
+        def read(address: int, nbytes: int) -> bytes:
+            offset = address - start
+            if not 0 <= offset <= len(window) - nbytes:
+                raise MemoryFault(address, "execute")
+            return window[offset : offset + nbytes]
+
+        key = pc, start, window
+        if key not in self._made:
+            self._made[key] = self._compile(pc, read)
+        return self._made[key]
+
+
+class CompiledMachine(NativeMachine):
+    """The native interpreter, with the region at the text compiled."""
+
+    _jits: ClassVar[dict[int, Jit]] = {}
+
+    def __init__(
+        self, architecture: Architecture, pages: Mapping[int, bytes], *, bounded: bool = False
+    ) -> None:
+        super().__init__(architecture, pages, bounded=bounded)
+        jit = self._jits.get(id(self.engine))
+        if jit is None:
+            compiler = LocalCompiler(architecture, bounded=bounded)
+            jit = self._jits[id(self.engine)] = Jit(self.engine.arena, self.engine.native, compiler)
+        jit.add(CODE)
+
+
 def build_native(architecture: Architecture, *, bounded: bool) -> NativeCode:
     """The interpreter of an architecture: from the cache where it is a guest of the package."""
     if architecture.name in PACKAGES:
@@ -316,4 +359,6 @@ ENGINES: Final[dict[str, Factory]] = {
     "reference": ReferenceMachine,
     "interpreter": NativeMachine,
     "interpreter-bounded": partial(NativeMachine, bounded=True),
+    "jit": CompiledMachine,
+    "jit-bounded": partial(CompiledMachine, bounded=True),
 }

@@ -1,7 +1,8 @@
-"""Random programs, run by the reference engine and by the native interpreter from one state.
+"""Random programs, run by the reference engine and by the native engines from one state.
 
-A :class:`Case` is a program with registers and memory; :func:`run_reference` and
-:class:`NativeEngine` give its :class:`Outcome`; :func:`differences` compares two of them.
+A :class:`Case` is a program with registers and memory; :func:`run_reference`,
+:class:`NativeEngine` and :class:`JitEngine` give its :class:`Outcome`; :func:`differences` compares
+two of them.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import Final
 from anyarch._native import native_code
 from anyarch.engine.exits import Exit
 from anyarch.engine.interpreter import Interpreter
+from anyarch.engine.jit import Jit
 from anyarch.engine.reference import Reference
 from anyarch.errors import MemoryFault
 from anyarch.guests.riscv import ARCHITECTURE
@@ -22,6 +24,7 @@ from anyarch.host.context import ExitCode
 from anyarch.isa.instruction import Form
 from anyarch.isa.registers import State
 from anyarch.memory.space import AddressSpace
+from tests.vectors_format import LocalCompiler
 
 PAGE: Final = 4096
 CODE: Final = 0x10000
@@ -460,13 +463,41 @@ class NativeEngine:
         return self.outcome(Exit(ExitCode.BUDGET, self.engine.state.pc))
 
 
-def differences(expected: Outcome, found: Outcome, *, steps: bool = False) -> list[str]:
+class JitEngine(NativeEngine):
+    """Compiles what a case begins with, and what that links to, before it runs."""
+
+    def __init__(self, *, bounded: bool) -> None:
+        super().__init__(bounded=bounded, counting=False)
+        compiler = LocalCompiler(ARCHITECTURE, bounded=bounded)
+        self.jit = Jit(self.engine.arena, self.engine.native, compiler)
+
+    def prepare(self, case: Case) -> None:
+        super().prepare(case)
+        compile_all(self.jit, case.at)
+
+
+def compile_all(jit: Jit, *entries: int, limit: int = 8) -> int:
+    """Install the regions at some pcs, and at those that they link to; how many there are."""
+    work, seen = list(entries), set(entries)
+    while work and limit:
+        pc = work.pop(0)
+        if jit.add(pc):
+            limit -= 1
+            fresh = [cell for cell in jit.installed[pc].region.cells if cell not in seen]
+            seen.update(fresh)
+            work += fresh
+    return len(jit.installed)
+
+
+def differences(
+    expected: Outcome, found: Outcome, *, steps: bool = False, registers: bool = True
+) -> list[str]:
     """What differs, a line each."""
     result = []
     if expected.ended != found.ended:
         result.append(f"ended with {found.ended}, expected {expected.ended}")
     for (file, index, value), (_, _, got) in zip(expected.registers, found.registers, strict=True):
-        if value != got:
+        if registers and value != got:
             result.append(f"{file}{index} is {got:#x}, expected {value:#x}")
     for start, before, after in (
         (DATA, expected.data, found.data),

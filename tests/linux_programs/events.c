@@ -20,6 +20,7 @@
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/timerfd.h>
+#include <sys/uio.h>
 #include <sys/wait.h>
 #include <sys/xattr.h>
 #include <unistd.h>
@@ -128,6 +129,15 @@ static void memory(void) {
     printf(" hole %d", munmap(b + 4096, 4096));
     printf(" msync %d", msync(b, 3 * 4096, MS_SYNC));
     printf(" %s\n", strerror(errno));
+    char source[] = "other's", target[8] = "";
+    struct iovec to = {target, 8}, from = {source, 8};
+    if (!fork()) {
+        strcpy(source, "child's");
+        _exit(process_vm_writev(getppid(), &from, 1, &to, 1, 0) != 8);
+    }
+    wait(NULL);
+    printf("written %s", target);
+    printf(" read %zd %s\n", process_vm_readv(getpid(), &to, 1, &from, 1, 0), target);
     printf("noreplace %d", mmap(b, 4096, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0) == MAP_FAILED);
     printf(" %s\n", strerror(errno));
 }
@@ -153,6 +163,10 @@ static void machine(void) {
     int count = 0;
     while (dup(0) >= 0) count++;
     printf(" %s %d\n", strerror(errno), count < 64);
+    limit.rlim_cur = limit.rlim_max = 16 << 20;
+    setrlimit(RLIMIT_STACK, &limit);
+    getrlimit(RLIMIT_STACK, &limit);
+    printf("stack %ld\n", (long)limit.rlim_cur);
     printf("uring %ld", syscall(SYS_io_uring_setup, 8, NULL) < 0 ? -1L : 0L);
     printf(" membarrier %d\n", (int)syscall(SYS_membarrier, 0, 0, 0) >= 0);
 }

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, field
 from typing import Final, Protocol
+
+from anyarch.data import dataclass, field
 
 
 class Registers(Protocol):
@@ -60,11 +61,14 @@ class LinuxAbi:
     save_context: Callable[[Registers], bytes]
     restore_context: Callable[[Registers, bytes], None]
     enter_handler: Callable[[Registers, Handler], None]
+    core_registers: Callable[[Registers], tuple[bytes, bytes]]  # of a core: pr_reg, floating point
     hwprobe: Mapping[int, int] = field(default_factory=dict)  # riscv_hwprobe, value by key
     cpuinfo: str = ""  # one processor's part of /proc/cpuinfo, with {index}
     hwcap2: int = 0
     platform: str | None = None
     signal_stack_nbytes: int = 2048  # AT_MINSIGSTKSZ
+    return_address: int | None = None  # the register that holds it, if one does
+    registers: int = 32  # in ``file``
     has_restorer: bool = False  # sigaction carries sa_restorer
     open_flags: Mapping[int, int] = field(default_factory=dict)  # guest bit to host bit
 

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import os
 import struct
-from dataclasses import dataclass
 from typing import Final
 
+from anyarch.data import dataclass
 from anyarch.errors import LoadError
 
 ET_EXEC: Final = 2

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ctypes
 import os
-import struct
 from typing import Final
 
 from anyarch.errors import HostError
@@ -14,9 +13,7 @@ _libc: Final = ctypes.CDLL(None, use_errno=True)
 _syscall: Final = _libc.syscall
 _syscall.restype = ctypes.c_long
 _syscall.argtypes = (ctypes.c_long,) * 7
-_SIG_SETMASK: Final = 2
-_buffer: Final = (ctypes.c_uint64 * 8)()
-_address: Final = ctypes.addressof(_buffer)
+_SIG_BLOCK, _SIG_UNBLOCK, _SIG_SETMASK = 0, 1, 2
 
 
 def host_call(name: str, *arguments: int) -> int:
@@ -28,18 +25,27 @@ def host_call(name: str, *arguments: int) -> int:
 
 def set_host_mask(mask: int | None) -> int:
     """Set the thread's signal mask, if one is given; return the one before."""
-    if mask is not None:
-        _buffer[0] = mask
-    new = 0 if mask is None else _address
-    result = host_call("rt_sigprocmask", _SIG_SETMASK, new, _address + 8, 8)
+    words = (ctypes.c_uint64 * 2)(mask or 0)
+    address = ctypes.addressof(words)
+    result = host_call(
+        "rt_sigprocmask", _SIG_SETMASK, address if mask is not None else 0, address + 8, 8
+    )
     if result < 0:
         raise HostError(f"the kernel refuses signal mask {mask or 0:#x}: {os.strerror(-result)}")
-    return _buffer[1]
+    return words[1]
+
+
+def change_host_mask(blocked: int, unblocked: int) -> None:
+    """Block some signals for this thread, then unblock others."""
+    for how, signals in ((_SIG_BLOCK, blocked), (_SIG_UNBLOCK, unblocked)):
+        if signals:
+            word = ctypes.c_uint64(signals)
+            host_call("rt_sigprocmask", how, ctypes.addressof(word), 0, 8)
 
 
 def host_action(signum: int) -> int:
     """The address of the host's handler of a signal; 0 the default action, 1 ignored."""
-    if host_call("rt_sigaction", signum, 0, _address, 8) < 0:
+    action = (ctypes.c_uint64 * 4)()
+    if host_call("rt_sigaction", signum, 0, ctypes.addressof(action), 8) < 0:
         return 0
-    handler: int = struct.unpack_from("<Q", _buffer)[0]
-    return handler
+    return action[0]

@@ -7,12 +7,11 @@ kept. Sources: Linux ``fs/binfmt_elf.c`` for the order of things on the stack, `
 from __future__ import annotations
 
 import os
-import resource
 import struct
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Final
 
+from anyarch.data import dataclass
 from anyarch.errors import LoadError
 from anyarch.linux.abi import LinuxAbi
 from anyarch.linux.elf import ET_DYN, MACHINES, PF_R, PF_W, PF_X, Elf, Segment, read_elf
@@ -54,10 +53,12 @@ def load_program(
     arguments: Sequence[bytes],
     environment: Sequence[bytes],
     find: Callable[[bytes], bytes],
+    stack_limit: int,
 ) -> Image:
     """Load the program in ``host_path`` into ``space``, which is empty.
 
-    ``find`` gives the host path of a guest path (of the interpreter). Raises
+    ``find`` gives the host path of a guest path (of the interpreter). ``stack_limit`` is the soft
+    RLIMIT_STACK. Raises
     :class:`~anyarch.errors.LoadError`.
     """
     fd = _open(host_path)
@@ -96,7 +97,7 @@ def load_program(
         (_AT_HWCAP2, abi.hwcap2),
         (_AT_MINSIGSTKSZ, abi.signal_stack_nbytes),
     ]
-    top = _map_stack(space, abi, elf)
+    top = _map_stack(space, abi, elf, stack_limit)
     stack, words = _fill_stack(space, abi, top, name, arguments, environment, auxv)
     return Image(
         elf,
@@ -155,6 +156,7 @@ def _load_interpreter(
 
 def _load(space: AddressSpace, abi: LinuxAbi, fd: int, elf: Elf, hint: int) -> int:
     """Map the segments and return the bias: mapped address minus the file's address."""
+    name = os.readlink(f"/proc/self/fd/{fd}")
     loads = elf.loads
     first = loads[0].address // PAGE * PAGE
     nbytes = _round(loads[-1].address + loads[-1].memory_nbytes) - first
@@ -171,7 +173,7 @@ def _load(space: AddressSpace, abi: LinuxAbi, fd: int, elf: Elf, hint: int) -> i
             bias = space.map(first, nbytes, 0, fixed=True, noreplace=True) - first
         space.unmap(first + bias, nbytes)
         for segment in loads:
-            _map_segment(space, fd, bias, segment)
+            _map_segment(space, fd, bias, segment, name)
     except OSError as error:
         raise LoadError(
             f"{elf.path}: cannot map {nbytes:#x} bytes at {first:#x}: {error.strerror}"
@@ -189,7 +191,7 @@ def _reserve(space: AddressSpace, nbytes: int, alignment: int, hint: int) -> int
     return aligned
 
 
-def _map_segment(space: AddressSpace, fd: int, bias: int, segment: Segment) -> None:
+def _map_segment(space: AddressSpace, fd: int, bias: int, segment: Segment, name: str) -> None:
     if not segment.memory_nbytes:
         return
     prot = (
@@ -212,6 +214,7 @@ def _map_segment(space: AddressSpace, fd: int, bias: int, segment: Segment) -> N
             fixed=True,
             fd=fd,
             offset=segment.offset // PAGE * PAGE,
+            name=name,
         )
         if zeros:
             space.write(file_end, bytes(zeros))
@@ -230,11 +233,8 @@ def _round(address: int) -> int:
     return -(-address // PAGE) * PAGE
 
 
-def _map_stack(space: AddressSpace, abi: LinuxAbi, elf: Elf) -> int:
-    soft, _ = resource.getrlimit(resource.RLIMIT_STACK)
-    if soft == resource.RLIM_INFINITY:
-        soft = _STACK_NBYTES
-    nbytes = _round(min(max(soft, _STACK_NBYTES), _STACK_LIMIT))
+def _map_stack(space: AddressSpace, abi: LinuxAbi, elf: Elf, limit: int) -> int:
+    nbytes = _round(min(max(limit, _STACK_NBYTES), _STACK_LIMIT))
     prot = PROT_READ | PROT_WRITE | (PROT_EXEC if elf.executable_stack else 0)
     top = abi.task_size - 16 * PAGE
     space.map(top - nbytes, nbytes, prot, fixed=True, name="[stack]")

@@ -1,74 +1,44 @@
-"""A guest process: runs the engine, serves system calls, delivers signals, until it ends."""
+"""A guest process: what its threads share, how they begin and end, fork and execve."""
 
 from __future__ import annotations
 
-import ctypes
+import contextlib
 import errno
-import mmap
 import os
+import resource
 import struct
 import sys
+import threading
 import traceback
+from _thread import allocate_lock, stack_size, start_new_thread
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from functools import cache
 from typing import TYPE_CHECKING, Final, NoReturn
 
-from anyarch.errors import LoadError, MemoryFault
-from anyarch.host.context import NBYTES, REGISTERS, ExitCode
-from anyarch.host.mapping import (
-    MAP_ANONYMOUS,
-    MAP_FIXED,
-    MAP_PRIVATE,
-    PROT_READ,
-    PROT_WRITE,
-    map_pages,
-)
+from anyarch.data import dataclass, field
+from anyarch.errors import HostError, LoadError, MemoryFault
+from anyarch.host.signals import prepare_thread
 from anyarch.linux import signals as sig
-from anyarch.linux.abi import LinuxAbi, generic_stat
+from anyarch.linux.abi import LinuxAbi
 from anyarch.linux.calls import CALLS
-from anyarch.linux.calls.table import IOVECS, PATHS, POINTERS, Call
-from anyarch.linux.hostcalls import host_call
+from anyarch.linux.calls.threads import ThreadStart
+from anyarch.linux.hostcalls import host_call, set_host_mask
 from anyarch.linux.image import Image, load_program
-from anyarch.linux.interfaces import Engine, Exit
-from anyarch.linux.numbers import HOST_NUMBERS
+from anyarch.linux.interfaces import Engine
 from anyarch.linux.paths import Proc, host_path
 from anyarch.linux.scripts import Program, find_program
-from anyarch.linux.thunks import (
-    INTERRUPTED,
-    TABLE_NBYTES,
-    TOUCHING,
-    empty_thunk_table,
-    fill_thunk_table,
-    native_counts,
-)
+from anyarch.linux.thread import Ended, Thread
+from anyarch.linux.thunks import empty_thunk_table, fill_thunk_table
+from anyarch.linux.vfork import Loan
 from anyarch.memory.space import AddressSpace
 
 if TYPE_CHECKING:
     from anyarch.linux.strace import Trace
 
-_WORD: Final = (1 << 64) - 1
-_NOT_BEGUN: Final = -512  # from an engine: interrupted, and may be repeated
-_PATH_MAXIMUM: Final = 4096
-_STRINGS_MAXIMUM: Final = 0x20000  # bytes of one argument, and number of arguments
-_IOV_MAXIMUM: Final = 1024
-_SCRATCH_NBYTES: Final = 1 << 18
-_SIGNALS_OF_EXITS: Final = {
-    ExitCode.ILLEGAL: (sig.SIGILL, 1),  # ILL_ILLOPC
-    ExitCode.BREAKPOINT: (sig.SIGTRAP, 1),  # TRAP_BRKPT
-    ExitCode.HALT: (sig.SIGILL, 5),  # ILL_PRVOPC
-    ExitCode.EXCEPTION: (sig.SIGILL, 1),
-}
-_SEGV_MAPERR, _SEGV_ACCERR = 1, 2
-_EXPECTED: Final = frozenset(("rseq", "clone3"))  # C libraries ask, and do without
-
-
-class Exited(Exception):
-    """The guest has exited."""
-
-    def __init__(self, status: int) -> None:
-        super().__init__(f"status {status}")
-        self.status = status
+_HOST_STACK_NBYTES: Final = 1 << 19  # of a thread's Python; the guest runs on a stack of its own
+_PR_SET_NAME, _COMM_NBYTES = 15, 16
+_PATIENCE: Final = 0.005  # seconds between requests to threads that are to end
 
 
 @dataclass(slots=True, frozen=True)
@@ -94,61 +64,69 @@ class Options:
     root: bytes | None = None  # -L: where absolute paths are looked up first
     trace: Trace | None = None
     verbose: bool = False
+    crash_report: bool = False  # on stderr, when a signal kills the process
+    core: bytes | None = None  # where a core dump is written then
     max_insns: int | None = None
     python_calls: Counter[str] = field(default_factory=Counter)  # for --stats
 
 
+@dataclass(slots=True, frozen=True)
+class _Replacement:
+    """The program that the process is to execute once only its leader is left."""
+
+    program: Program
+    environment: list[bytes]
+    signals: sig.Signals  # of the thread that asked for it
+
+
 class Process:
-    """One guest process with one thread."""
+    """One guest process. Its leader is the thread whose number is the process's."""
 
     def __init__(
         self, engine: Engine, space: AddressSpace, abi: LinuxAbi, options: Options
     ) -> None:
-        self.engine, self.space, self.abi, self.options = engine, space, abi, options
-        self.state = engine.state
-        self.signals = sig.Signals(engine, space, abi)
+        self.space, self.abi, self.options = space, abi, options
+        self.actions = sig.Actions(abi, engine.claim_signal)
+        self.actions.forward = self._forward
+        if options.crash_report or options.core is not None:
+            self.actions.examined = sig.CORE_SIGNALS
         self.proc = Proc(self)
         self.task_size = min(abi.task_size, space.limit)
         self.image: Image
         self.environment: list[bytes] = []
         self.heap_end = 0
         self.heap_limit = 1 << 36
-        self.clear_tid = 0
-        self.robust_list = 0
         self.limits: dict[int, tuple[int, int]] = {}
         self.reserved: set[int] = set()  # descriptors that are ours
+        self.timers: set[int] = set()  # of timer_create
+        self.calls = [CALLS.get(abi.calls.get(number, "")) for number in range(512)]
         self.is_child = False
+        self.stopping = False  # every thread is to end
+        self._outcome: Outcome | None = None
+        self._replacement: _Replacement | None = None
+        self._failure: BaseException | None = None
+        self._loan: Loan | None = None  # what the parent waits for
         self._noted: set[str] = set()
-        self._calls = [CALLS.get(abi.calls.get(number, "")) for number in range(512)]
-        self._scratch = mmap.mmap(-1, _SCRATCH_NBYTES, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-        self._scratch_base = ctypes.addressof(ctypes.c_char.from_buffer(self._scratch))
-        self._scratch_used = 0
-        self._table = mmap.mmap(-1, TABLE_NBYTES, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-        self._words = engine.context.view.cast("Q")
-        self._number_word = self._offset(abi.number) >> 3
-        self._argument_words = [self._offset(index) >> 3 for index in abi.arguments]
-        self._result_word = self._offset(abi.result) >> 3
-        self._begin_native_calls()
+        self._changed = threading.Condition(threading.RLock())  # guards all about threads
         if options.trace is not None:
             self.reserved |= options.trace.descriptors
-            self.signals.on_delivery = options.trace.signal
+            self.actions.on_delivery = options.trace.signal
+        self.leader = Thread(self, engine, self._call_table())
+        self.leader.begin()
+        self.threads = [self.leader]
+        self._idle: list[Thread] = []  # ended; their engines are used again
 
-    def _begin_native_calls(self) -> None:
+    def _call_table(self) -> bytes:
         if self.options.trace is not None:
-            table = empty_thunk_table()
-        else:
-            table = fill_thunk_table(self.abi, CALLS.get, paths=self.options.root is None)
-        self._table[:] = table
-        context = self.engine.context
-        pointer = ctypes.addressof(ctypes.c_char.from_buffer(self._table))
-        context.set("syscall_table", pointer)
-        registers = (self.abi.number, *self.abi.arguments, self.abi.result)
-        offsets = [self._offset(index) for index in registers]
-        context.set("abi", int.from_bytes(struct.pack("<8H", *offsets), "little"))
+            return empty_thunk_table()
+        return fill_thunk_table(self.abi, CALLS.get, paths=self.options.root is None)
 
-    def _offset(self, register: int) -> int:
-        """Where in the context a general register is."""
-        return REGISTERS + self.state.layout.offset(self.abi.file, register)
+    def native_counts(self) -> Counter[int]:
+        """How often each call number was served without Python."""
+        total: Counter[int] = Counter()
+        for thread in (*self.threads, *self._idle):
+            total.update(thread.native_counts())
+        return total
 
     # Starting and running
 
@@ -160,15 +138,29 @@ class Process:
         environment: Sequence[bytes],
     ) -> None:
         """Make a program, by host path, the process's image. The address space is empty."""
+        stack_limit = self.limits.get(resource.RLIMIT_STACK)
+        if stack_limit is None:
+            stack_limit = resource.getrlimit(resource.RLIMIT_STACK)
         self.image = load_program(
-            self.space, self.abi, program, name, arguments, environment, self._find_interpreter
+            self.space,
+            self.abi,
+            program,
+            name,
+            arguments,
+            environment,
+            self._find_interpreter,
+            # Unlimited is -1 for Python; the stack is mapped whole, as far as that makes sense.
+            stack_limit[0] if stack_limit[0] >= 0 else 1 << 62,
         )
         self.environment = list(environment)
         self.heap_end = self.image.heap
-        self.abi.restore_context(self.state, bytes(self.abi.context_nbytes))
-        self.state.pc = self.image.start
-        self.set_register(self.abi.stack, self.image.stack)
-        self.signals.trampoline = self.image.trampoline
+        leader = self.leader
+        self.abi.restore_context(leader.state, bytes(self.abi.context_nbytes))
+        leader.state.pc = self.image.start
+        leader.set_register(self.abi.stack, self.image.stack)
+        self.actions.trampoline = self.image.trampoline
+        comm = os.path.basename(name)[: _COMM_NBYTES - 1] + b"\0"
+        host_call("prctl", _PR_SET_NAME, leader.scratch_bytes(comm))
 
     def _find_interpreter(self, path: bytes) -> bytes:
         return self.host_path(path, follow=True)
@@ -176,8 +168,9 @@ class Process:
     def run(self) -> Outcome:
         """Run until the end. In a forked child this does not return."""
         try:
-            self.signals.begin()
-            outcome = self._run()
+            self.actions.begin()
+            self.leader.run()
+            outcome = self._lead()
         except BaseException:
             if self.is_child:
                 traceback.print_exc()
@@ -185,318 +178,230 @@ class Process:
             raise
         finally:
             if not self.is_child:
-                self.signals.end()
+                self.actions.end()
+        if self.is_child:
+            self._end_child(outcome)
+        self.leader.release_locks()
         if self.options.trace is not None:
             self.options.trace.end(outcome.status, outcome.signal)
-        if self.is_child:
-            end_like(outcome)
         return outcome
 
-    def _run(self) -> Outcome:
-        try:
-            budget = self.options.max_insns
-            while True:
-                self._settle()
-                exit = self.engine.run(budget)
-                if exit.code is ExitCode.SYSCALL:
-                    self._serve()
-                elif exit.code is ExitCode.BUDGET and budget is not None:
-                    return Outcome()
-                else:
-                    self._handle(exit)
-                if budget is not None:
-                    budget = self.engine.context.get("remaining")
-        except Exited as exited:
-            return Outcome(status=exited.status)
-        except sig.Death as death:
-            return Outcome(signal=death.signum)
+    def _lead(self) -> Outcome:
+        """The leader has ended: wait for the other threads, and run what replaces them."""
+        leader = self.leader
+        while True:
+            if not self.stopping:
+                leader.release()
+            self._wait_for_others()
+            if self._failure is not None:
+                raise self._failure
+            if self._outcome is not None or self._replacement is None:
+                return self._outcome or Outcome(status=leader.status)
+            self._replace(self._replacement)
+            leader.run()
 
-    def _settle(self, waited_mask: int | None = None) -> None:
-        """Deliver signals, so that the guest may run on."""
-        self.engine.clear_stop()
-        if waited_mask is not None or self.engine.context.get("pending") or self.signals.queued:
-            self.signals.deliver(waited_mask)
+    def _wait_for_others(self) -> None:
+        before = sig.block_all() if len(self.threads) > 1 else None
+        with self._changed:
+            while len(self.threads) > 1:
+                if not self.stopping:
+                    self._changed.wait()
+                    continue
+                for thread in self.threads:
+                    if thread is not self.leader:
+                        thread.engine.request_stop()
+                self._changed.wait(_PATIENCE)
+        if before is not None:
+            set_host_mask(before)
 
-    def _handle(self, exit: Exit) -> None:
-        code = exit.code
-        if code is ExitCode.CODE_CHANGED:
-            self.engine.flush()
-        elif code is ExitCode.FAULT:
-            if self._table[TOUCHING]:  # an argument of a native call points nowhere
-                self._table[TOUCHING] = 0
-                self.state.pc = self.engine.context.get("pc")
-                self.set_register(self.abi.result, -errno.EFAULT)
-                return
-            context = self.engine.context
-            signum, cause = context.get("fault_signal"), context.get("fault_code")
-            if signum == sig.SIGSEGV:
-                cause = self._segv_cause(exit.address)
-            self.signals.fault(signum, cause, exit.address)
-        elif code is ExitCode.FETCH:
-            self.engine.flush()  # what was noted of the address holds until it is mapped
-            self.signals.fault(sig.SIGSEGV, self._segv_cause(exit.address), exit.address)
-        elif code in _SIGNALS_OF_EXITS:
-            signum, cause = _SIGNALS_OF_EXITS[code]
-            self.signals.fault(signum, cause, exit.pc)
+    # How it ends
 
-    def _segv_cause(self, address: int) -> int:
-        """The host cannot tell: it has reserved what the guest has not mapped."""
-        regions = self.space.regions()
-        mapped = any(region.start <= address < region.end for region in regions)
-        return _SEGV_ACCERR if mapped else _SEGV_MAPERR
+    def end(self, status: int) -> NoReturn:
+        """End all threads with a status."""
+        self._end(Outcome(status=status))
+        raise Ended
 
-    # System calls
+    def end_by_signal(self, signum: int) -> None:
+        """A signal ends all threads."""
+        self._end(Outcome(signal=signum))
 
-    def _serve(self) -> None:
-        """Serve the system call that the registers ask for."""
-        words = self._words
-        number = words[self._number_word]
-        call = self._calls[number] if number < 512 else None
-        if call is None:
-            self._refuse(number)
-            return
-        arguments = [words[index] for index in self._argument_words[: len(call.arguments)]]
-        trace = self.options.trace
-        self._scratch_used = 0
-        if self._was_interrupted():
-            result: int | None = -errno.EINTR
-        elif self.signals.deliverable():
-            result = _NOT_BEGUN
-        else:
-            self.options.python_calls[call.name] += 1
-            if trace is not None:
-                trace.enter(self, call, arguments)
-            result = self._perform(call, arguments)
-        if result == _NOT_BEGUN or result == -errno.EINTR:
-            self._interrupt(call, arguments, result)
-        elif result is not None:
-            words[self._result_word] = result & _WORD
-            if trace is not None:
-                trace.leave(self, call, arguments, result)
+    def end_by_budget(self) -> None:
+        """The instruction budget is spent."""
+        self._end(Outcome())
 
-    def _refuse(self, number: int) -> None:
-        name = self.abi.calls.get(number, f"number {number}")
-        if name not in _EXPECTED:
-            self.note(f"system call {name} is not supported: ENOSYS")
+    def _end(self, outcome: Outcome) -> None:
+        with self._changed:
+            if self._outcome is None:
+                self._outcome = outcome
+            if self.is_child:
+                self._end_child(self._outcome)
+            self._stop_threads()
+
+    def _stop_threads(self) -> None:
+        self.stopping = True
+        for thread in self.threads:
+            thread.engine.request_stop()
+        self._changed.notify_all()
+
+    def _end_child(self, outcome: Outcome) -> NoReturn:
+        """End a forked child at once, its other threads included."""
+        for thread in self.threads:
+            thread.release_locks()
+        self._repay()
         if self.options.trace is not None:
-            self.options.trace.refuse(name)
-        self.set_register(self.abi.result, -errno.ENOSYS)
+            self.options.trace.end(outcome.status, outcome.signal)
+        end_like(outcome)
 
-    def _perform(self, call: Call, arguments: list[int]) -> int | None:
+    # Threads
+
+    def start_thread(self, parent: Thread, start: ThreadStart) -> int:
+        """Start a thread that goes on where ``parent`` is; its number, or -errno."""
+        with self._changed:
+            thread = self._idle.pop() if self._idle else None
+        if thread is None:
+            _start_host_threads()
+            try:
+                thread = Thread(self, parent.engine.spawn(), self._call_table())
+            except (HostError, OSError):  # no memory, or too many mappings
+                return -errno.EAGAIN
+        thread.renew(parent)
+        thread.set_register(self.abi.result, 0)
+        thread.set_register(self.abi.stack, start.stack)
+        if start.thread_pointer is not None:
+            thread.set_register(self.abi.thread_pointer, start.thread_pointer)
+        thread.clear_tid = start.clear_tid
+        begun = allocate_lock()
+        begun.acquire()
+        before = sig.block_all()  # until the thread knows where signals are noted
+        stack = stack_size(_HOST_STACK_NBYTES)
         try:
-            if call.handler is not None:
-                return call.handler(self, *arguments)
-            return self._pass(call, arguments)
-        except MemoryFault:
-            return -errno.EFAULT
-        except OSError as error:
-            return -(error.errno or errno.EIO)
-
-    def _pass(self, call: Call, arguments: list[int]) -> int:
-        host = []
-        for argument, value in zip(call.arguments, arguments, strict=True):
-            kind = argument.kind
-            if not value:
-                pass
-            elif kind in PATHS:
-                follow = kind == "path"
-                name = self.proc.substitute(self.read_path(value), follow)
-                path = self.host_path(name, follow)
-                value = self.scratch_bytes(path + b"\0")
-            elif kind in IOVECS:
-                count = arguments[call.arguments.index(argument) + 1] & 0xFFFFFFFF
-                if count > _IOV_MAXIMUM:
-                    return -errno.EINVAL
-                value = self.scratch_bytes(self.host_vector(value, count))
-            elif kind in POINTERS:
-                value = self.pointer(value)
-            host.append(value)
-        return self.call(call.name, *host)
-
-    def _was_interrupted(self) -> bool:
-        if not self._table[INTERRUPTED]:
-            return False
-        self._table[INTERRUPTED] = 0
-        return True
-
-    def _interrupt(self, call: Call, arguments: list[int], result: int) -> None:
-        """A signal interrupted the call, or came before it: say EINTR, or have it repeated."""
-        waited_mask = self._waited_mask(call, arguments)
-        signum = self.signals.deliverable(waited_mask)
-        restarts = self.signals.restarts(signum) if signum else None
-        if result == -errno.EINTR:
-            repeats = restarts is None and (signum > 0 or bool(self.engine.context.get("stop")))
+            start_new_thread(self._run_thread, (thread, start, begun.release))
+        except RuntimeError:
+            self._idle.append(thread)
+            return -errno.EAGAIN
         else:
-            repeats = restarts is not False or not call.restart
-        trace = self.options.trace
-        if trace is not None:
-            trace.leave(self, call, arguments, _NOT_BEGUN if repeats else -errno.EINTR)
-        if repeats:
-            self.state.pc -= self.abi.call_nbytes
-        else:
-            self.set_register(self.abi.result, -errno.EINTR)
-        self._settle(waited_mask)
+            begun.acquire()
+        finally:
+            stack_size(stack)
+            set_host_mask(before)
+        return thread.tid
 
-    def _waited_mask(self, call: Call, arguments: list[int]) -> int | None:
-        """The mask that was in force during the call, for calls that set one."""
+    def _run_thread(self, thread: Thread, start: ThreadStart, begun: Callable[[], None]) -> None:
         try:
-            for argument, address in zip(call.arguments, arguments, strict=True):
-                if (
-                    argument.kind == "sigset_in"
-                    and argument.name in ("mask", "sigmask")
-                    and address
-                ):
-                    return int.from_bytes(self.space.read(address, 8), "little")
-            if call.name == "pselect6" and arguments[5]:
-                (address,) = struct.unpack("<Q", self.space.read(arguments[5], 8))
+            thread.begin()
+            tid = thread.tid
+            try:
+                prepare_thread(thread.engine.context)
+            except (HostError, OSError):
+                thread.tid = -errno.EAGAIN
+                self._idle.append(thread)
+                return
+            if start.unshared:
+                host_call("unshare", start.unshared)
+            for address in (start.parent_tid, start.child_tid):
                 if address:
-                    return int.from_bytes(self.space.read(address, 8), "little")
-        except MemoryFault:
-            pass
-        return None
+                    with contextlib.suppress(MemoryFault):
+                        self.space.write(address, struct.pack("<I", tid))
+            with self._changed:
+                self.threads.append(thread)
+        finally:
+            begun()
+        try:
+            set_host_mask(sig.host_mask(thread.signals.mask))
+            thread.run()
+            if thread is self.leader:  # in a child that this thread forked
+                self._end_child(self._lead())
+        except BaseException as failure:
+            if self.is_child:
+                traceback.print_exc()
+                os._exit(70)
+            with self._changed:
+                self._failure = failure
+                self._stop_threads()
+        self._leave(thread)
 
-    def call(self, name: str, *arguments: int) -> int:
-        """A system call on the host, which signals of the guest interrupt."""
-        padded = (*arguments, 0, 0, 0, 0, 0, 0)[:6]
-        return self.engine.syscall(HOST_NUMBERS[name], *padded)
+    def find_thread(self, tid: int) -> Thread | None:
+        """The thread with a number."""
+        return next((thread for thread in self.threads if thread.tid == tid), None)
 
-    def call_path(self, name: str, dirfd: int, path: bytes, *rest: int, follow: bool) -> int:
-        """A call whose arguments begin with a folder's descriptor and a path."""
-        path = self.host_path(self.proc.substitute(path, follow), follow)
-        return self.call(name, dirfd, self.scratch_bytes(path + b"\0"), *rest)
+    def _leave(self, thread: Thread) -> None:
+        sig.block_all()
+        for signum, info in thread.signals.remaining():
+            self._forward(signum, info, thread.signals)
+        if self.stopping:
+            thread.release_locks()
+        else:
+            thread.release()
+        with self._changed:
+            self.threads.remove(thread)
+            self._idle.append(thread)
+            self._changed.notify_all()
 
-    def call_stat(self, name: str, buffer: int, *arguments: int) -> int:
-        """fstat or newfstatat, with the guest's structure."""
-        pointer = self.scratch_room(144)
-        place = 1 if name == "fstat" else 2
-        result = self.call(name, *arguments[:place], pointer, *arguments[place:])
-        if result == 0:
-            self.space.write(buffer, generic_stat(self.scratch_read(pointer, 144)))
-        return result
-
-    def native_counts(self) -> dict[int, int]:
-        """How often each call number was served without Python."""
-        return native_counts(self._table[:])
-
-    # What handlers use
-
-    def pointer(self, address: int) -> int:
-        """The host's pointer for a guest's; null stays null."""
-        return self.space.base + address if address else 0
-
-    def set_register(self, index: int, value: int) -> None:
-        """Set a general register, modulo 2**64."""
-        self.state.set(self.abi.file, index, value & _WORD)
-
-    @property
-    def stack_pointer(self) -> int:
-        """The guest's stack pointer."""
-        return self.state.get(self.abi.file, self.abi.stack)
-
-    def scratch_room(self, nbytes: int) -> int:
-        """A host pointer to zeroed memory that lasts until the next call."""
-        start = -(-self._scratch_used // 16) * 16
-        if start + nbytes > _SCRATCH_NBYTES:
-            raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
-        self._scratch_used = start + nbytes
-        self._scratch[start : start + nbytes] = bytes(nbytes)
-        return self._scratch_base + start
-
-    def scratch_bytes(self, data: bytes) -> int:
-        """A host pointer to a copy of ``data`` that lasts until the next call."""
-        pointer = self.scratch_room(len(data))
-        self.scratch_write(pointer, data)
-        return pointer
-
-    def scratch_write(self, pointer: int, data: bytes) -> None:
-        """Overwrite scratch memory."""
-        start = pointer - self._scratch_base
-        self._scratch[start : start + len(data)] = data
-
-    def scratch_read(self, pointer: int, nbytes: int) -> bytes:
-        """Read scratch memory."""
-        start = pointer - self._scratch_base
-        return self._scratch[start : start + nbytes]
-
-    def host_vector(self, address: int, count: int) -> bytes:
-        """An iovec with the host's pointers."""
-        words = list(struct.unpack(f"<{2 * count}Q", self.space.read(address, 16 * count)))
-        words[::2] = [self.pointer(word) for word in words[::2]]
-        return struct.pack(f"<{2 * count}Q", *words)
-
-    def read_path(self, address: int) -> bytes:
-        """A path from guest memory."""
-        path = self.space.read_cstring(address, _PATH_MAXIMUM)
-        if len(path) >= _PATH_MAXIMUM:
-            raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG))
-        return path
-
-    def read_strings(self, address: int) -> list[bytes]:
-        """A list of strings that ends in a null pointer."""
-        strings: list[bytes] = []
-        while address:
-            (pointer,) = struct.unpack("<Q", self.space.read(address, 8))
-            if not pointer:
-                break
-            if len(strings) >= _STRINGS_MAXIMUM:
-                raise OSError(errno.E2BIG, os.strerror(errno.E2BIG))
-            strings.append(self.space.read_cstring(pointer, _STRINGS_MAXIMUM))
-            address += 8
-        return strings
-
-    def host_path(self, path: bytes, follow: bool) -> bytes:
-        """The host's path of a guest's."""
-        return host_path(self.options.root, path, follow)
-
-    def open_text(self, text: bytes, flags: int) -> int:
-        """A descriptor from which ``text`` can be read."""
-        fd = os.memfd_create("anyarch", os.MFD_CLOEXEC if flags & os.O_CLOEXEC else 0)
-        os.write(fd, text)
-        os.lseek(fd, 0, os.SEEK_SET)
-        return fd
-
-    @staticmethod
-    def host_uname() -> os.uname_result:
-        """The host's names."""
-        return os.uname()
-
-    def note(self, text: str) -> None:
-        """Say something once, when asked to be verbose."""
-        if self.options.verbose and text not in self._noted:
-            self._noted.add(text)
-            print(f"anyarch: {text}", file=sys.stderr, flush=True)
+    def _forward(self, signum: int, info: bytes, giver: sig.Signals) -> bool:
+        """Give a signal for the process to another thread that does not block it, if one is."""
+        with self._changed:
+            for thread in self.threads:
+                signals = thread.signals
+                if signals is not giver and not signals.mask >> (signum - 1) & 1:
+                    signals.incoming.append((signum, info))
+                    thread.engine.request_stop()
+                    return True
+        return False
 
     # Processes
 
-    def exit(self, status: int) -> NoReturn:
-        """End with a status."""
-        raise Exited(status)
-
-    def fork(self, *, wait: bool) -> int:
+    def fork(self, thread: Thread, *, wait: bool) -> int:
         """Fork; 0 in the child. ``wait``: until the child has executed a program or ended."""
-        ends = os.pipe() if wait else None  # closed on exec, ours or the host's
-        context = self.engine.context
-        before = bytes(context.view)
-        pid = os.fork()
-        if pid == 0:
-            self.is_child = True
-            # Python's anonymous mappings are shared with children; the registers must not be.
-            map_pages(
-                NBYTES,
-                PROT_READ | PROT_WRITE,
-                pointer=context.pointer,
-                flags=MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED,
-            )
-            context.view[:] = before
-            self.signals.after_fork()
-        if ends is not None:
-            os.close(ends[0 if pid == 0 else 1])
-            if pid:
-                os.read(ends[0], 1)
-                os.close(ends[0])
+        loan = Loan(self.space, thread.stack_pointer) if wait else None
+        before = sig.block_all()  # what arrives meanwhile is for the parent
+        try:
+            with self.space.lock:  # no other thread is halfway through a change
+                pid = os.fork()
+                if pid == 0:
+                    self._become_child(thread, loan)
+        except OSError:
+            if loan is not None:
+                loan.cancel()
+            raise
+        finally:
+            set_host_mask(before)
+        if pid and loan is not None:
+            loan.wait()
         return pid
 
-    def execute(self, path: bytes, arguments: list[bytes], environment: list[bytes]) -> int | None:
+    def _become_child(self, thread: Thread, loan: Loan | None) -> None:
+        self.is_child = True
+        self._changed = threading.Condition(threading.RLock())
+        self.leader = thread
+        self.threads = [thread]
+        self._idle.clear()
+        self.timers.clear()
+        self.stopping = False
+        self._outcome = self._replacement = None
+        if self._loan is not None:  # our parent's to repay
+            self._end_loan(self._loan)
+        self._loan = loan
+        if loan is not None:
+            loan.accept()
+            self.reserved.add(loan.descriptor)
+            thread.pass_natively("close", False)  # children close everything they find
+        thread.after_fork()
+
+    def _end_loan(self, loan: Loan) -> None:
+        self._loan = None
+        self.reserved.discard(loan.descriptor)
+        self.leader.pass_natively("close", True)
+        loan.end()
+
+    def _repay(self) -> None:
+        """Let a parent that waits in vfork go on."""
+        if self._loan is not None:
+            self._loan.send()
+            self._end_loan(self._loan)
+
+    def execute(
+        self, thread: Thread, path: bytes, arguments: list[bytes], environment: list[bytes]
+    ) -> int | None:
         """Replace the program, as execve does; -errno where that is impossible."""
         found = find_program(
             self.proc.substitute(path, follow=True), arguments, self.abi, self._find_interpreter
@@ -505,28 +410,46 @@ class Process:
             return found
         if not found.is_guest:
             return self._execute_on_host(found, environment)
-        if self.options.trace is not None:
-            self.options.trace.executed()
-        self._close_on_execute()
-        for region in list(self.space.regions()):
-            self.space.unmap(region.start, region.end - region.start)
-        self.engine.flush()
-        self.signals.collect()
-        self.clear_tid = self.robust_list = 0
-        try:
-            self.load(found.host_path, found.name, found.arguments, environment)
-        except LoadError as error:
-            print(f"anyarch: {error}", file=sys.stderr, flush=True)
-            raise sig.Death(sig.SIGKILL) from None
-        self.signals.after_execute(self.image.trampoline)
-        return None
+        with self._changed:
+            if not self.stopping:
+                self._replacement = _Replacement(found, environment, thread.signals)
+                self._stop_threads()
+        raise Ended
 
     def _execute_on_host(self, program: Program, environment: list[bytes]) -> int:
+        if self._loan is not None:
+            self._loan.send()
         table = {name: value for name, _, value in (text.partition(b"=") for text in environment)}
         try:
             os.execve(program.host_path, program.arguments or [b""], table)
         except OSError as error:
             return -(error.errno or errno.ENOEXEC)
+
+    def _replace(self, replacement: _Replacement) -> None:
+        """Load another program; the leader is the only thread."""
+        self._replacement = None
+        self.stopping = False
+        leader, program = self.leader, replacement.program
+        if self.options.trace is not None:
+            self.options.trace.executed()
+        self._repay()
+        self._close_on_execute()
+        for timer in self.timers:
+            host_call("timer_delete", timer)
+        self.timers.clear()
+        leader.engine.flush()  # first: nothing is left to look for when code is unmapped
+        for region in list(self.space.regions()):
+            self.space.unmap(region.start, region.end - region.start)
+        leader.signals.after_execute(replacement.signals)
+        leader.clear_tid = leader.robust_list = 0
+        try:
+            self.load(program.host_path, program.name, program.arguments, replacement.environment)
+        except LoadError as error:
+            print(f"anyarch: {error}", file=sys.stderr, flush=True)
+            self._outcome = Outcome(signal=sig.SIGKILL)
+            self.stopping = True
+            return
+        self.actions.after_execute(self.image.trampoline)
 
     def _close_on_execute(self) -> None:
         for name in os.listdir("/proc/self/fd"):
@@ -535,6 +458,27 @@ class Process:
                 flags = host_call("fcntl", fd, 1)
                 if flags > 0 and flags & 1:
                     host_call("close", fd)
+
+    # What threads use
+
+    def host_path(self, path: bytes, follow: bool) -> bytes:
+        """The host's path of a guest's."""
+        return host_path(self.options.root, path, follow)
+
+    def note(self, text: str) -> None:
+        """Say something once, when asked to be verbose."""
+        if self.options.verbose and text not in self._noted:
+            self._noted.add(text)
+            print(f"anyarch: {text}", file=sys.stderr, flush=True)
+
+
+@cache
+def _start_host_threads() -> None:
+    """Start a first thread, before signals are set up for another: with the first one glibc
+    installs a handler of its own for signal 33, which is our stop signal."""
+    first = threading.Thread(target=int)
+    first.start()
+    first.join()
 
 
 def end_like(outcome: Outcome) -> NoReturn:

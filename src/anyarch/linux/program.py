@@ -30,7 +30,11 @@ def run_program(
     env: Mapping[str, str] | None = None,
     root: str | os.PathLike[str] | None = None,
     strace: str | bool | None = None,
+    follow: bool = False,
+    summary: bool = False,
     verbose: bool = False,
+    crash_report: bool = False,
+    core: str | os.PathLike[str] | None = None,
     max_insns: int | None = None,
     stats: bool = False,
 ) -> Outcome:
@@ -38,7 +42,9 @@ def run_program(
 
     ``make_engine`` takes the guest's architecture and ``engine``, and returns an engine with its
     empty address space. ``env`` is the whole environment (default: ours); absolute paths are looked
-    up in ``root`` first; ``strace`` is a file for the trace of system calls, or True for stderr.
+    up in ``root`` first; ``strace`` is a file for the trace of system calls, or True for stderr;
+    ``follow`` traces children and threads too, ``summary`` counts the calls instead.
+    ``crash_report`` and ``core`` are what a death by signal leaves: a report on stderr, a core.
     A forked child of the guest never returns from here. Raises :class:`~anyarch.errors.LoadError`.
     """
     name = os.fsencode(path)
@@ -46,11 +52,19 @@ def run_program(
     program = host_path(folder, name, follow=True)
     abi = find_abi(program)
     with ExitStack() as stack:
-        options = Options(root=folder, verbose=verbose, max_insns=max_insns)
+        options = Options(
+            root=folder,
+            verbose=verbose,
+            crash_report=crash_report,
+            core=os.fsencode(os.path.abspath(core)) if core is not None else None,
+            max_insns=max_insns,
+        )
         if strace:
             from anyarch.linux.strace import Trace  # only here: a plain run need not load it
 
-            options.trace = stack.enter_context(Trace(None if strace is True else strace))
+            options.trace = stack.enter_context(
+                Trace(None if strace is True else strace, follow=follow, summary=summary)
+            )
         runner, space = make_engine(abi, engine)
         process = Process(runner, space, abi, options)
         words = [os.fsencode(text) for text in (path if argv0 is None else argv0, *arguments)]

@@ -52,6 +52,11 @@ def _enter_handler(state: Registers, handler: Handler) -> None:
     state.pc = handler.address
 
 
+def _core_registers(state: Registers) -> tuple[bytes, bytes]:
+    context = _save_context(state)
+    return context[: _INTEGERS.size], context[_INTEGERS.size : _INTEGERS.size + 33 * 8]
+
+
 def _letters(names: str) -> int:
     return sum(1 << ord(name) - ord("a") for name in names)
 
@@ -96,6 +101,8 @@ RISCV64: Final = LinuxAbi(
     save_context=_save_context,
     restore_context=_restore_context,
     enter_handler=_enter_handler,
+    core_registers=_core_registers,
+    return_address=RA,
     hwprobe={
         0: 0,  # vendor, architecture and implementation ids
         1: 0,

@@ -6,9 +6,9 @@ import errno
 import os
 import stat
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Final
 
+from anyarch.data import dataclass
 from anyarch.errors import LoadError
 from anyarch.linux.abi import LinuxAbi
 from anyarch.linux.elf import read_elf

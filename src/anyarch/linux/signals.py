@@ -1,8 +1,9 @@
-"""Signals of one guest process: actions, the mask, and delivery with real frames.
+"""Signals of a guest: a process's actions, a thread's mask, and delivery with real frames.
 
-The guest's mask is the host's too, so that waiting calls see what the guest would. A signal with
-the default action has it on the host as well. One with a handler is claimed: native code notes it,
-and it is delivered here before the guest runs on. Sources: signal(7), Linux ``kernel/signal.c``.
+The guest's mask is the host's too, thread by thread, so that waiting calls see what the guest
+would. A signal with the default action has it on the host as well. One with a handler is claimed:
+native code notes it, and it is delivered here before the guest runs on. Sources: signal(7), Linux
+``kernel/signal.c``.
 """
 
 from __future__ import annotations
@@ -10,14 +11,16 @@ from __future__ import annotations
 import errno
 import os
 import struct
+from _thread import get_native_id
+from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Final, NoReturn
 
+from anyarch.data import dataclass
 from anyarch.errors import MemoryFault
 from anyarch.host.signals import default_signal, ignore_signal, release_signal
 from anyarch.linux.abi import Handler, LinuxAbi
-from anyarch.linux.hostcalls import host_action, set_host_mask
+from anyarch.linux.hostcalls import change_host_mask, host_action, host_call, set_host_mask
 from anyarch.linux.interfaces import Engine
 from anyarch.memory.space import AddressSpace
 
@@ -26,6 +29,7 @@ SIGILL, SIGTRAP, SIGBUS, SIGFPE, SIGKILL, SIGSEGV = 4, 5, 7, 8, 9, 11
 _SIGINT, _SIGPIPE, _SIGCONT, _SIGSTOP, _SIGXFSZ = 2, 13, 18, 19, 25
 _IGNORED: Final = frozenset((17, _SIGCONT, 23, 28))  # CHLD, CONT, URG, WINCH
 _STOPPING: Final = frozenset((_SIGSTOP, 20, 21, 22))  # STOP, TSTP, TTIN, TTOU
+CORE_SIGNALS: Final = frozenset((3, 6, 24, 25, 31))  # QUIT, ABRT, XCPU, XFSZ, SYS
 SYNCHRONOUS: Final = frozenset((SIGILL, SIGTRAP, SIGBUS, SIGFPE, SIGSEGV))
 # Never blocked on the host: faults of native code, and the signal that stops it.
 _HOST_OPEN: Final = sum(1 << (number - 1) for number in (SIGILL, SIGBUS, SIGFPE, SIGSEGV, 33))
@@ -36,15 +40,17 @@ _SA_ONSTACK, _SA_RESTART, _SA_NODEFER, _SA_RESETHAND = 0x08000000, 0x10000000, 0
 _SA_KERNEL: Final = 0x1 | 0x2  # NOCLDSTOP, NOCLDWAIT: what the host's kernel must know
 _SS_ONSTACK, _SS_DISABLE, _SS_AUTODISARM = 1, 2, 1 << 31
 _SIGINFO_NBYTES: Final = 128
+_FIRST_QUEUED: Final = 32  # real-time signals queue
 _UCONTEXT: Final = struct.Struct("<QQQI4xQQ120x8x")  # flags, link, stack, mask; context at 176
 
 
 class Death(Exception):
     """The guest dies of a signal."""
 
-    def __init__(self, signum: int) -> None:
+    def __init__(self, signum: int, info: bytes = b"") -> None:
         super().__init__(f"signal {signum}")
         self.signum = signum
+        self.info = info.ljust(_SIGINFO_NBYTES, b"\0")
 
 
 @dataclass(slots=True, frozen=True)
@@ -57,30 +63,51 @@ class Action:
     restorer: int = 0
 
 
-class Signals:
-    """The signal state of a process with one thread."""
+_DEFAULT: Final = Action()
 
-    def __init__(self, engine: Engine, space: AddressSpace, abi: LinuxAbi) -> None:
-        self.engine, self.space, self.abi = engine, space, abi
+
+def host_mask(mask: int) -> int:
+    """What the host blocks where the guest blocks ``mask``."""
+    return mask & ~_HOST_OPEN
+
+
+def block_all() -> int:
+    """Block every signal of the guest's for this thread; the host's mask before."""
+    return set_host_mask(_ALL & ~_HOST_OPEN)
+
+
+def _is_for_process(signum: int, info: bytes) -> bool:
+    """Whether a signal was surely sent to the process, not to a thread: by kill or the kernel."""
+    return int.from_bytes(info[8:12], "little", signed=True) >= 0 and signum not in SYNCHRONOUS
+
+
+class Actions:
+    """What the signals of a process do, the same for all its threads."""
+
+    def __init__(self, abi: LinuxAbi, claim: Callable[[int, int], None]) -> None:
+        self.abi = abi
         self.trampoline = 0
-        self.actions: dict[int, Action] = {}
-        self.queued: dict[int, bytes] = {}  # arrived, not delivered: siginfo
-        self.alternate = (0, _SS_DISABLE, 0)
         self.on_delivery: Callable[[int, bytes], None] | None = None  # strace
+        self.forward: Callable[[int, bytes, Signals], bool] = lambda *_: False
+        self.examined: frozenset[int] = frozenset()  # a death by these is to be seen here
+        self._claim = claim  # of a host signal, for the guest
+        self._actions: dict[int, Action] = {}
         self._touched: set[int] = set()
-        self.mask = set_host_mask(None)
-        self._first_mask = self.mask
+        self._first_mask = set_host_mask(None)
 
     def begin(self) -> None:
         """Take over the actions of the host process; Python's own are not the guest's."""
         for signum in range(1, 65):
             if host_action(signum) == SIG_IGN:
-                self.actions[signum] = Action(SIG_IGN)
+                self._actions[signum] = Action(SIG_IGN)
         for signum in (_SIGPIPE, _SIGXFSZ, _SIGINT):
             if signum != _SIGINT or host_action(signum) != SIG_IGN:
-                self.actions.pop(signum, None)
+                self._actions.pop(signum, None)
                 self._touched.add(signum)
                 default_signal(signum)
+        for signum in self.examined:
+            if signum not in self._actions:
+                self.set(signum, Action())
 
     def end(self) -> None:
         """Give the host process its own actions and mask back."""
@@ -89,75 +116,154 @@ class Signals:
         self._touched.clear()
         set_host_mask(self._first_mask)
 
-    def after_fork(self) -> None:
-        """In the child: what had arrived at the parent is the parent's."""
-        self.collect()
-        self.queued.clear()
-
     def after_execute(self, trampoline: int) -> None:
         """Handlers are gone with the program that held them."""
         self.trampoline = trampoline
-        self.alternate = (0, _SS_DISABLE, 0)
-        for signum, action in list(self.actions.items()):
-            if action.handler != SIG_IGN:
+        self.clear_handlers()
+
+    def clear_handlers(self) -> None:
+        """Every signal that has a handler gets the default action."""
+        for signum, action in list(self._actions.items()):
+            if action.handler not in (SIG_IGN, SIG_DFL):
                 self.set(signum, Action())
 
-    # Actions
+    def get(self, signum: int) -> Action:
+        """A signal's action."""
+        return self._actions.get(signum, _DEFAULT)
+
+    def set(self, signum: int, action: Action) -> None:
+        """Set a signal's action, on the host too."""
+        self._actions[signum] = action
+        self._touched.add(signum)
+        if action.handler == SIG_DFL and signum in self.examined:
+            self._claim(signum, 0)
+        elif action.handler == SIG_DFL:
+            default_signal(signum)
+        elif action.handler == SIG_IGN:
+            ignore_signal(signum)
+        else:
+            self._claim(signum, action.flags & _SA_KERNEL)
 
     def _layout(self) -> struct.Struct:
         return struct.Struct("<QQQQ" if self.abi.has_restorer else "<QQQ")
 
-    def pack_action(self, signum: int) -> bytes:
+    def pack(self, signum: int) -> bytes:
         """``struct sigaction`` of a signal."""
-        action = self.actions.get(signum, Action())
+        action = self.get(signum)
         fields = [action.handler, action.flags, action.restorer, action.mask]
         if not self.abi.has_restorer:
             del fields[2]
         return self._layout().pack(*fields)
 
-    def set_action(self, signum: int, data: bytes) -> None:
-        """Set a signal's action from ``struct sigaction``."""
+    def unpack(self, data: bytes) -> Action:
+        """The action that ``struct sigaction`` describes."""
         handler, flags, *rest = self._layout().unpack(data)
         mask = rest[-1] & ~_UNBLOCKABLE
-        self.set(signum, Action(handler, flags, mask, rest[0] if len(rest) == 2 else 0))
+        return Action(handler, flags, mask, rest[0] if len(rest) == 2 else 0)
 
-    def set(self, signum: int, action: Action) -> None:
-        """Set a signal's action, on the host too."""
+
+class Signals:
+    """The signal state of one thread."""
+
+    def __init__(
+        self, engine: Engine, space: AddressSpace, abi: LinuxAbi, actions: Actions
+    ) -> None:
+        self.engine, self.space, self.abi, self.actions = engine, space, abi, actions
+        self.queued: dict[int, list[bytes]] = {}  # arrived, not delivered: siginfo
+        self.incoming: deque[tuple[int, bytes]] = deque()  # from other threads of ours
+        self.alternate = (0, _SS_DISABLE, 0)
+        self.mask = set_host_mask(None)
+
+    def renew(self, mask: int) -> None:
+        """A new thread has its parent's mask, and nothing else."""
+        self.queued.clear()
+        self.incoming.clear()
+        self.alternate = (0, _SS_DISABLE, 0)
+        self.mask = mask
+
+    def after_fork(self) -> None:
+        """In the child: what had arrived at the parent is the parent's."""
         self.collect()
-        self.actions[signum] = action
-        self._touched.add(signum)
-        if action.handler == SIG_DFL:
-            default_signal(signum)
-        elif action.handler == SIG_IGN:
-            ignore_signal(signum)
-        else:
-            self.engine.claim_signal(signum, action.flags & _SA_KERNEL)
-            return
-        if action.handler == SIG_IGN or signum in _IGNORED:
+        self.queued.clear()
+
+    def after_execute(self, before: Signals) -> None:
+        """The program was replaced, at the wish of the thread with the signals ``before``."""
+        self.alternate = (0, _SS_DISABLE, 0)
+        if before is not self:
+            self.queued.update(before.queued)
+            self.mask = before.mask
+            set_host_mask(host_mask(self.mask))
+
+    def set_action(self, signum: int, data: bytes) -> None:
+        """Set a signal's action from ``struct sigaction``."""
+        self.collect()
+        action = self.actions.unpack(data)
+        self.actions.set(signum, action)
+        ignored = action.handler == SIG_DFL and signum in _IGNORED
+        if action.handler == SIG_IGN or ignored:
             self.queued.pop(signum, None)
 
     # The mask
 
-    def host_mask(self, mask: int) -> int:
-        """What the host blocks where the guest blocks ``mask``."""
-        return mask & ~_HOST_OPEN
-
     def set_mask(self, mask: int) -> None:
         """Set the blocked signals."""
-        self.mask = mask & ~_UNBLOCKABLE
-        set_host_mask(self.host_mask(self.mask))
+        mask &= ~_UNBLOCKABLE
+        before, self.mask = self.mask, mask
+        # Not set as a whole: a real-time signal that has arrived just now stays blocked until it
+        # is collected.
+        change_host_mask(host_mask(mask & ~before), host_mask(before & ~mask))
+        if self.queued or self.incoming:
+            self._pass_on()
+
+    def _pass_on(self) -> None:
+        """Give what is blocked from now on, and is for the process, to a thread that takes it."""
+        self.collect()
+        for signum in [signum for signum in self.queued if self.mask >> (signum - 1) & 1]:
+            infos = self.queued.pop(signum)
+            kept = [info for info in infos if not self._passed(signum, info)]
+            if kept:
+                self.queued[signum] = kept
+
+    def _passed(self, signum: int, info: bytes) -> bool:
+        return _is_for_process(signum, info) and self.actions.forward(signum, info, self)
+
+    def remaining(self) -> list[tuple[int, bytes]]:
+        """What arrived at a thread that has ended, and was for the process."""
+        self.collect()
+        return [
+            (signum, info)
+            for signum, infos in self.queued.items()
+            for info in infos
+            if _is_for_process(signum, info)
+        ]
 
     # Arrival
 
     def collect(self) -> None:
-        """Take what native code has noted."""
-        context = self.engine.context
-        if not context.get("pending"):
-            return
-        self.engine.clear_stop()
-        for signum, info in self.engine.take_pending():
-            self.queued.setdefault(signum, info)
-        set_host_mask(self.host_mask(self.mask))
+        """Take what native code has noted, and what other threads have passed on."""
+        unblocked = False
+        while self.engine.context.get("pending"):
+            self.engine.clear_stop()
+            # Unblocks real-time signals that wait for this, so that more arrive.
+            for signum, info in self.engine.take_pending():
+                self._queue(signum, info)
+                unblocked = unblocked or signum >= _FIRST_QUEUED
+        if unblocked:
+            change_host_mask(host_mask(self.mask), 0)
+        while self.incoming:
+            self._queue(*self.incoming.popleft())
+
+    def _queue(self, signum: int, info: bytes) -> None:
+        infos = self.queued.setdefault(signum, [])
+        if not infos or signum >= _FIRST_QUEUED:
+            infos.append(info)
+
+    def _pop(self, signum: int) -> bytes:
+        infos = self.queued[signum]
+        info = infos.pop(0)
+        if not infos:
+            del self.queued[signum]
+        return info
 
     def queued_set(self) -> int:
         """The signals that have arrived, as a set."""
@@ -176,39 +282,41 @@ class Signals:
     def take(self, wanted: int) -> tuple[int, bytes] | None:
         """Remove and return an arrived signal of a set."""
         signum = self.deliverable(~wanted & _ALL)
-        return (signum, self.queued.pop(signum)) if signum else None
+        return (signum, self._pop(signum)) if signum else None
 
     def is_ours(self, signum: int) -> bool:
         """Whether a signal sent to ourselves is dealt with here, not by the host: a fault's, and
-        one that would end the interpreter."""
+        one that would end the interpreter now."""
         signum &= 0xFFFFFFFF
         if signum in SYNCHRONOUS:
             return True
-        default = self.actions.get(signum, Action()).handler == SIG_DFL
+        if self.mask >> (signum - 1 & 63) & 1:
+            return False
+        default = self.actions.get(signum).handler == SIG_DFL
         return default and 1 <= signum <= 64 and signum not in _IGNORED | _STOPPING
 
     def send(self, signum: int, code: int) -> int:
         """A signal from ourselves to ourselves."""
         info = struct.pack("<iiiiiI", signum, 0, code, 0, os.getpid(), os.getuid())
-        if self.actions.get(signum, Action()).handler != SIG_IGN:
-            self.queued.setdefault(signum, info.ljust(_SIGINFO_NBYTES, b"\0"))
+        if self.actions.get(signum).handler != SIG_IGN:
+            self._queue(signum, info.ljust(_SIGINFO_NBYTES, b"\0"))
         return 0
 
     def fault(self, signum: int, code: int, address: int) -> None:
         """An instruction has faulted: its signal cannot be blocked or ignored."""
         info = struct.pack("<iiiiQ", signum, 0, code, 0, address).ljust(_SIGINFO_NBYTES, b"\0")
-        action = self.actions.get(signum, Action())
+        action = self.actions.get(signum)
         if action.handler in (SIG_DFL, SIG_IGN) or self.mask >> (signum - 1) & 1:
-            if self.on_delivery is not None:
-                self.on_delivery(signum, info)
-            raise Death(signum)
-        self.queued[signum] = info
+            if self.actions.on_delivery is not None:
+                self.actions.on_delivery(signum, info)
+            raise Death(signum, info)
+        self.queued[signum] = [info]
 
     # Delivery
 
     def restarts(self, signum: int) -> bool | None:
         """Whether a call that ``signum`` interrupted is repeated; None when no handler will run."""
-        action = self.actions.get(signum, Action())
+        action = self.actions.get(signum)
         if action.handler in (SIG_DFL, SIG_IGN):
             return None
         return bool(action.flags & _SA_RESTART)
@@ -224,10 +332,10 @@ class Signals:
             self._deliver(signum)
 
     def _deliver(self, signum: int) -> None:
-        info = self.queued.pop(signum)
-        action = self.actions.get(signum, Action())
-        if self.on_delivery is not None:
-            self.on_delivery(signum, info)
+        info = self._pop(signum)
+        action = self.actions.get(signum)
+        if self.actions.on_delivery is not None:
+            self.actions.on_delivery(signum, info)
         if action.handler == SIG_IGN:
             return
         if action.handler != SIG_DFL:
@@ -235,7 +343,7 @@ class Signals:
         elif signum in _STOPPING:
             os.kill(os.getpid(), _SIGSTOP)
         elif signum not in _IGNORED:
-            raise Death(signum)
+            raise Death(signum, info)
 
     def _enter(self, signum: int, action: Action, info: bytes) -> None:
         state = self.engine.state
@@ -254,7 +362,7 @@ class Signals:
         if flags & _SS_AUTODISARM:
             self.alternate = (0, _SS_DISABLE, 0)
         if action.flags & _SA_RESETHAND:
-            self.set(signum, Action())
+            self.actions.set(signum, Action())
         own = 0 if action.flags & _SA_NODEFER else 1 << (signum - 1)
         self.set_mask(self.mask | action.mask | own)
         handler = Handler(
@@ -263,7 +371,7 @@ class Signals:
             frame,
             frame,
             frame + _SIGINFO_NBYTES,
-            action.restorer or self.trampoline,
+            action.restorer or self.actions.trampoline,
         )
         self.abi.enter_handler(state, handler)
 
@@ -314,5 +422,5 @@ def die(signum: int) -> NoReturn:
     if signum not in (SIGKILL, _SIGSTOP):
         default_signal(signum)
     set_host_mask(_ALL & ~(1 << (signum - 1)))
-    os.kill(os.getpid(), signum)
+    host_call("tgkill", os.getpid(), get_native_id(), signum)
     os._exit(128 + signum)

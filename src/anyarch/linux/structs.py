@@ -134,6 +134,10 @@ def _termios(data: bytes) -> str:
     )
 
 
+def _ifreq(data: bytes) -> str:
+    return f"{{ifr_name={quote(data[:16].split(bytes(1))[0])}, ...}}"
+
+
 def format_pollfds(data: bytes, after: bool) -> str:
     """An array of pollfd: what is asked for, or after the call what has happened."""
     assert "poll" in FLAGS
@@ -181,7 +185,18 @@ STRUCTS: Final[dict[str, tuple[int, Formatter]]] = {
     "sigaction": (24, _sigaction),
     "sockaddr": (128, _sockaddr),
     "termios": (36, _termios),
+    "winsize": _fields("4H", "ws_row", "ws_col", "ws_xpixel", "ws_ypixel"),
+    "ifreq": (40, _ifreq),
     "wait": (4, _wait),
     "int": (4, lambda data: f"[{struct.unpack('<i', data)[0]}]"),
     "off": (8, lambda data: f"[{struct.unpack('<q', data)[0]}]"),
 }
+
+# What ioctl's third argument points to, by request: terminals, counts, network interfaces.
+IOCTLS: Final = (
+    dict.fromkeys((0x5401, 0x5402, 0x5403, 0x5404), "termios")
+    | dict.fromkeys((0x5413, 0x5414), "winsize")
+    | dict.fromkeys((0x540F, 0x5410, 0x5411, 0x541B, 0x5421, 0x5429, 0x5452), "int")
+    | dict.fromkeys((0x80045430, 0x40045431), "int")
+    | dict.fromkeys((*range(0x8913, 0x8938),), "ifreq")
+)

@@ -4,7 +4,8 @@ The table has 512 entries of 16 bytes: the host's number (i16, -1 sends the call
 for each argument that is a pointer (u8); which argument, plus one, is an iovec (u8); a bit for
 each operation that is served (u16, 0 serves all); which argument is a path (u8) and which receives
 a stat (u8); how often it was called (u64). Two words after the last entry say that a call was made
-and interrupted, and that a fault now is one of the call's arguments.
+and interrupted, and that a fault now is one of the call's arguments; a third, that absolute
+paths are for Python.
 """
 
 from __future__ import annotations
@@ -20,9 +21,11 @@ from anyarch.linux.numbers import HOST_NUMBERS
 
 ENTRIES: Final = 512
 _ENTRY: Final = struct.Struct("<hBBHBBQ")
+ENTRY_NBYTES: Final = _ENTRY.size
 INTERRUPTED: Final = ENTRIES * _ENTRY.size  # u64: the last native call gave -EINTR
 TOUCHING: Final = INTERRUPTED + 8  # u64: the thunk itself is touching guest memory
-TABLE_NBYTES: Final = TOUCHING + 8
+ROOTED: Final = TOUCHING + 8  # u64: absolute paths are looked up in a root folder, by Python
+TABLE_NBYTES: Final = ROOTED + 8
 _VECTORS: Final = 16  # iovec entries that are translated on the stack
 _OWN_PATHS: Final = b"/proc"  # paths that begin so are for Python
 
@@ -32,24 +35,26 @@ def fill_thunk_table(
 ) -> bytes:
     """The table for a guest's call numbers, from the call that ``find`` has for each name.
 
-    Without ``paths`` calls that name files go to Python.
+    Without ``paths`` calls that name files by absolute paths go to Python.
     """
     table = bytearray(empty_thunk_table())
     for number, name in abi.calls.items():
         call = find(name)
-        entry = None if call is None or not call.native else _entry(abi, call, paths)
+        entry = None if call is None or not call.native else _entry(abi, call)
         if entry is not None:
             table[number * _ENTRY.size : (number + 1) * _ENTRY.size] = entry
+    if not paths:
+        table[ROOTED : ROOTED + 8] = (1).to_bytes(8, "little")
     return bytes(table)
 
 
-def _entry(abi: LinuxAbi, call: Call, paths: bool) -> bytes | None:
+def _entry(abi: LinuxAbi, call: Call) -> bytes | None:
     pointers = vector = path = stat = 0
     for index, argument in enumerate(call.arguments):
         if argument.parameter == "open" and abi.open_flags:
             return None  # its flags must be translated
         if argument.kind in PATHS:
-            if path or index > 1 or not paths:
+            if path or index > 1:
                 return None
             path = index + 1
         if argument.parameter == "stat":
@@ -63,7 +68,7 @@ def _entry(abi: LinuxAbi, call: Call, paths: bool) -> bytes | None:
 
 def empty_thunk_table() -> bytes:
     """A table that sends every call to Python, as strace needs."""
-    return _ENTRY.pack(-1, 0, 0, 0, 0, 0, 0) * ENTRIES + bytes(16)
+    return _ENTRY.pack(-1, 0, 0, 0, 0, 0, 0) * ENTRIES + bytes(24)
 
 
 def native_counts(table: bytes) -> dict[int, int]:
@@ -107,12 +112,20 @@ def _check_path(argument: str) -> str:
     blocks = []
     for index, letter in enumerate(_OWN_PATHS):
         after = f"path{index + 1}" if index + 1 < len(_OWN_PATHS) else "own_path"
+        if index == 0:
+            after = "absolute"
         blocks.append(f"""\
 path{index}:
   %path{index}.p = getelementptr i8, ptr {argument}, i64 {index}
   %path{index}.byte = load volatile i8, ptr %path{index}.p
   %path{index}.same = icmp eq i8 %path{index}.byte, {letter}
   br i1 %path{index}.same, label %{after}, label %path_ready
+""")
+    blocks.append("""\
+absolute:
+  %rooted = load volatile i64, ptr %rooted.p, align 8
+  %rooted.not = icmp eq i64 %rooted, 0
+  br i1 %rooted.not, label %path1, label %own_path
 """)
     return "".join(blocks)
 
@@ -158,6 +171,7 @@ look:
   %table.p = getelementptr i8, ptr %context, i64 {table}
   %table = load volatile ptr, ptr %table.p, align 8
   %touching = getelementptr i8, ptr %table, i64 {TOUCHING}
+  %rooted.p = getelementptr i8, ptr %table, i64 {ROOTED}
   %entry.o = shl i64 %number, 4
   %entry.p = getelementptr i8, ptr %table, i64 %entry.o
   %host.16 = load i16, ptr %entry.p, align 2

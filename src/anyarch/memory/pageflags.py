@@ -22,7 +22,7 @@ from anyarch.host.mapping import (
 READ: Final = 1  # these three have the values of PROT_READ, PROT_WRITE, PROT_EXEC
 WRITE: Final = 2
 EXEC: Final = 4
-CODE: Final = 8  # the translator has read code here
+CODE: Final = 8  # code here was translated or compiled
 HOOK: Final = 16  # some instruction here has a hook
 
 SHIFT: Final = 12  # guest pages are 4 KiB
@@ -71,6 +71,11 @@ class PageFlags:
         data = ctypes.string_at(self.pointer + first, (end - start) >> SHIFT)
         found = runs(data.translate(_IS_CODE))
         return [((first + low) << SHIFT, (first + high) << SHIFT) for low, high in found]
+
+    def mark_code(self, start: int, end: int) -> None:
+        """Say that code was read in a range; IndexError where that is no guest memory."""
+        for page in range(start >> SHIFT, (end - 1 >> SHIFT) + 1):
+            self._byte(page).value |= CODE
 
     def clear_code(self, start: int, end: int) -> None:
         """Forget that pages carry code."""

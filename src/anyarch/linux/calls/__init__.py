@@ -8,14 +8,16 @@ from typing import Final
 from anyarch.linux.calls.directories import DIRECTORIES
 from anyarch.linux.calls.events import EVENTS
 from anyarch.linux.calls.files import FILES
+from anyarch.linux.calls.ipc import IPC
 from anyarch.linux.calls.memory import MEMORY
 from anyarch.linux.calls.processes import PROCESSES
 from anyarch.linux.calls.signals import SIGNALS
 from anyarch.linux.calls.sockets import SOCKETS
 from anyarch.linux.calls.table import Call
+from anyarch.linux.calls.threads import THREADS
 from anyarch.linux.calls.time import TIME
 
-_FAMILIES = (FILES, DIRECTORIES, MEMORY, PROCESSES, SIGNALS, TIME, EVENTS, SOCKETS)
+_FAMILIES = (FILES, DIRECTORIES, MEMORY, PROCESSES, THREADS, SIGNALS, TIME, EVENTS, SOCKETS, IPC)
 CALLS: Final[Mapping[str, Call]] = {
     name: call for family in _FAMILIES for name, call in family.calls.items()
 }

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 from anyarch.linux.calls.table import Family
 
 if TYPE_CHECKING:
-    from anyarch.linux.process import Process
+    from anyarch.linux.thread import Thread
 
 DIRECTORIES: Final = Family()
 _SYMLINK_NOFOLLOW: Final = 0x100
@@ -43,49 +43,54 @@ for _name, _signature in {
     "removexattr": "path:path name:string",
     "lremovexattr": "path:link name:string",
     "inotify_add_watch": "fd:fd path:path mask:hex",
+    "name_to_handle_at": "dirfd:dirfd path:link handle:pointer mount:struct_out.int flags:flags.at",
+    "fanotify_mark": "fd:fd flags:hex mask:hex dirfd:dirfd path:path",
+    "acct": "path:path",
+    "pivot_root": "new:path old:path",
 }.items():
     DIRECTORIES.passed(_name, _signature, native=True)
 
 
 @DIRECTORIES.handled("getcwd", "buf:bytes_out.size size:size", native=True)
-def getcwd(process: Process, buffer: int, size: int) -> int:
+def getcwd(thread: Thread, buffer: int, size: int) -> int:
     """The working directory, as the host sees it."""
-    return process.call("getcwd", process.pointer(buffer), size)
+    return thread.call("getcwd", thread.pointer(buffer), size)
 
 
 @DIRECTORIES.handled(
     "readlinkat", "dirfd:dirfd path:link buf:bytes_out.size size:size", native=True
 )
-def readlinkat(process: Process, dirfd: int, path: int, buffer: int, size: int) -> int:
+def readlinkat(thread: Thread, dirfd: int, path: int, buffer: int, size: int) -> int:
     """Where a symbolic link points; /proc/self/exe is the guest program."""
-    name = process.read_path(path)
-    program = process.proc.program_link(name)
+    name = thread.read_path(path)
+    program = thread.proc.program_name(name)
     if program is None:
-        return process.call_path(
-            "readlinkat", dirfd, name, process.pointer(buffer), size, follow=False
+        return thread.call_path(
+            "readlinkat", dirfd, name, thread.pointer(buffer), size, follow=False
         )
     program = program[: size & 0x7FFFFFFF]
-    process.space.write(buffer, program)
+    thread.space.write(buffer, program)
     return len(program)
 
 
 @DIRECTORIES.handled("execve", "path:path argv:strings envp:strings")
-def execve(process: Process, path: int, argv: int, envp: int) -> int | None:
+def execve(thread: Thread, path: int, argv: int, envp: int) -> int | None:
     """Replace the program."""
-    return process.execute(
-        process.read_path(path), process.read_strings(argv), process.read_strings(envp)
+    return thread.process.execute(
+        thread, thread.read_path(path), thread.read_strings(argv), thread.read_strings(envp)
     )
 
 
 @DIRECTORIES.handled("execveat", "dirfd:dirfd path:path argv:strings envp:strings flags:flags.at")
 def execveat(
-    process: Process, dirfd: int, path: int, argv: int, envp: int, flags: int
+    thread: Thread, dirfd: int, path: int, argv: int, envp: int, flags: int
 ) -> int | None:
     """Replace the program with one named relative to a folder, or with an open file."""
-    name = process.read_path(path)
+    name = thread.read_path(path)
     dirfd = dirfd & 0xFFFFFFFF
     if not name.startswith(b"/") and dirfd != 0xFFFFFF9C:
         name = b"/proc/self/fd/%d" % dirfd + (b"/" + name if name else b"")
     if not name or (flags & _SYMLINK_NOFOLLOW and os.path.islink(name)):
         return -2 if not name else -40
-    return process.execute(name, process.read_strings(argv), process.read_strings(envp))
+    arguments, environment = thread.read_strings(argv), thread.read_strings(envp)
+    return thread.process.execute(thread, name, arguments, environment)

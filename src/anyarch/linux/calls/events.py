@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 from anyarch.linux.calls.table import Family
 
 if TYPE_CHECKING:
-    from anyarch.linux.process import Process
+    from anyarch.linux.thread import Thread
 
 EVENTS: Final = Family()
 
@@ -31,15 +31,15 @@ for _name, _signature in {
     "timeout:struct_io.timespec sigmask:pointer",
 )
 def pselect6(
-    process: Process, count: int, reads: int, writes: int, excepts: int, timeout: int, mask: int
+    thread: Thread, count: int, reads: int, writes: int, excepts: int, timeout: int, mask: int
 ) -> int:
     """Wait for descriptors in sets; the sixth argument holds a pointer and its size."""
-    sets = [process.pointer(address) for address in (reads, writes, excepts, timeout)]
+    sets = [thread.pointer(address) for address in (reads, writes, excepts, timeout)]
     pair = 0
     if mask:
-        address, nbytes = struct.unpack("<QQ", process.space.read(mask, 16))
-        pair = process.scratch_bytes(struct.pack("<QQ", process.pointer(address), nbytes))
-    return process.call("pselect6", count, *sets, pair)
+        address, nbytes = struct.unpack("<QQ", thread.space.read(mask, 16))
+        pair = thread.scratch_bytes(struct.pack("<QQ", thread.pointer(address), nbytes))
+    return thread.call("pselect6", count, *sets, pair)
 
 
 # The host's epoll_event is packed: 12 bytes; the guest's has its data at offset 8.
@@ -48,26 +48,26 @@ _GUEST_EVENT: Final = struct.Struct("<I4xQ")
 
 
 @EVENTS.handled("epoll_ctl", "epfd:fd op:enum.epoll fd:fd event:struct_in.epoll_event")
-def epoll_ctl(process: Process, epfd: int, operation: int, fd: int, event: int) -> int:
+def epoll_ctl(thread: Thread, epfd: int, operation: int, fd: int, event: int) -> int:
     """Add, change or remove a descriptor."""
     pointer = 0
     if event:
-        fields = _GUEST_EVENT.unpack(process.space.read(event, _GUEST_EVENT.size))
-        pointer = process.scratch_bytes(_HOST_EVENT.pack(*fields))
-    return process.call("epoll_ctl", epfd, operation, fd, pointer)
+        fields = _GUEST_EVENT.unpack(thread.space.read(event, _GUEST_EVENT.size))
+        pointer = thread.scratch_bytes(_HOST_EVENT.pack(*fields))
+    return thread.call("epoll_ctl", epfd, operation, fd, pointer)
 
 
-def _wait(process: Process, name: str, events: int, count: int, arguments: list[int]) -> int:
+def _wait(thread: Thread, name: str, events: int, count: int, arguments: list[int]) -> int:
     if not 0 < count & 0xFFFFFFFF < 1 << 31:
         return -22
     count = min(count & 0xFFFFFFFF, 4096)
-    pointer = process.scratch_room(count * _HOST_EVENT.size)
+    pointer = thread.scratch_room(count * _HOST_EVENT.size)
     arguments[1:3] = pointer, count
-    result = process.call(name, *arguments)
+    result = thread.call(name, *arguments)
     if result > 0:
-        host = process.scratch_read(pointer, result * _HOST_EVENT.size)
+        host = thread.scratch_read(pointer, result * _HOST_EVENT.size)
         fields = _HOST_EVENT.iter_unpack(host)
-        process.space.write(events, b"".join(_GUEST_EVENT.pack(*event) for event in fields))
+        thread.space.write(events, b"".join(_GUEST_EVENT.pack(*event) for event in fields))
     return result
 
 
@@ -76,11 +76,11 @@ def _wait(process: Process, name: str, events: int, count: int, arguments: list[
     "epfd:fd events:struct_out.epoll_events count:int timeout:int sigmask:sigset_in size:size",
 )
 def epoll_pwait(
-    process: Process, epfd: int, events: int, count: int, timeout: int, mask: int, size: int
+    thread: Thread, epfd: int, events: int, count: int, timeout: int, mask: int, size: int
 ) -> int:
     """Wait for events."""
-    arguments = [epfd, 0, 0, timeout, process.pointer(mask), size]
-    return _wait(process, "epoll_pwait", events, count, arguments)
+    arguments = [epfd, 0, 0, timeout, thread.pointer(mask), size]
+    return _wait(thread, "epoll_pwait", events, count, arguments)
 
 
 @EVENTS.handled(
@@ -89,8 +89,8 @@ def epoll_pwait(
     "sigmask:sigset_in size:size",
 )
 def epoll_pwait2(
-    process: Process, epfd: int, events: int, count: int, timeout: int, mask: int, size: int
+    thread: Thread, epfd: int, events: int, count: int, timeout: int, mask: int, size: int
 ) -> int:
     """Wait for events, with a finer timeout."""
-    arguments = [epfd, 0, 0, process.pointer(timeout), process.pointer(mask), size]
-    return _wait(process, "epoll_pwait2", events, count, arguments)
+    arguments = [epfd, 0, 0, thread.pointer(timeout), thread.pointer(mask), size]
+    return _wait(thread, "epoll_pwait2", events, count, arguments)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 from anyarch.linux.calls.table import Family
 
 if TYPE_CHECKING:
-    from anyarch.linux.process import Process
+    from anyarch.linux.thread import Thread
 
 FILES: Final = Family()
 _AT_FDCWD: Final = -100
@@ -62,6 +62,10 @@ for _name, _signature in {
     "inotify_init1": "flags:flags.open",
     "inotify_rm_watch": "fd:fd wd:int",
     "memfd_create": "name:string flags:hex",
+    "memfd_secret": "flags:flags.open",
+    "open_by_handle_at": "mount:fd handle:pointer flags:flags.open",
+    "fanotify_init": "flags:hex event_flags:flags.open",
+    "vhangup": "",
     "cachestat": "fd:fd range:pointer stat:pointer flags:hex",
 }.items():
     FILES.passed(_name, _signature, native=True)
@@ -74,15 +78,15 @@ for _name, _signature in {
     native=True,
     restart=True,
 )
-def openat(process: Process, dirfd: int, path: int, flags: int, mode: int) -> int:
+def openat(thread: Thread, dirfd: int, path: int, flags: int, mode: int) -> int:
     """Open a file; some of /proc is the guest's own."""
-    name = process.read_path(path)
-    text = process.proc.contents(name)
+    name = thread.read_path(path)
+    text = thread.proc.contents(name)
     if text is not None:
-        return process.open_text(text, flags)
-    host_flags = process.abi.host_open_flags(flags)
+        return thread.open_text(text, flags)
+    host_flags = thread.abi.host_open_flags(flags)
     follow = not flags_nofollow(host_flags)
-    return process.call_path("openat", dirfd, name, host_flags, mode, follow=follow)
+    return thread.call_path("openat", dirfd, name, host_flags, mode, follow=follow)
 
 
 def flags_nofollow(host_flags: int) -> bool:
@@ -92,43 +96,43 @@ def flags_nofollow(host_flags: int) -> bool:
 
 
 @FILES.handled("openat2", "dirfd:dirfd path:path how:struct_in.open_how size:size", result="fd")
-def openat2(process: Process, dirfd: int, path: int, how: int, size: int) -> int:
+def openat2(thread: Thread, dirfd: int, path: int, how: int, size: int) -> int:
     """Open with resolution rules; those that confine to a folder are the host's to keep."""
-    flags, mode, resolve = struct.unpack("<QQQ", process.space.read(how, 24))
+    flags, mode, resolve = struct.unpack("<QQQ", thread.space.read(how, 24))
     if resolve:
         return -errno.ENOSYS  # callers fall back to openat
-    return openat(process, dirfd, path, flags, mode)  # type: ignore[return-value]
+    return openat(thread, dirfd, path, flags, mode)  # type: ignore[return-value]
 
 
 @FILES.handled("close", "fd:fd", native=True)
-def close(process: Process, fd: int) -> int:
+def close(thread: Thread, fd: int) -> int:
     """Close a descriptor that the guest owns."""
     fd &= 0xFFFFFFFF
-    if fd in process.reserved:
+    if fd in thread.reserved:
         return -errno.EBADF
-    return process.call("close", fd)
+    return thread.call("close", fd)
 
 
 @FILES.handled("dup3", "oldfd:fd newfd:fd flags:flags.open", result="fd")
-def dup3(process: Process, old: int, new: int, flags: int) -> int:
+def dup3(thread: Thread, old: int, new: int, flags: int) -> int:
     """Duplicate onto a descriptor that the guest owns."""
-    if {old & 0xFFFFFFFF, new & 0xFFFFFFFF} & process.reserved:
+    if {old & 0xFFFFFFFF, new & 0xFFFFFFFF} & thread.reserved:
         return -errno.EBADF
-    return process.call("dup3", old, new, process.abi.host_open_flags(flags))
+    return thread.call("dup3", old, new, thread.abi.host_open_flags(flags))
 
 
 @FILES.handled("close_range", "first:fd last:fd flags:hex")
-def close_range(process: Process, first: int, last: int, flags: int) -> int:
+def close_range(thread: Thread, first: int, last: int, flags: int) -> int:
     """Close a range, around the descriptors that are ours."""
     first, last = first & 0xFFFFFFFF, last & 0xFFFFFFFF
     if first > last:
         return -errno.EINVAL
-    for kept in sorted(process.reserved):
+    for kept in sorted(thread.reserved):
         if first <= kept <= last:
             if first < kept:
-                process.call("close_range", first, kept - 1, flags)
+                thread.call("close_range", first, kept - 1, flags)
             first = kept + 1
-    return process.call("close_range", first, last, flags) if first <= last else 0
+    return thread.call("close_range", first, last, flags) if first <= last else 0
 
 
 _F_DUPFD, _F_GETFD, _F_SETFD, _F_GETFL, _F_SETFL = range(5)
@@ -140,19 +144,19 @@ _F_NUMBERS: Final = frozenset(
 
 
 @FILES.handled("fcntl", "fd:fd cmd:enum.fcntl arg:hex", native=True, restart=True, operations=0b111)
-def fcntl(process: Process, fd: int, command: int, argument: int) -> int:
+def fcntl(thread: Thread, fd: int, command: int, argument: int) -> int:
     """Duplicate, flags, locks, leases, pipe sizes, seals."""
-    if fd & 0xFFFFFFFF in process.reserved:
+    if fd & 0xFFFFFFFF in thread.reserved:
         return -errno.EBADF
     if command == _F_GETFL:
-        flags = process.call("fcntl", fd, command, 0)
-        return flags if flags < 0 else process.abi.guest_open_flags(flags)
+        flags = thread.call("fcntl", fd, command, 0)
+        return flags if flags < 0 else thread.abi.guest_open_flags(flags)
     if command == _F_SETFL:
-        return process.call("fcntl", fd, command, process.abi.host_open_flags(argument))
+        return thread.call("fcntl", fd, command, thread.abi.host_open_flags(argument))
     if command in _F_POINTERS:
-        return process.call("fcntl", fd, command, process.pointer(argument))
+        return thread.call("fcntl", fd, command, thread.pointer(argument))
     if command in _F_NUMBERS:
-        return process.call("fcntl", fd, command, argument)
+        return thread.call("fcntl", fd, command, argument)
     return -errno.EINVAL
 
 
@@ -163,27 +167,43 @@ _TERMINAL_NUMBERS: Final = frozenset(
 )
 
 
-@FILES.handled("ioctl", "fd:fd request:enum.ioctl arg:hex", restart=True)
-def ioctl(process: Process, fd: int, request: int, argument: int) -> int:
+_SIOCGIFCONF: Final = 0x8912
+_IFCONF: Final = struct.Struct("<i4xQ")
+
+
+@FILES.handled("ioctl", "fd:fd request:enum.ioctl arg:ioctl", restart=True)
+def ioctl(thread: Thread, fd: int, request: int, argument: int) -> int:
     """Terminals, descriptor flags, network interfaces, and what encodes its own size."""
     request &= 0xFFFFFFFF
+    if request == _SIOCGIFCONF:
+        return _list_interfaces(thread, fd, argument)
     is_number = request in _TERMINAL_NUMBERS or not (request >> 30 or request >> 8 in (0x54, 0x89))
-    return process.call("ioctl", fd, request, argument if is_number else process.pointer(argument))
+    return thread.call("ioctl", fd, request, argument if is_number else thread.pointer(argument))
+
+
+def _list_interfaces(thread: Thread, fd: int, address: int) -> int:
+    """SIOCGIFCONF: the structure holds a length and a pointer."""
+    nbytes, buffer = _IFCONF.unpack(thread.space.read(address, _IFCONF.size))
+    pointer = thread.scratch_bytes(_IFCONF.pack(nbytes, thread.pointer(buffer)))
+    result = thread.call("ioctl", fd, _SIOCGIFCONF, pointer)
+    if result >= 0:
+        thread.space.write(address, thread.scratch_read(pointer, 4))
+    return result
 
 
 @FILES.handled("fstat", "fd:fd statbuf:struct_out.stat", native=True)
-def fstat(process: Process, fd: int, buffer: int) -> int:
+def fstat(thread: Thread, fd: int, buffer: int) -> int:
     """Describe an open file."""
-    return process.call_stat("fstat", buffer, fd)
+    return thread.call_stat("fstat", buffer, fd)
 
 
 @FILES.handled(
     "newfstatat", "dirfd:dirfd path:path statbuf:struct_out.stat flags:flags.at", native=True
 )
-def newfstatat(process: Process, dirfd: int, path: int, buffer: int, flags: int) -> int:
+def newfstatat(thread: Thread, dirfd: int, path: int, buffer: int, flags: int) -> int:
     """Describe a file by name."""
-    name = process.read_path(path)
+    name = thread.read_path(path)
     follow = not flags & 0x100
-    host_path = process.host_path(process.proc.substitute(name, follow), follow)
-    pointer = process.scratch_bytes(host_path + b"\0")
-    return process.call_stat("newfstatat", buffer, dirfd, pointer, flags)
+    host_path = thread.host_path(thread.proc.substitute(name, follow), follow)
+    pointer = thread.scratch_bytes(host_path + b"\0")
+    return thread.call_stat("newfstatat", buffer, dirfd, pointer, flags)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import errno
+import os
 from typing import TYPE_CHECKING, Final
 
 from anyarch.linux.calls.table import Family
 
 if TYPE_CHECKING:
-    from anyarch.linux.process import Process
+    from anyarch.linux.thread import Thread
 
 MEMORY: Final = Family()
 _PAGE: Final = 4096
@@ -18,8 +19,6 @@ _MAP_FIXED, _MAP_ANONYMOUS, _MAP_POPULATE, _MAP_FIXED_NOREPLACE = 0x10, 0x20, 0x
 _MADV_POPULATE: Final = 14
 
 for _name, _signature in {
-    "msync": "addr:pointer length:size flags:flags.msync",
-    "mincore": "addr:pointer length:size vec:pointer",
     "mlock": "addr:pointer len:size",
     "mlock2": "addr:pointer len:size flags:hex",
     "munlock": "addr:pointer len:size",
@@ -29,34 +28,39 @@ for _name, _signature in {
 for _name, _signature in {
     "mlockall": "flags:hex",
     "munlockall": "",
+    "get_mempolicy": "mode:struct_out.int mask:pointer maxnode:size addr:pointer flags:hex",
+    "set_mempolicy": "mode:int mask:pointer maxnode:size",
+    "mbind": "addr:pointer len:size mode:int mask:pointer maxnode:size flags:hex",
     "membarrier": "cmd:int",
 }.items():
     MEMORY.passed(_name, _signature)
 
 
 @MEMORY.handled("brk", "brk:address", result="address")
-def brk(process: Process, address: int) -> int:
+def brk(thread: Thread, address: int) -> int:
     """Move the end of the heap; the old end is the answer where that is impossible."""
-    old, new = process.heap_end, address
-    if not process.image.heap <= new <= process.image.heap + process.heap_limit:
-        return old
-    mapped, wanted = _round(old), _round(new)
-    try:
-        if wanted > mapped:
-            process.space.map(
-                mapped,
-                wanted - mapped,
-                _PROT_READ | _PROT_WRITE,
-                fixed=True,
-                noreplace=True,
-                name="[heap]",
-            )
-        elif wanted < mapped:
-            process.space.unmap(wanted, mapped - wanted)
-    except OSError:
-        return old
-    process.heap_end = new
-    return new
+    process = thread.process
+    with thread.space.lock:
+        old, new = process.heap_end, address
+        if not process.image.heap <= new <= process.image.heap + process.heap_limit:
+            return old
+        mapped, wanted = _round(old), _round(new)
+        try:
+            if wanted > mapped:
+                thread.space.map(
+                    mapped,
+                    wanted - mapped,
+                    _PROT_READ | _PROT_WRITE,
+                    fixed=True,
+                    noreplace=True,
+                    name="[heap]",
+                )
+            elif wanted < mapped:
+                thread.space.unmap(wanted, mapped - wanted)
+        except OSError:
+            return old
+        process.heap_end = new
+        return new
 
 
 def _round(address: int) -> int:
@@ -69,7 +73,7 @@ def _round(address: int) -> int:
     result="address",
 )
 def mmap(
-    process: Process, address: int, length: int, prot: int, flags: int, fd: int, offset: int
+    thread: Thread, address: int, length: int, prot: int, flags: int, fd: int, offset: int
 ) -> int:
     """Map anonymous memory or a file."""
     kind = flags & 3
@@ -80,15 +84,15 @@ def mmap(
     fixed = noreplace or bool(flags & _MAP_FIXED)
     if fixed and (address % _PAGE):
         return -errno.EINVAL
-    if length > process.task_size or (fixed and address + length > process.task_size):
+    if length > thread.process.task_size or (fixed and address + length > thread.process.task_size):
         return -errno.ENOMEM
     anonymous = bool(flags & _MAP_ANONYMOUS)
     fd = -1 if anonymous else fd & 0xFFFFFFFF
-    if not anonymous and fd in process.reserved:
+    if not anonymous and fd in thread.reserved:
         return -errno.EBADF
-    if not fixed and address + length > process.task_size:
+    if not fixed and address + length > thread.process.task_size:
         address = 0
-    mapped = process.space.map(
+    mapped = thread.space.map(
         address // _PAGE * _PAGE,
         length,
         prot & 7,
@@ -97,32 +101,41 @@ def mmap(
         fd=fd,
         offset=0 if anonymous else offset,
         shared=kind != _MAP_PRIVATE,
+        name="" if anonymous else _file_name(fd),
     )
     if flags & _MAP_POPULATE:
-        process.call("madvise", process.space.base + mapped, length, _MADV_POPULATE)
+        thread.call("madvise", thread.space.base + mapped, length, _MADV_POPULATE)
     return mapped
 
 
+def _file_name(fd: int) -> str:
+    """The file's name, for /proc/self/maps."""
+    try:
+        return os.readlink(f"/proc/self/fd/{fd}")
+    except OSError:
+        return ""
+
+
 @MEMORY.handled("munmap", "addr:address length:size")
-def munmap(process: Process, address: int, length: int) -> int:
+def munmap(thread: Thread, address: int, length: int) -> int:
     """Unmap pages."""
     length = _round(length)
-    if address % _PAGE or not length or address + length > process.task_size:
+    if address % _PAGE or not length or address + length > thread.process.task_size:
         return -errno.EINVAL
-    process.space.unmap(address, length)
+    thread.space.unmap(address, length)
     return 0
 
 
 @MEMORY.handled("mprotect", "addr:address length:size prot:flags.prot")
-def mprotect(process: Process, address: int, length: int, prot: int) -> int:
+def mprotect(thread: Thread, address: int, length: int, prot: int) -> int:
     """Change what may be done with pages."""
     length = _round(length)
     if address % _PAGE or prot & ~7:
         return -errno.EINVAL
-    if address + length > process.task_size:
+    if address + length > thread.process.task_size:
         return -errno.ENOMEM
     if length:
-        process.space.protect(address, length, prot)
+        thread.space.protect(address, length, prot)
     return 0
 
 
@@ -131,24 +144,93 @@ def mprotect(process: Process, address: int, length: int, prot: int) -> int:
     "old:address old_size:size new_size:size flags:flags.mremap new:address",
     result="address",
 )
-def mremap(process: Process, old: int, old_size: int, size: int, flags: int, new: int) -> int:
+def mremap(thread: Thread, old: int, old_size: int, size: int, flags: int, new: int) -> int:
     """Grow, shrink or move a mapping."""
     old_size, size = _round(old_size), _round(size)
     if old % _PAGE or not size or flags & ~7 or (flags & 6 and not flags & 1):
         return -errno.EINVAL
-    if size > process.task_size or old + old_size > process.task_size:
-        return -errno.EFAULT if size <= process.task_size else -errno.ENOMEM
-    return process.space.remap(old, old_size, size, flags, new)
+    if size > thread.process.task_size or old + old_size > thread.process.task_size:
+        return -errno.EFAULT if size <= thread.process.task_size else -errno.ENOMEM
+    return thread.space.remap(old, old_size, size, flags, new)
+
+
+def _has_hole(thread: Thread, address: int, length: int) -> bool:
+    """Whether a range has pages that are not mapped. To the host they are: it keeps them for us."""
+    reached = address
+    for region in thread.space.regions():
+        if region.end > reached:
+            if region.start > reached:
+                break
+            reached = region.end
+            if reached >= address + length:
+                return False
+    return length > 0
+
+
+@MEMORY.handled("msync", "addr:address length:size flags:flags.msync")
+def msync(thread: Thread, address: int, length: int, flags: int) -> int:
+    """Write mapped pages to their files."""
+    if address + length > thread.process.task_size:
+        return -errno.ENOMEM
+    result = thread.call("msync", thread.space.base + address, length, flags)
+    return -errno.ENOMEM if result == 0 and _has_hole(thread, address, length) else result
+
+
+@MEMORY.handled("mincore", "addr:address length:size vec:pointer")
+def mincore(thread: Thread, address: int, length: int, vector: int) -> int:
+    """Which pages are in memory."""
+    if address % _PAGE:
+        return -errno.EINVAL
+    if address + length > thread.process.task_size or _has_hole(thread, address, length):
+        return -errno.ENOMEM
+    return thread.call("mincore", thread.space.base + address, length, thread.pointer(vector))
 
 
 _MADV_KEPT: Final = frozenset((0, 1, 2, 3, 4, *range(8, 23)))
 
 
 @MEMORY.handled("madvise", "addr:address length:size advice:enum.madvise")
-def madvise(process: Process, address: int, length: int, advice: int) -> int:
+def madvise(thread: Thread, address: int, length: int, advice: int) -> int:
     """Advice about pages, as far as the host takes it from any program."""
-    if address + length > process.task_size:
+    if address + length > thread.process.task_size:
         return -errno.ENOMEM
     if advice not in _MADV_KEPT:
         return -errno.EINVAL
-    return process.call("madvise", process.space.base + address, length, advice)
+    result = thread.call("madvise", thread.space.base + address, length, advice)
+    return -errno.ENOMEM if result == 0 and _has_hole(thread, address, length) else result
+
+
+_IOV_MAXIMUM: Final = 1024
+
+
+def _copy_process(
+    thread: Thread,
+    name: str,
+    pid: int,
+    local: int,
+    count: int,
+    remote: int,
+    others: int,
+    flags: int,
+) -> int:
+    """Memory of a process of ours is where ours is: a forked child has the parent's layout."""
+    if max(count, others) > _IOV_MAXIMUM:
+        return -errno.EINVAL
+    mine = thread.scratch_bytes(thread.host_vector(local, count))
+    theirs = thread.scratch_bytes(thread.host_vector(remote, others))
+    return thread.call(name, pid, mine, count, theirs, others, flags)
+
+
+_VECTORS = "pid:pid local:address liovcnt:size remote:address riovcnt:size flags:hex"
+
+
+@MEMORY.handled("process_vm_readv", _VECTORS)
+def process_vm_readv(thread: Thread, pid: int, *rest: int) -> int:
+    """Copy from another process."""
+    return _copy_process(thread, "process_vm_readv", pid, *rest)
+
+
+@MEMORY.handled("process_vm_writev", _VECTORS)
+def process_vm_writev(thread: Thread, pid: int, *rest: int) -> int:
+    """Copy to another process."""
+    return _copy_process(thread, "process_vm_writev", pid, *rest)

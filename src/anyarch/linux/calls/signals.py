@@ -7,9 +7,10 @@ import struct
 from typing import TYPE_CHECKING, Final
 
 from anyarch.linux.calls.table import Family
+from anyarch.linux.signals import host_mask
 
 if TYPE_CHECKING:
-    from anyarch.linux.process import Process
+    from anyarch.linux.thread import Thread
 
 SIGNALS: Final = Family()
 _SET_NBYTES: Final = 8
@@ -20,152 +21,152 @@ _SI_USER, _SI_TKILL = 0, -6
     "rt_sigaction",
     "sig:signal act:struct_in.sigaction oldact:struct_out.sigaction size:size",
 )
-def rt_sigaction(process: Process, signum: int, new: int, old: int, size: int) -> int:
+def rt_sigaction(thread: Thread, signum: int, new: int, old: int, size: int) -> int:
     """Read and set what a signal does."""
     signum &= 0xFFFFFFFF
     if size != _SET_NBYTES or not 1 <= signum <= 64:
         return -errno.EINVAL
-    signals = process.signals
-    before = signals.pack_action(signum)
+    signals = thread.signals
+    before = signals.actions.pack(signum)
     if new:
         if signum in (9, 19):
             return -errno.EINVAL
-        signals.set_action(signum, process.space.read(new, len(before)))
+        signals.set_action(signum, thread.space.read(new, len(before)))
     if old:
-        process.space.write(old, before)
+        thread.space.write(old, before)
     return 0
 
 
 @SIGNALS.handled("rt_sigprocmask", "how:enum.sigmask set:sigset_in oldset:sigset_out size:size")
-def rt_sigprocmask(process: Process, how: int, new: int, old: int, size: int) -> int:
+def rt_sigprocmask(thread: Thread, how: int, new: int, old: int, size: int) -> int:
     """Read and set the blocked signals."""
     if size != _SET_NBYTES:
         return -errno.EINVAL
-    signals = process.signals
+    signals = thread.signals
     before = signals.mask
     if new:
-        mask = _read_set(process, new)
+        mask = _read_set(thread, new)
         how &= 0xFFFFFFFF
         if how > 2:
             return -errno.EINVAL
         signals.set_mask((before | mask, before & ~mask, mask)[how])
     if old:
-        process.space.write(old, struct.pack("<Q", before))
+        thread.space.write(old, struct.pack("<Q", before))
     return 0
 
 
-def _read_set(process: Process, address: int) -> int:
-    return int.from_bytes(process.space.read(address, _SET_NBYTES), "little")
+def _read_set(thread: Thread, address: int) -> int:
+    return int.from_bytes(thread.space.read(address, _SET_NBYTES), "little")
 
 
 @SIGNALS.handled("rt_sigpending", "set:sigset_out size:size")
-def rt_sigpending(process: Process, address: int, size: int) -> int:
+def rt_sigpending(thread: Thread, address: int, size: int) -> int:
     """The signals that have arrived and are blocked."""
     if size > _SET_NBYTES:
         return -errno.EINVAL
-    pointer = process.scratch_room(_SET_NBYTES)
-    result = process.call("rt_sigpending", pointer, _SET_NBYTES)
+    pointer = thread.scratch_room(_SET_NBYTES)
+    result = thread.call("rt_sigpending", pointer, _SET_NBYTES)
     if result < 0:
         return result
-    pending = int.from_bytes(process.scratch_read(pointer, _SET_NBYTES), "little")
-    pending = (pending | process.signals.queued_set()) & process.signals.mask
-    process.space.write(address, struct.pack("<Q", pending)[:size])
+    pending = int.from_bytes(thread.scratch_read(pointer, _SET_NBYTES), "little")
+    pending = (pending | thread.signals.queued_set()) & thread.signals.mask
+    thread.space.write(address, struct.pack("<Q", pending)[:size])
     return 0
 
 
 @SIGNALS.handled("rt_sigsuspend", "mask:sigset_in size:size")
-def rt_sigsuspend(process: Process, address: int, size: int) -> int:
+def rt_sigsuspend(thread: Thread, address: int, size: int) -> int:
     """Wait for a signal, with another mask meanwhile."""
     if size != _SET_NBYTES:
         return -errno.EINVAL
-    mask = _read_set(process, address)
-    if process.signals.deliverable(mask):
+    mask = _read_set(thread, address)
+    if thread.signals.deliverable(mask):
         return -errno.EINTR
-    pointer = process.scratch_bytes(struct.pack("<Q", process.signals.host_mask(mask)))
-    return process.call("rt_sigsuspend", pointer, _SET_NBYTES)
+    pointer = thread.scratch_bytes(struct.pack("<Q", host_mask(mask)))
+    return thread.call("rt_sigsuspend", pointer, _SET_NBYTES)
 
 
 @SIGNALS.handled(
     "rt_sigtimedwait", "set:sigset_in info:struct_out.siginfo timeout:struct_in.timespec size:size"
 )
-def rt_sigtimedwait(process: Process, address: int, info: int, timeout: int, size: int) -> int:
+def rt_sigtimedwait(thread: Thread, address: int, info: int, timeout: int, size: int) -> int:
     """Take a signal of the set, without running its handler."""
     if size != _SET_NBYTES:
         return -errno.EINVAL
-    wanted = _read_set(process, address)
-    taken = process.signals.take(wanted)
+    wanted = _read_set(thread, address)
+    taken = thread.signals.take(wanted)
     if taken is not None:
         signum, data = taken
         if info:
-            process.space.write(info, data)
+            thread.space.write(info, data)
         return signum
-    pointer = process.scratch_bytes(struct.pack("<Q", process.signals.host_mask(wanted)))
-    return process.call(
-        "rt_sigtimedwait", pointer, process.pointer(info), process.pointer(timeout), size
+    pointer = thread.scratch_bytes(struct.pack("<Q", host_mask(wanted)))
+    return thread.call(
+        "rt_sigtimedwait", pointer, thread.pointer(info), thread.pointer(timeout), size
     )
 
 
 @SIGNALS.handled("sigaltstack", "ss:struct_in.stack old:struct_out.stack")
-def sigaltstack(process: Process, new: int, old: int) -> int:
+def sigaltstack(thread: Thread, new: int, old: int) -> int:
     """Read and set the stack that handlers may run on."""
-    signals = process.signals
-    before = signals.pack_alternate(process.stack_pointer)
+    signals = thread.signals
+    before = signals.pack_alternate(thread.stack_pointer)
     if new:
-        address, flags, nbytes = struct.unpack("<QI4xQ", process.space.read(new, 24))
-        result = signals.set_alternate(address, flags, nbytes, process.stack_pointer)
+        address, flags, nbytes = struct.unpack("<QI4xQ", thread.space.read(new, 24))
+        result = signals.set_alternate(address, flags, nbytes, thread.stack_pointer)
         if result < 0:
             return result
     if old:
-        process.space.write(old, before)
+        thread.space.write(old, before)
     return 0
 
 
 @SIGNALS.handled("rt_sigreturn", result="none")
-def rt_sigreturn(process: Process) -> int | None:
+def rt_sigreturn(thread: Thread) -> int | None:
     """Return from a handler: everything is as the frame says."""
-    process.signals.leave_handler()
+    thread.signals.leave_handler()
     return None
 
 
 @SIGNALS.handled("kill", "pid:pid sig:signal")
-def kill(process: Process, pid: int, signum: int) -> int:
+def kill(thread: Thread, pid: int, signum: int) -> int:
     """Send a signal; one to ourselves that ends us is the guest's end, not the interpreter's."""
-    if _signed(pid) == process.call("getpid") and process.signals.is_ours(signum):
-        return process.signals.send(signum, _SI_USER)
-    return process.call("kill", pid, signum)
+    if _signed(pid) == thread.call("getpid") and thread.signals.is_ours(signum):
+        return thread.signals.send(signum, _SI_USER)
+    return thread.call("kill", pid, signum)
 
 
 @SIGNALS.handled("tkill", "tid:pid sig:signal")
-def tkill(process: Process, tid: int, signum: int) -> int:
+def tkill(thread: Thread, tid: int, signum: int) -> int:
     """Send a signal to a thread."""
-    if _signed(tid) == process.call("gettid") and process.signals.is_ours(signum):
-        return process.signals.send(signum, _SI_TKILL)
-    return process.call("tkill", tid, signum)
+    if _signed(tid) == thread.call("gettid") and thread.signals.is_ours(signum):
+        return thread.signals.send(signum, _SI_TKILL)
+    return thread.call("tkill", tid, signum)
 
 
 @SIGNALS.handled("tgkill", "tgid:pid tid:pid sig:signal")
-def tgkill(process: Process, tgid: int, tid: int, signum: int) -> int:
+def tgkill(thread: Thread, tgid: int, tid: int, signum: int) -> int:
     """Send a signal to a thread of a process."""
-    ours = _signed(tgid) == process.call("getpid") and _signed(tid) == process.call("gettid")
-    if ours and process.signals.is_ours(signum):
-        return process.signals.send(signum, _SI_TKILL)
-    return process.call("tgkill", tgid, tid, signum)
+    ours = _signed(tgid) == thread.call("getpid") and _signed(tid) == thread.call("gettid")
+    if ours and thread.signals.is_ours(signum):
+        return thread.signals.send(signum, _SI_TKILL)
+    return thread.call("tgkill", tgid, tid, signum)
 
 
 @SIGNALS.handled("rt_sigqueueinfo", "pid:pid sig:signal info:struct_in.siginfo")
-def rt_sigqueueinfo(process: Process, pid: int, signum: int, info: int) -> int:
+def rt_sigqueueinfo(thread: Thread, pid: int, signum: int, info: int) -> int:
     """Send a signal with data."""
-    return process.call("rt_sigqueueinfo", pid, signum, process.pointer(info))
+    return thread.call("rt_sigqueueinfo", pid, signum, thread.pointer(info))
 
 
 @SIGNALS.handled("rt_tgsigqueueinfo", "tgid:pid tid:pid sig:signal info:struct_in.siginfo")
-def rt_tgsigqueueinfo(process: Process, tgid: int, tid: int, signum: int, info: int) -> int:
+def rt_tgsigqueueinfo(thread: Thread, tgid: int, tid: int, signum: int, info: int) -> int:
     """Send a signal with data to a thread."""
-    return process.call("rt_tgsigqueueinfo", tgid, tid, signum, process.pointer(info))
+    return thread.call("rt_tgsigqueueinfo", tgid, tid, signum, thread.pointer(info))
 
 
 @SIGNALS.handled("restart_syscall")
-def restart_syscall(process: Process) -> int:
+def restart_syscall(thread: Thread) -> int:
     """Only the kernel's own restart needs it."""
     return -errno.EINTR
 

@@ -9,13 +9,15 @@ bytes_in.N bytes_out.N    a buffer whose length is argument N
 struct_in.T struct_out.T struct_io.T    a structure, see ``linux/structs.py``
 iovec_in.N iovec_out.N    N buffers: their pointers are translated
 sigset_in sigset_out fds_out pointer    other pointers
+ioctl    a number or a pointer, as the request says
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Final
+
+from anyarch.data import dataclass
 
 _TEXTS: Final = ("path", "link", "string", "strings")
 _BUFFERS: Final = ("bytes_in", "bytes_out", "iovec_in", "iovec_out", "sigset_in", "sigset_out")

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from anyarch.linux.calls.table import Family
+
+if TYPE_CHECKING:
+    from anyarch.linux.thread import Thread
 
 TIME: Final = Family()
 
@@ -22,7 +25,6 @@ for _name, _signature in {
     ),
     "getitimer": "which:enum.itimer value:struct_out.itimerval",
     "setitimer": "which:enum.itimer new:struct_in.itimerval old:struct_out.itimerval",
-    "timer_create": "clock:enum.clock sevp:struct_in.sigevent timerid:struct_out.int",
     "timer_settime": (
         "timerid:int flags:flags.timer new:struct_in.itimerspec old:struct_out.itimerspec"
     ),
@@ -37,3 +39,12 @@ for _name, _signature in {
     "times": "buf:struct_out.tms",
 }.items():
     TIME.passed(_name, _signature, native=True)
+
+
+@TIME.handled("timer_create", "clock:enum.clock sevp:struct_in.sigevent timerid:struct_out.int")
+def timer_create(thread: Thread, clock: int, event: int, timer: int) -> int:
+    """Make a timer, which does not outlive the program."""
+    result = thread.call("timer_create", clock, thread.pointer(event), thread.pointer(timer))
+    if result == 0:
+        thread.process.timers.add(thread.space.read_int(timer, 4))
+    return result

@@ -1,0 +1,109 @@
+"""What a child of vfork writes reaches its parent, which waits until the child executes or ends.
+
+The child is a copy. Before it goes its own way it compares the memory that such children use (the
+stack above the caller, small writable mappings) with what it was given, and sends what it changed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import struct
+from typing import Final
+
+from anyarch.errors import MemoryFault
+from anyarch.memory.space import PROT_WRITE, AddressSpace
+
+_STACK_NBYTES: Final = 1 << 16  # of the caller's frames
+_REGION_NBYTES: Final = 1 << 18
+_TOTAL_NBYTES: Final = 1 << 20
+_PAGE: Final = 4096
+_FIRST_DESCRIPTOR: Final = 900  # ours are kept away from the guest's
+_CHANGE: Final = struct.Struct("<Q8s")
+
+
+class Loan:
+    """The memory that a parent lends a child, and the pipe on which it waits for it."""
+
+    __slots__ = ("_kept", "_reading", "_space", "descriptor")
+
+    def __init__(self, space: AddressSpace, stack_pointer: int) -> None:
+        self._space = space
+        self._kept = _keep(space, stack_pointer)
+        self._reading, writing = os.pipe()
+        try:
+            self.descriptor = fcntl.fcntl(writing, fcntl.F_DUPFD_CLOEXEC, _FIRST_DESCRIPTOR)
+        except OSError:  # a limit below: it stays where it is
+            self.descriptor = writing
+        else:
+            os.close(writing)
+
+    def wait(self) -> None:
+        """In the parent: until the child has executed a program or ended."""
+        os.close(self.descriptor)
+        changes = b""
+        while data := os.read(self._reading, 1 << 16):
+            changes += data
+        os.close(self._reading)
+        for address, word in _CHANGE.iter_unpack(changes[: len(changes) // 16 * 16]):
+            with contextlib.suppress(MemoryFault):
+                self._space.write(address, word)
+
+    def accept(self) -> None:
+        """In the child: the parent's end is not ours."""
+        os.close(self._reading)
+
+    def cancel(self) -> None:
+        """There is no child."""
+        os.close(self._reading)
+        os.close(self.descriptor)
+
+    def send(self) -> None:
+        """In the child: tell the parent what has changed; it goes on waiting."""
+        for start, before in self._kept:
+            try:
+                after = self._space.read(start, len(before))
+            except MemoryFault:
+                continue  # unmapped by the child: nothing that the parent would read
+            if after != before:
+                _write_all(self.descriptor, b"".join(_differences(start, before, after)))
+
+    def end(self) -> None:
+        """In the child: the parent goes on."""
+        os.close(self.descriptor)
+
+
+def _keep(space: AddressSpace, stack_pointer: int) -> list[tuple[int, bytes]]:
+    kept: list[tuple[int, bytes]] = []
+    left = _TOTAL_NBYTES
+    for region in space.regions():
+        if region.shared or not region.prot & PROT_WRITE:
+            continue
+        start, end = region.start, region.end
+        if start <= stack_pointer < end:
+            start = stack_pointer // 8 * 8
+            end = min(end, start + _STACK_NBYTES)
+        if end - start <= min(_REGION_NBYTES, left):
+            with contextlib.suppress(MemoryFault):
+                kept.append((start, space.read(start, end - start)))
+                left -= end - start
+    return kept
+
+
+def _differences(start: int, before: bytes, after: bytes) -> list[bytes]:
+    changes = []
+    for page in range(0, len(before), _PAGE):
+        old, new = before[page : page + _PAGE], after[page : page + _PAGE]
+        if old == new:
+            continue
+        for at in range(0, len(old), 8):
+            if old[at : at + 8] != new[at : at + 8]:
+                changes.append(_CHANGE.pack(start + page + at, new[at : at + 8]))
+    return changes
+
+
+def _write_all(fd: int, data: bytes) -> None:
+    with contextlib.suppress(BrokenPipeError):
+        while data:
+            data = data[os.write(fd, data) :]

@@ -1,0 +1,677 @@
+"""The compiled tier: everything runs compiled and is compared with the reference engine.
+
+A region's fast form promises at a data fault the pc, the address and memory, not the registers
+(docs/decisions/0003-compiled-tier.md): there registers are not compared.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import re
+import struct
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+
+from anyarch.emit.compile import Blob
+from anyarch.engine import bundle
+from anyarch.engine.cache import CodeCache
+from anyarch.engine.jit import Jit, Sampler
+from anyarch.guests.riscv import ARCHITECTURE
+from anyarch.host.code import CodeArena
+from anyarch.host.context import ExitCode
+from anyarch.isa.assembly import assemble
+from tests.fuzz import lockstep
+from tests.fuzz.lockstep import (
+    CODE,
+    DATA,
+    FORMS,
+    PAGE,
+    Case,
+    JitEngine,
+    Maker,
+    NativeEngine,
+    compile_all,
+)
+from tests.test_lockstep import OTHER, SEEDS, repeated, without
+from tests.vectors_format import LocalCompiler
+
+Engines = Mapping[str, JitEngine]
+
+
+@pytest.fixture(scope="module")
+def engines() -> Engines:
+    return {"bounded": JitEngine(bounded=True), "flat": JitEngine(bounded=False)}
+
+
+def problems(case: Case, engine: JitEngine) -> list[str]:
+    """What differs; empty where the case does not end."""
+    expected = lockstep.run_reference(case)
+    if expected.ended.code is ExitCode.BUDGET:
+        return []
+    found = engine.run(case, None)
+    exact = expected.ended.code is not ExitCode.FAULT
+    return lockstep.differences(expected, found, registers=exact)
+
+
+def check(case: Case, engine: JitEngine) -> None:
+    """Fail with the smallest program found that shows a difference."""
+    if not problems(case, engine):
+        return
+    index = 0
+    while index < len(case.program):
+        smaller = without(case, index)
+        if smaller.program and problems(smaller, engine):
+            case = smaller
+        else:
+            index += 1
+    pytest.fail(f"{case}\n" + "\n".join(problems(case, engine)[:20]))
+
+
+# Random programs.
+@given(seed=SEEDS)
+@repeated(60)
+def test_forward_only(seed: int, engines: Engines) -> None:
+    check(Maker(random.Random(seed)).case(length=20), engines["bounded"])
+
+
+@given(seed=SEEDS)
+@repeated(60)
+def test_loops(seed: int, engines: Engines) -> None:
+    check(Maker(random.Random(seed)).case(loops=True), engines["bounded"])
+
+
+@given(seed=SEEDS)
+@repeated(60)
+def test_flat(seed: int, engines: Engines) -> None:
+    case = Maker(random.Random(seed), wild=False).case(loops=seed % 2 == 0)
+    check(case, engines["flat"])
+
+
+@pytest.mark.parametrize("part", range(5))
+def test_every_form(part: int, engines: Engines) -> None:
+    """Many forms in one region: compiling one for each would take minutes."""
+    left = [*FORMS]
+    source = random.Random(f"{part} {OTHER}")
+    source.shuffle(left)
+    apart = [form for form in left if ENDING & lockstep.operations(form.name)]
+    together = [form for form in left if not ENDING & lockstep.operations(form.name)]
+    for at in range(0, len(together), 40):
+        maker = Maker(source, wild=False)
+        case = maker.case(["addi"])
+        program = [maker.insn(form, 4) for form in together[at : at + 40]]
+        case = replace(case, program=tuple(program), rounding=(at // 40 + part) % 5)
+        check(case, engines["flat"])
+    for form in apart[part::5]:
+        check(Maker(source).case([form.name]), engines["bounded"])
+
+
+ENDING = frozenset({"jump", "exit", "exception", "syscall"})
+
+
+# Programs with a purpose.
+_ADDRESS = re.compile(r"\bla (\w+), (\w+)")
+
+
+def assembled(text: str) -> bytes:
+    """Assembly text at CODE, with ``la``."""
+    names = [match[2] for match in _ADDRESS.finditer(text)]
+    unresolved = _ADDRESS.sub(r"lui \1, 0; addi \1, \1, 0", text)
+    listed = "".join(f"\n.dword {name}" for name in names)
+    data = assemble(ARCHITECTURE, unresolved + listed, CODE)
+    places = iter(struct.unpack(f"<{len(names)}Q", data[len(data) - 8 * len(names) :]))
+
+    def resolve(match: re.Match[str]) -> str:
+        place = next(places)
+        assert place - CODE < 2048
+        return f"lui {match[1]}, {CODE >> 12}; addi {match[1]}, {match[1]}, {place - CODE}"
+
+    return assemble(ARCHITECTURE, _ADDRESS.sub(resolve, text), CODE)
+
+
+@dataclass(frozen=True, slots=True)
+class Text(Case):
+    """A case whose program is assembly text."""
+
+    text: str = ""
+
+    def code(self) -> bytes:
+        return assembled(self.text) + lockstep.BREAKPOINT
+
+    def __str__(self) -> str:
+        return self.text
+
+
+def program(text: str, rounding: int = 0, **registers: int) -> Text:
+    """A case of a text; pointers to memory in s0 and sp."""
+    x = [0] * 32
+    x[8], x[2] = DATA, DATA + 2 * PAGE
+    for name, value in registers.items():
+        found = ARCHITECTURE.layout.find(name)
+        assert found is not None
+        x[found[1]] = value
+    f = tuple(lockstep.DOUBLES[index % len(lockstep.DOUBLES)] for index in range(32))
+    zeros = bytes(PAGE)
+    return Text((), tuple(x), f, 0, rounding, 2 * zeros, zeros, zeros, text=text)
+
+
+NESTED = """
+    li a0, 0; li a1, 0
+outer: li a2, 5
+inner: add a0, a0, a2; addi a2, a2, -1
+    andi a3, a2, 1; beqz a3, skip
+    addi a4, a4, 3; j joined
+skip: addi a4, a4, 7
+joined: bnez a2, inner
+    addi a1, a1, 1; li a5, 4; blt a1, a5, outer
+"""
+CALLS = """
+    li a0, 1; li s1, 3
+again: jal ra, double
+    la t1, triple; jalr ra, 0(t1)
+    jal t0, save; addi s1, s1, -1; bnez s1, again
+    j end
+double: slli a0, a0, 1; ret
+triple: slli a1, a0, 1; add a0, a0, a1; jalr zero, 0(ra)
+save: sd a0, 0(s0); addi s0, s0, 8; jr t0
+end: ld a2, -8(s0)
+"""
+ELSEWHERE = """
+    li s1, 4
+again: jal ra, skip_one
+    addi a0, a0, 100
+    addi a0, a0, 1
+    addi s1, s1, -1; bnez s1, again
+    jal ra, over; addi a1, a1, 1000
+back: addi a1, a1, 1
+    j end
+skip_one: addi ra, ra, 4; ret
+over: la ra, back; ret
+end: nop
+"""
+LONGJMP = """
+    li s1, 5
+    la s2, landing
+again: mv s3, sp
+    jal ra, first
+    addi a0, a0, 64
+landing: addi a1, a1, 1
+    mv sp, s3; addi s1, s1, -1; bnez s1, again
+    j end
+first: addi sp, sp, -16; sd ra, 0(sp); jal ra, second
+    ld ra, 0(sp); addi sp, sp, 16; ret
+second: addi sp, sp, -16; sd ra, 0(sp); andi t1, s1, 1; jal ra, third
+    ld ra, 0(sp); addi sp, sp, 16; ret
+third: addi a2, a2, 1; beqz t1, plain; mv ra, s2
+plain: ret
+end: jal ra, first
+    addi a3, a3, 1
+"""
+COMPUTED = """
+    li s1, 6; la s2, table
+again: andi t1, s1, 3; slli t1, t1, 3; add t1, t1, s2; jr t1
+table: addi a0, a0, 1; j joined
+    addi a0, a0, 10; j joined
+    addi a0, a0, 100; j joined
+    addi a0, a0, 1000; j joined
+joined: addi s1, s1, -1; bnez s1, again
+"""
+# A jump whose target a register holds, into a block that expects dirty registers.
+FOLDED = """
+    li a0, 3; li a1, 5
+again: add a2, a2, a1; addi a1, a1, 2; addi a0, a0, -1; beqz a0, end
+    addi a3, a3, 1; la t1, again; jr t1
+end: mv a4, a3
+"""
+MUTUAL = """
+    li a0, 40
+    jal ra, even
+    j end
+even: beqz a0, yes; addi a0, a0, -1; j odd
+odd: beqz a0, no; addi a0, a0, -1; j even
+yes: li a1, 1; ret
+no: li a1, 0; ret
+end: addi a2, a1, 5
+"""
+FIBONACCI = """
+    li a0, 7
+    jal ra, fib
+    j end
+fib: li t1, 2; blt a0, t1, small
+    addi sp, sp, -32; sd ra, 0(sp); sd s1, 8(sp); sd s2, 16(sp)
+    mv s1, a0; addi a0, a0, -1; jal ra, fib
+    mv s2, a0; addi a0, s1, -2; jal ra, fib
+    add a0, a0, s2
+    ld ra, 0(sp); ld s1, 8(sp); ld s2, 16(sp); addi sp, sp, 32
+small: ret
+end: nop
+"""
+NEXT_PC = "jal ra, here; here: addi a0, ra, 0; auipc a1, 0; sub a2, a1, a0; jal zero, out; out: nop"
+ROUNDING = """
+    li s1, 4; li a0, 1; fcvt.d.l ft0, a0; li a0, 3; fcvt.d.l ft1, a0
+again: csrw frm, s1; fdiv.d ft2, ft0, ft1; fcvt.w.d a1, ft2; fadd.d fa0, fa0, ft2
+    fdiv.d ft3, ft0, ft1, rup; fdiv.d ft4, ft0, ft1, rdn; fsub.d ft5, ft3, ft4
+    csrr a2, fflags; add a3, a3, a2; csrw fflags, zero
+    fdiv.d ft6, ft0, ft1; fsub.d ft7, ft6, ft2
+    addi s1, s1, -1; bgez s1, again
+"""
+ROUNDING_IN_CALLS = """
+    li s1, 3; li a0, 1; fcvt.d.l ft0, a0; li a0, 10; fcvt.d.l ft1, a0
+again: fdiv.d ft2, ft0, ft1; jal ra, set; fdiv.d ft3, ft0, ft1; fsub.d ft4, ft3, ft2
+    fadd.d fa0, fa0, ft4; addi s1, s1, -1; bgez s1, again
+    j end
+set: csrw frm, s1; ret
+end: csrr a1, fcsr
+"""
+INVALID_MODE = """
+    li a0, 1; fcvt.d.l ft0, a0; li s1, 5; fadd.d ft1, ft0, ft0
+    csrw frm, s1; addi a1, a1, 1; fmv.x.d a2, ft1; fadd.d ft2, ft0, ft0, rtz; addi a3, a3, 1
+    fadd.d ft3, ft0, ft0; addi a4, a4, 1
+"""
+FLAGS = """
+    li a0, 1; fcvt.d.l ft0, a0; fcvt.d.l ft1, zero; li a0, 3; fcvt.d.l ft5, a0
+    fdiv.d ft2, ft0, ft1; csrr a1, fflags
+    fdiv.d ft3, ft1, ft1; csrr a2, fflags
+    fdiv.d ft4, ft0, ft5; csrrw a3, fflags, zero
+    fadd.d ft6, ft0, ft0; csrr a4, fflags
+    fsqrt.d ft7, ft5; csrrci a5, fflags, 1; csrr a6, fcsr; csrrsi a7, fcsr, 2
+    feq.d t1, ft3, ft3; flt.d t2, ft3, ft0; csrr t3, fflags; fcvt.wu.d t4, ft2; csrr t5, fcsr
+"""
+ATOMICS = """
+    li s1, 5; li a1, 7
+again: lr.d.aq t1, (s0); add t1, t1, a1; sc.d.rl t2, t1, (s0); bnez t2, again
+    amoadd.w a2, s1, (s0); amoxor.d.aqrl a3, a1, (s0); amomaxu.w a4, s1, (s0)
+    amomin.d a5, a1, (s0); amoswap.w.aq a6, s1, (s0); sc.w a7, s1, (s0)
+    addi t3, s0, 64; lr.w t4, (t3); sc.w t5, s1, (s0); sc.w t6, s1, (t3)
+    addi a1, a1, 13; addi s1, s1, -1; bnez s1, again
+    ld t1, 0(s0)
+"""
+ENDINGS = {
+    "ecall": "li a0, 5; addi a7, a0, 2; ecall; addi a1, a0, 1",
+    "ecall-in-loop": "li s1, 3\nagain: addi a0, a0, 1; addi s1, s1, -1; bgtz s1, again; ecall",
+    "ebreak": "li a0, 5; jal ra, f; j end\nf: addi a0, a0, 1; ebreak; ret\nend: nop",
+    "illegal": "li a0, 5; jal ra, f; j end\nf: addi a0, a0, 1; .half 0; ret\nend: nop",
+    "fetch": "li a0, 5; addi s3, a0, 7; li t1, 0x9000; jr t1",
+    "fetch-by-call": "li a0, 5; addi s3, a0, 7; li t1, 0x9000; jalr ra, 0(t1)",
+    "fetch-by-return": "li a0, 5; addi s3, a0, 7; li ra, 0x9000; addi a1, a1, 1; nop; ret",
+    "load": "li a0, 5; li t1, 0x9000; sd a0, 0(s0); addi s3, a0, 7; ld a1, 0(t1); sd a1, 8(s0)",
+    "store": "li a0, 5; li t1, 0x9000; sd a0, 0(s0); addi s3, a0, 7; sd a1, 0(t1); sd a1, 8(s0)",
+    "unused-load": "li t1, 0x9000; sd t1, 0(s0); ld a1, 0(t1); li a1, 0; sd t1, 8(s0)",
+    "load-in-call": "li a0, 5; jal ra, f; j end\nf: li t1, 0x9000; ld a1, 8(t1); ret\nend: nop",
+    "misaligned-amo": "li a0, 5; addi a1, s0, 1; addi s3, a0, 7; amoadd.d a2, a0, (a1)",
+}
+PROGRAMS = {
+    "nested": NESTED,
+    "calls": CALLS,
+    "elsewhere": ELSEWHERE,
+    "longjmp": LONGJMP,
+    "computed": COMPUTED,
+    "folded": FOLDED,
+    "mutual": MUTUAL,
+    "fibonacci": FIBONACCI,
+    "next-pc": NEXT_PC,
+    "rounding": ROUNDING,
+    "rounding-in-calls": ROUNDING_IN_CALLS,
+    "invalid-mode": INVALID_MODE,
+    "flags": FLAGS,
+    "atomics": ATOMICS,
+    **ENDINGS,
+}
+
+
+@pytest.mark.parametrize("variant", ["bounded", "flat"])
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_programs(name: str, variant: str, engines: Engines) -> None:
+    case = program(PROGRAMS[name])
+    expected = lockstep.run_reference(case, 5000)
+    assert expected.ended.code is not ExitCode.BUDGET, expected.ended
+    found = engines[variant].run(case, None)
+    exact = expected.ended.code is not ExitCode.FAULT
+    assert not lockstep.differences(expected, found, registers=exact)
+    assert engines[variant].jit.installed, "nothing was compiled"
+
+
+@pytest.mark.parametrize("mode", range(8))
+def test_entered_in_every_rounding_mode(mode: int, engines: Engines) -> None:
+    text = """
+        li a0, 1; fcvt.d.l ft0, a0; li a0, 7; fcvt.d.l ft1, a0; li s1, 3; addi s2, s1, 1
+    again: fdiv.d ft2, ft0, ft1; fadd.d fa0, fa0, ft2; fcvt.l.d a1, fa0; fcvt.s.d ft3, ft2
+        addi s1, s1, -1; bnez s1, again
+    """
+    case = program(text, rounding=mode)
+    expected = lockstep.run_reference(case)
+    assert not lockstep.differences(expected, engines["flat"].run(case, None))
+
+
+def _mapped(engine: JitEngine, text: str, prot: int = 7, nbytes: int = PAGE) -> int:
+    """Put text at CODE, on pages of their own; the address behind it."""
+    NativeEngine.prepare(engine, program("nop"))  # which compiles nothing
+    engine.space.map(CODE, nbytes, 3, fixed=True)
+    data = assembled(text) + lockstep.BREAKPOINT
+    engine.space.write(CODE, data)
+    engine.space.protect(CODE, nbytes, prot)
+    return CODE + len(data)
+
+
+def _word(text: str) -> int:
+    return int.from_bytes(assemble(ARCHITECTURE, text, CODE), "little")
+
+
+def test_recursion_beyond_the_host_stack(engines: Engines) -> None:
+    """Host frames are dropped, guest frames are not."""
+    text = """
+        jal ra, sum
+        ebreak
+    sum: beqz a0, zero
+        addi sp, sp, -16; sd ra, 0(sp); sd a0, 8(sp)
+        addi a0, a0, -1; jal ra, sum
+        ld ra, 0(sp); ld a1, 8(sp); addi sp, sp, 16; add a0, a0, a1
+        ret
+    zero: ret
+    """
+    depth = 200_000
+    for engine in engines.values():
+        _mapped(engine, text)
+        engine.space.map(1 << 30, 1 << 24, 3, fixed=True)
+        try:
+            state = engine.engine.state
+            state.pc = CODE
+            state.set("x", 2, (1 << 30) + (1 << 24))
+            state.set("x", 10, depth)
+            assert compile_all(engine.jit, CODE) >= 2
+            ended = engine.engine.run()
+            assert ended.code is ExitCode.BREAKPOINT, ended
+            assert state.get("x", 10) == depth * (depth + 1) // 2
+            assert state.get("x", 2) == (1 << 30) + (1 << 24)
+        finally:
+            engine.space.unmap(1 << 30, 1 << 24)
+
+
+@pytest.mark.parametrize("variant", ["bounded", "flat"])
+def test_code_that_is_rewritten_while_it_runs(variant: str, engines: Engines) -> None:
+    text = """
+        li s1, 6; la s2, patched
+    again: addi a0, a0, 1
+    patched: addi a1, a1, 1
+        sw a2, 0(s2); fence.i
+        addi s1, s1, -1; bnez s1, again
+    """
+    engine = engines[variant]
+    _mapped(engine, text)
+    state = engine.engine.state
+    state.pc = CODE
+    state.set("x", 12, _word("addi a1, a1, 5"))
+    state.set("x", 10, 0)
+    state.set("x", 11, 0)
+    compile_all(engine.jit, CODE)
+    assert CODE in engine.jit.installed
+    assert engine.engine.run().code is ExitCode.BREAKPOINT
+    assert (state.get("x", 10), state.get("x", 11)) == (6, 1 + 5 * 5)
+    assert CODE not in engine.jit.installed
+
+
+# What becomes of regions when their code changes.
+FAR = CODE + 2 * PAGE
+
+
+def _two_parts(engine: JitEngine, prot: int = 7) -> None:
+    """A region that begins at CODE and ends two pages further."""
+    _mapped(engine, f"addi a0, a0, 1; j {FAR:#x}", prot, 3 * PAGE)
+    with engine.space.lock:
+        engine.space.protect(CODE, 3 * PAGE, 3)
+        engine.space.write(FAR, assemble(ARCHITECTURE, "addi a0, a0, 2; ebreak", FAR))
+        engine.space.protect(CODE, 3 * PAGE, prot)
+
+
+def _run(engine: JitEngine, pc: int = CODE) -> tuple[ExitCode, int]:
+    """How it ends, and what a0 is then."""
+    state = engine.engine.state
+    state.pc = pc
+    state.set("x", 10, 0)
+    ended = engine.engine.run()
+    return ended.code, state.get("x", 10)
+
+
+@pytest.mark.parametrize("visited", [False, True])
+@pytest.mark.parametrize("how", ["unmap", "protect", "map", "write", "drop"])
+def test_regions_end_with_their_code(how: str, visited: bool, engines: Engines) -> None:
+    """A change on a page that the region only reaches; ``visited``: the interpreter was there."""
+    engine = engines["flat"]
+    _two_parts(engine)
+    if visited:
+        assert _run(engine) == (ExitCode.BREAKPOINT, 3)
+    assert engine.jit.add(CODE)
+    assert engine.jit.installed[CODE].region.instructions == 4
+    assert _run(engine) == (ExitCode.BREAKPOINT, 3)
+    patch = assemble(ARCHITECTURE, "addi a0, a0, 4; ebreak", FAR)
+    match how:
+        case "unmap":
+            engine.space.unmap(FAR, PAGE)
+            expected = ExitCode.FETCH, 1
+        case "protect":
+            engine.space.protect(FAR, PAGE, 3)
+            expected = ExitCode.FETCH, 1
+        case "map":
+            engine.space.map(FAR, PAGE, 7, fixed=True)
+            expected = ExitCode.ILLEGAL, 1
+        case "write":
+            engine.space.write(FAR, patch)
+            engine.engine.code_changed(FAR, len(patch))
+            expected = ExitCode.BREAKPOINT, 5
+        case _:
+            engine.engine.flush()
+            expected = ExitCode.BREAKPOINT, 3
+    assert CODE not in engine.jit.installed
+    assert _run(engine) == expected
+    if expected[0] is ExitCode.BREAKPOINT:
+        assert engine.jit.add(CODE)
+        assert _run(engine) == expected
+
+
+def test_callers_of_a_region_find_the_one_that_replaces_it(engines: Engines) -> None:
+    engine = engines["flat"]
+    _mapped(engine, f"again: jal ra, {FAR:#x}; addi s1, s1, -1; bnez s1, again", 7, 3 * PAGE)
+    state = engine.engine.state
+    for added in (1, 2, 3):
+        engine.space.write(FAR, assemble(ARCHITECTURE, f"addi a0, a0, {added}; ret", FAR))
+        engine.engine.code_changed(FAR, 8)
+        state.set("x", 9, 4)
+        assert _run(engine) == (ExitCode.BREAKPOINT, 4 * added)
+        assert engine.jit.add(FAR)
+        engine.jit.add(CODE)
+        state.set("x", 9, 4)
+        assert _run(engine) == (ExitCode.BREAKPOINT, 4 * added)
+
+
+def test_counting_runs_no_regions(engines: Engines) -> None:
+    engine = JitEngine(bounded=False)
+    _mapped(engine, "again: addi a0, a0, 1; j again")
+    assert engine.jit.add(CODE)
+    engine.engine.state.pc = CODE
+    engine.engine.state.set("x", 10, 0)
+    assert engine.engine.run(100).code is ExitCode.BUDGET
+    assert engine.engine.state.get("x", 10) == 50
+    assert not engine.jit.add(CODE)
+
+
+def test_hooked_code_is_not_compiled(engines: Engines) -> None:
+    engine = engines["flat"]
+    _mapped(engine, "addi a0, a0, 1")
+    engine.space.flags.set_hook(CODE, True)
+    try:
+        assert not engine.jit.add(CODE)
+    finally:
+        engine.space.flags.set_hook(CODE, False)
+
+
+# Stopping.
+COUNTERS = """
+again: addi a0, a0, 1; addi a1, a1, 3; jal ra, f; add a2, a0, a1; addi a3, a3, 1
+inner: addi a4, a4, 1; andi t1, a4, 7; bnez t1, inner
+    j again
+f: addi a5, a5, 2; ret
+"""
+
+
+@pytest.mark.parametrize("variant", ["bounded", "flat"])
+def test_the_state_is_exact_at_stops(variant: str, engines: Engines) -> None:
+    """Whatever the poll: what has run of the loop fits the pc."""
+    engine = engines[variant]
+    _mapped(engine, COUNTERS)
+    interpreter, state = engine.engine, engine.engine.state
+    for index in range(1, 32):
+        state.set("x", index, 0)
+    state.pc = CODE
+    compile_all(engine.jit, CODE, CODE + 20)
+    done = threading.Event()
+
+    def disturb() -> None:
+        while not done.wait(0.001):
+            interpreter.request_stop()
+
+    thread = threading.Thread(target=disturb)
+    thread.start()
+    seen = set()
+    try:
+        for _ in range(150):
+            ended = interpreter.run()
+            interpreter.clear_stop()
+            assert (ended.code, ended.pc) == (ExitCode.STOP, state.pc)
+            offset = state.pc - CODE
+            seen.add(offset)
+            turns, inner = state.get("x", 10), state.get("x", 14)
+            assert state.get("x", 11) == 3 * turns
+            if offset == 0:
+                assert (state.get("x", 13), inner) == (turns, 8 * turns)
+                assert state.get("x", 15) == 2 * turns
+            elif offset == 20:
+                assert state.get("x", 13) == turns
+                assert 8 * (turns - 1) < inner < 8 * turns
+            else:
+                assert offset in (12, 36)  # back from f, or in it
+                assert (state.get("x", 13), inner) == (turns - 1, 8 * (turns - 1))
+    finally:
+        done.set()
+        thread.join()
+        interpreter.clear_stop()
+    assert len(seen) > 1
+
+
+class Once:
+    """A compiler that counts what it is asked for."""
+
+    def __init__(self) -> None:
+        self.inner = LocalCompiler(ARCHITECTURE, bounded=False)
+        self.asked: list[int] = []
+
+    def compile(self, pc: int, start: int, window: bytes) -> bundle.CompiledRegion | None:
+        self.asked.append(pc)
+        return self.inner.compile(pc, start, window)
+
+
+def test_a_sampler_compiles_what_runs() -> None:
+    engine = JitEngine(bounded=False)
+    sampler = Sampler(engine.jit, threshold=1, interval=0.001)
+    engine.engine.sampler = sampler
+    _mapped(engine, "again: addi a0, a0, 1; addi a1, a1, -1; bnez a1, again")
+    engine.engine.state.pc = CODE
+    engine.engine.state.set("x", 10, 0)
+    engine.engine.state.set("x", 11, 1_000_000_000)
+    try:
+        assert engine.engine.run().code is ExitCode.BREAKPOINT
+    finally:
+        sampler.close()
+    assert engine.engine.state.get("x", 10) == 1_000_000_000
+    assert CODE in engine.jit.installed
+
+
+# The cache.
+def _with_cache(cache: CodeCache, compiler: Once, text: str = FIBONACCI) -> JitEngine:
+    engine = JitEngine(bounded=False)
+    engine.jit = Jit(engine.engine.arena, engine.engine.native, compiler, key="k", cache=cache)
+    _mapped(engine, text)
+    return engine
+
+
+def test_what_was_compiled_is_found_again(tmp_path: Path) -> None:
+    cache, compiler = CodeCache(str(tmp_path)), Once()
+    first = _with_cache(cache, compiler)
+    count = compile_all(first.jit, CODE)
+    assert count == len(compiler.asked) > 1
+    first.jit.save()
+    second = _with_cache(cache, compiler)
+    second.jit.load(CODE)
+    assert (second.jit.loaded, second.jit.compiled) == (count, 0)
+    assert second.jit.installed.keys() == first.jit.installed.keys()
+    assert len(compiler.asked) == count
+    for engine in (first, second):
+        engine.engine.state.set("x", 2, DATA + PAGE)
+        assert _run(engine)[0] is ExitCode.BREAKPOINT
+        assert engine.engine.state.get("x", 10) == 13
+
+
+def test_code_that_differs_is_compiled_anew(tmp_path: Path) -> None:
+    """The first page is the key; behind it the digest of a region's own code decides."""
+    cache, compiler = CodeCache(str(tmp_path)), Once()
+    for added in (2, 4):
+        engine = JitEngine(bounded=False)
+        engine.jit = Jit(engine.engine.arena, engine.engine.native, compiler, key="k", cache=cache)
+        _two_parts(engine)
+        engine.space.write(FAR, assemble(ARCHITECTURE, f"addi a0, a0, {added}; ebreak", FAR))
+        engine.jit.load(CODE)
+        assert not engine.jit.installed
+        assert engine.jit.add(CODE)
+        assert _run(engine) == (ExitCode.BREAKPOINT, 1 + added)
+        engine.jit.save()
+    assert len(compiler.asked) == 2
+
+
+@pytest.mark.parametrize("damage", ["file", "regions", "empty"])
+def test_a_damaged_bundle_is_ignored(damage: str, tmp_path: Path) -> None:
+    cache, compiler = CodeCache(str(tmp_path)), Once()
+    engine = _with_cache(cache, compiler)
+    engine.jit.add(CODE)
+    engine.jit.save()
+    (file,) = [path for path in tmp_path.iterdir() if path.is_file()]
+    blob = cache.get(file.stem)
+    assert blob is not None
+    if damage == "file":
+        data = bytearray(file.read_bytes())
+        data[-20] ^= 1
+        file.write_bytes(data)
+    else:
+        cache.put(file.stem, Blob(blob.code[:-9] if damage == "regions" else b"\0", {}))
+    again = _with_cache(cache, compiler)
+    again.jit.load(CODE)
+    assert not again.jit.installed
+    assert again.jit.add(CODE)
+    again.jit.save()
+    third = _with_cache(cache, compiler)
+    third.jit.load(CODE)
+    assert third.jit.loaded == 1
+    assert len(compiler.asked) == 2
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_unpacking_never_fails_otherwise(seed: int) -> None:
+    source = random.Random(seed)
+    region = bundle.CompiledRegion(
+        CODE, 16, 3, (CODE, FAR), ((CODE, CODE + 8), (FAR, FAR + 4)), bytes(16), b"code" * 9
+    )
+    data = bytearray(region.pack() * 3)
+    assert bundle.unpack(bytes(data)) == [region] * 3
+    for _ in range(4):
+        data[source.randrange(len(data))] = source.randrange(256)
+    with contextlib.suppress(ValueError, struct.error):
+        bundle.unpack(bytes(data[: source.randrange(len(data))]))
+
+
+def test_regions_are_aligned_for_vector_constants() -> None:
+    arena = CodeArena()
+    for nbytes in (1, 17, 33, 100):
+        assert arena.append(bytes(nbytes)) % 64 == 0
