@@ -1,8 +1,8 @@
 """Data classes for the modules that every run imports.
 
-``dataclasses`` itself imports ``inspect``: with the classes that are made at start-up that is a fifth
-of the time in which a short guest program has to run (docs/decisions/0004-start-up.md). This
-one knows what those modules use: ``slots``, ``frozen``, ``eq``, defaults, ``__post_init__``.
+``dataclasses`` itself imports ``inspect``: with the classes that are made at start-up that is a
+fifth of the time in which a short guest program has to run (docs/decisions/0004-start-up.md).
+This one knows what those modules use: ``slots``, ``frozen``, ``eq``, defaults, ``__post_init__``.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def dataclass(
 
 
 def _make(cls: type[Any], slots: bool, frozen: bool, eq: bool) -> type[Any]:
-    own = list(cls.__dict__.get("__annotations__", {}))
+    own = list(cls.__dict__.get("__annotations__", {}))  # noqa: RUF063 - that is in `inspect`
     fields: dict[str, _Field] = dict(getattr(cls, "__data_fields__", {}))
     namespace = dict(cls.__dict__)
     for name in own:
@@ -91,7 +91,7 @@ def _make(cls: type[Any], slots: bool, frozen: bool, eq: bool) -> type[Any]:
             namespace.setdefault("__hash__", None)
     shown = ", ".join(f"{name}={{self.{name}!r}}" for name in names)
     lines += ["def __repr__(self):", f' return f"{cls.__name__}({shown})"']
-    exec("\n".join(lines), scope)  # noqa: S102 - as the library does; the text is made of names
+    exec("\n".join(lines), scope)  # as the library does; the text is made of names
     for name in ("__init__", "__eq__", "__hash__", "__repr__"):
         if name in scope and name not in cls.__dict__:
             namespace[name] = scope[name]

@@ -82,9 +82,7 @@ def execve(thread: Thread, path: int, argv: int, envp: int) -> int | None:
 
 
 @DIRECTORIES.handled("execveat", "dirfd:dirfd path:path argv:strings envp:strings flags:flags.at")
-def execveat(
-    thread: Thread, dirfd: int, path: int, argv: int, envp: int, flags: int
-) -> int | None:
+def execveat(thread: Thread, dirfd: int, path: int, argv: int, envp: int, flags: int) -> int | None:
     """Replace the program with one named relative to a folder, or with an open file."""
     name = thread.read_path(path)
     dirfd = dirfd & 0xFFFFFFFF
