@@ -12,8 +12,8 @@ import environment
 
 
 def main() -> int:
-    """Pass the arguments on to ``examples/run.py``, inside the environment."""
-    command = [environment.python(), "examples/run.py", *sys.argv[1:]]
+    """Pass the arguments on to ``python -m examples``, inside the environment."""
+    command = [environment.python(), "-m", "examples", *sys.argv[1:]]
     return subprocess.run(command, cwd=environment.ROOT, check=False).returncode
 
 
