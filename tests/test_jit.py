@@ -417,11 +417,12 @@ def test_code_that_is_rewritten_while_it_runs(variant: str, engines: Engines) ->
 
 # What becomes of regions when their code changes.
 FAR = CODE + 2 * PAGE
+LINKED = CODE + 8
 
 
 def _two_parts(engine: JitEngine, prot: int = 7) -> None:
-    """A region that begins at CODE and ends two pages further."""
-    _mapped(engine, f"addi a0, a0, 1; j {FAR:#x}", prot, 3 * PAGE)
+    """A region that begins at CODE and ends two pages further; LINKED jumps to it."""
+    _mapped(engine, f"addi a0, a0, 1; j {FAR:#x}; j {CODE:#x}", prot, 3 * PAGE)
     with engine.space.lock:
         engine.space.protect(CODE, 3 * PAGE, 3)
         engine.space.write(FAR, assemble(ARCHITECTURE, "addi a0, a0, 2; ebreak", FAR))
@@ -444,7 +445,7 @@ def test_regions_end_with_their_code(how: str, visited: bool, engines: Engines) 
     engine = engines["flat"]
     _two_parts(engine)
     if visited:
-        assert _run(engine) == (ExitCode.BREAKPOINT, 3)
+        assert _run(engine, LINKED) == (ExitCode.BREAKPOINT, 3)
     assert engine.jit.add(CODE)
     assert engine.jit.installed[CODE].region.instructions == 4
     assert _run(engine) == (ExitCode.BREAKPOINT, 3)
@@ -467,6 +468,7 @@ def test_regions_end_with_their_code(how: str, visited: bool, engines: Engines) 
             engine.engine.flush()
             expected = ExitCode.BREAKPOINT, 3
     assert CODE not in engine.jit.installed
+    assert _run(engine, LINKED) == expected
     assert _run(engine) == expected
     if expected[0] is ExitCode.BREAKPOINT:
         assert engine.jit.add(CODE)

@@ -72,7 +72,7 @@ def _compile_in_helper(cache: CodeCache, key: str, name: str, variant: str) -> B
     if sys.stderr.isatty():
         print(f"anyarch: compiling the {name} interpreter, once…", file=sys.stderr)
     environment = _helper_environment() | {"ANYARCH_CACHE": cache.path}
-    command = [sys.executable, "-m", "anyarch._native", name, variant]
+    command = [sys.executable, "-P", "-m", "anyarch._native", name, variant]
     done = subprocess.run(
         command, env=environment, stdin=subprocess.DEVNULL, capture_output=True, check=False
     )
@@ -95,8 +95,8 @@ def region_compiler(name: str, variant: str) -> Client:
     """A client of a compiler process for a guest's regions; it starts when first used."""
     from anyarch.engine.compiler import Client
 
-    command = [sys.executable, "-m", "anyarch._native", name, variant, "regions"]
-    return Client(command, _helper_environment())
+    command = [sys.executable, "-P", "-m", "anyarch._native", name, variant, "regions"]
+    return Client(command, _helper_environment(), native_code(name, variant))
 
 
 def _helper_environment() -> dict[str, str]:

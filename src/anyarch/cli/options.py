@@ -104,9 +104,7 @@ OPTIONS: Final = (
         "crash_report",
         "When a signal kills the program, print where it was, and its registers.",
     ),
-    Option(
-        ("--core",), "core", "When a signal kills the program, write a core dump here.", "FILE"
-    ),
+    Option(("--core",), "core", "When a signal kills the program, write a core dump here.", "FILE"),
     Option(("-v", "--verbose"), "verbose", "Tell what is done, and what is not supported."),
 )
 _BY_FLAG: Final = {flag: option for option in OPTIONS for flag in option.flags}

@@ -7,87 +7,85 @@ the client then starts another. Its death costs only speed.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import resource
+import signal
 import socket
 import struct
 from collections.abc import Callable
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from anyarch.engine.bundle import CompiledRegion, digest_of, unpack
 from anyarch.errors import CompileError, DefinitionError, MemoryFault
+
+if TYPE_CHECKING:
+    from anyarch.host.code import NativeCode
 
 _REQUEST: Final = struct.Struct("<QQI")  # pc, address of the window, its size; then the window
 _REPLY: Final = struct.Struct("<I")  # size of the packed region, 0 for none
 WINDOW: Final = 16384  # guest code on either side of pc that the compiler is shown
 MEMORY_LIMIT: Final = 400 << 20  # of the compiler's process, in bytes
 _HIGH_DESCRIPTOR: Final = 900
+_PATIENCE: Final = 8  # compilers that die before one answers; then there is none to be had
 
 
 class Client:
     """The connection to a compiler process; made anew when it is gone."""
 
-    def __init__(self, command: list[str], environment: dict[str, str]) -> None:
-        self._command, self._environment = command, environment
+    def __init__(self, command: list[str], environment: dict[str, str], native: NativeCode) -> None:
+        self._command, self._environment, self._native = command, environment, native
         self._socket: socket.socket | None = None
+        self._inode = 0
+        self._failures = 0  # since the last success
         self._owner = 0
         self.started = 0
 
     def compile(self, pc: int, start: int, window: bytes) -> CompiledRegion | None:
         """The region at ``pc``, or None; the compiler's death is None as well."""
+        if self._failures >= _PATIENCE:
+            return None
         for _ in range(2):
             try:
                 connection = self._connect()
                 connection.sendall(_REQUEST.pack(pc, start, len(window)) + window)
                 (nbytes,) = _REPLY.unpack(_receive(connection, _REPLY.size))
-                return unpack(_receive(connection, nbytes))[0] if nbytes else None
-            except OSError:
+                packed = _receive(connection, nbytes)
+                self._failures = 0
+                return unpack(packed)[0] if packed else None
+            except (OSError, struct.error, ValueError):
+                self._failures += 1
                 self.close()
         return None
 
     def close(self) -> None:
         """Drop the connection; the compiler ends."""
-        if self._socket is not None:
-            self._socket.close()
-            self._socket = None
+        found, self._socket = self._socket, None
+        if found is not None and self._is_open(found):
+            found.close()
+        elif found is not None:
+            found.detach()
+
+    def _is_open(self, connection: socket.socket) -> bool:
+        """Whether the descriptor is still the connection: a guest closes what it likes."""
+        try:
+            return os.fstat(connection.fileno()).st_ino == self._inode
+        except OSError:
+            return False
 
     def _connect(self) -> socket.socket:
-        if self._socket is not None and self._owner == os.getpid():
-            return self._socket
-        self._socket = None  # a forked child does not talk on its parent's
+        if self._socket is not None:
+            if self._owner == os.getpid() and self._is_open(self._socket):
+                return self._socket
+            self.close()  # a forked child does not talk on its parent's
         ours, theirs = socket.socketpair()
-        descriptor = theirs.detach()
-        # A child that forks once more and exits leaves the compiler to init: no wait of the guest's
-        # ever sees it.
-        pid = _spawn(self._command, self._environment, descriptor)
-        os.close(descriptor)
-        os.waitpid(pid, 0)
+        with theirs:
+            self._native.spawn(self._command, self._environment, theirs.fileno())
         self._socket = _raise_descriptor(ours)
+        self._inode = os.fstat(self._socket.fileno()).st_ino
         self._owner = os.getpid()
         self.started += 1
         return self._socket
-
-
-def _spawn(command: list[str], environment: dict[str, str], descriptor: int) -> int:
-    """Start the compiler's parent, with the socket as its standard input and nothing else."""
-    null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
-    try:
-        actions = [
-            (os.POSIX_SPAWN_DUP2, descriptor, 0),
-            (os.POSIX_SPAWN_DUP2, null, 1),
-            (os.POSIX_SPAWN_DUP2, null, 2),
-        ]
-        return os.posix_spawn(
-            command[0],
-            command,
-            environment,
-            file_actions=actions,
-            setsid=True,
-            setsigmask=[],
-            setsigdef=range(1, 32),
-        )
-    finally:
-        os.close(null)
 
 
 def _raise_descriptor(connection: socket.socket) -> socket.socket:
@@ -117,10 +115,12 @@ def serve(
     compile_region: Callable[[int, Callable[[int, int], bytes]], CompiledRegion | None],
 ) -> None:
     """The compiler's main loop, on the socket that is standard input."""
-    os.closerange(3, 1 << 20)  # what the guest may have left open
-    if os.fork():
-        os._exit(0)
+    for number in range(1, signal.SIGRTMIN):  # as the guest may have left them
+        with contextlib.suppress(OSError):
+            signal.signal(number, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_SETMASK, [])
     os.nice(5)
+    os.chdir("/")
     connection = socket.socket(fileno=os.dup(0))
     try:
         while resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 < MEMORY_LIMIT:

@@ -143,9 +143,9 @@ class Interpreter:
 
     def after_fork(self) -> None:
         """This is the only thread of a forked child."""
-        self.arena.after_fork(self)
         if self.sampler is not None:
             self.sampler.after_fork()
+        self.arena.after_fork(self)
 
     # Small accessors: the general ones of Context are too slow for every system call.
     def _get(self, name: str) -> int:

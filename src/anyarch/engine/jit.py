@@ -19,14 +19,14 @@ from anyarch.engine.arena import RecordArena
 from anyarch.engine.bundle import CompiledRegion, digest_of, unpack
 from anyarch.engine.cache import CodeCache, key_for
 from anyarch.engine.compiler import WINDOW
-from anyarch.errors import MemoryFault
+from anyarch.errors import HostError, MemoryFault
 from anyarch.host.code import NativeCode, append_region
 from anyarch.host.mapping import MAP_ANONYMOUS, MAP_NORESERVE, MAP_PRIVATE, map_pages
+from anyarch.memory.pageflags import EXEC, HOOK
 
 CELL: Final = 24  # a link: record pointer, resolver, pc
 FIRST_CELL: Final = 16
 CELLS_NBYTES: Final = 1 << 26
-_EXEC: Final = 4
 _PAGE: Final = 4096
 
 
@@ -72,25 +72,28 @@ class Jit:
         self._refused: set[int] = set()
         self._bundles: dict[str, dict[int, CompiledRegion]] = {}  # by cache key, then pc
         self._changed: set[str] = set()
-        self._lock = threading.RLock()
+        # The lock of the address space: who changes a mapping holds it when it comes to `drop`, and
+        # who forks holds it too, so that no child finds an installation half done.
+        self._lock = arena.space.lock
         self.compiled = 0
         self.loaded = 0
         arena.on_drop = self.drop
 
     def read(self, address: int, nbytes: int) -> bytes:
-        """Guest code; MemoryFault where it is not executable."""
+        """Guest code; MemoryFault where it is not executable or has hooks, which regions ignore."""
         space = self.arena.space
-        for byte in (address, address + nbytes - 1):
-            if not 0 <= byte < space.limit or not space.flags[byte] & _EXEC:
+        for byte in (*range(address, address + nbytes, _PAGE), address + nbytes - 1):
+            if not 0 <= byte < space.limit or space.flags[byte] & (EXEC | HOOK) != EXEC:
                 raise MemoryFault(byte, "execute")
         return space.read(address, nbytes)
 
     def add(self, pc: int) -> bool:
         """Put the region at ``pc`` in place, from the cache or compiled anew.
 
-        False where it is in place already, or where there is none to be had."""
+        False where it is in place already, or where there is none to be had. While instructions
+        are counted there is none: regions do not count."""
         with self._lock:
-            if pc in self.installed or pc in self._refused:
+            if self.arena.counting or pc in self.installed or pc in self._refused:
                 return False
             key = self._load_bundle(pc)
             if pc in self.installed:
@@ -110,12 +113,12 @@ class Jit:
     def _window(self, pc: int) -> tuple[int, bytes]:
         """The executable bytes around a pc, as far as they are contiguous."""
         flags, limit = self.arena.space.flags, self.arena.space.limit
-        if not 0 <= pc < limit or not flags[pc] & _EXEC:
+        if not 0 <= pc < limit or not flags[pc] & EXEC:
             return pc, b""
         start = end = pc & -_PAGE
-        while start > max(pc - WINDOW, 0) and flags[start - 1] & _EXEC:
+        while start > max(pc - WINDOW, 0) and flags[start - 1] & EXEC:
             start -= _PAGE
-        while end < min(pc + WINDOW, limit) and flags[end] & _EXEC:
+        while end < min(pc + WINDOW, limit) and flags[end] & EXEC:
             end += _PAGE
         try:
             return start, self.arena.space.read(start, end - start)
@@ -123,8 +126,7 @@ class Jit:
             return pc, b""
 
     def after_fork(self) -> None:
-        """In a forked child: the thread that compiled is not there, and may have held the lock."""
-        self._lock = threading.RLock()
+        """In a forked child: what is new is the parent's to keep."""
         self._changed = set()
 
     # The cache.
@@ -180,21 +182,30 @@ class Jit:
 
     # Installing.
     def _place(self, region: CompiledRegion) -> bool:
+        if self.arena.counting:
+            return False
+        flags = self.arena.space.flags
         try:
+            # Marked before it is compared: who changes these pages from here on tells `drop`.
+            for start, end in region.ranges:
+                flags.mark_code(start, end)
             if digest_of(region.ranges, self.read) != region.digest:
                 return False
-        except MemoryFault:
+        except (IndexError, MemoryFault):
             return False
         # The word before the record is for aa_resolve, which a dropped region's handler becomes.
         record = self._next_cell + 8
         following = record + FIRST_CELL + CELL * len(region.cells)
         if following > self._cells_end:
             return False
-        self._next_cell = following
         start = (len(region.code) + 15) // 16 * 16
-        thunk = struct.pack("<2sQ", b"\x48\xbe", record)  # the region's record, then its code
-        jump = struct.pack("<Bi", 0xE9, region.entry - (start + len(thunk) + 5))
-        address = append_region(region.code.ljust(start, b"\xcc") + thunk + jump)
+        # mov rsi, record; jmp [rsi]: through the record, whose handler changes when it is dropped.
+        thunk = struct.pack("<2sQ2s", b"\x48\xbe", record, b"\xff\x26")
+        try:
+            address = append_region(region.code.ljust(start, b"\xcc") + thunk)
+        except HostError:  # no room
+            return False
+        self._next_cell = following
         words = [address + region.entry, region.pc]
         for index, pc in enumerate(region.cells):
             words += [record + FIRST_CELL + CELL * index + 8, self._resolver, pc]

@@ -290,7 +290,7 @@ class HandlerEmitter(Emitter):
                 ):
                     self.value(node)
         for effect in self.graph.effects:
-            if effect.node.op not in ("write", "jump", "syscall") and not _leaves_after(effect):
+            if effect.node.op not in ("write", "jump", "syscall") and not leaves_after(effect):
                 self._guarded(effect, self._perform)
         self._commit()
 
@@ -559,7 +559,7 @@ class HandlerEmitter(Emitter):
             node = effect.node
             if node.op == "syscall":
                 self._syscall()
-            elif _leaves_after(effect):
+            elif leaves_after(effect):
                 self.store_field("pc", self._next_pc())
                 self.line(f"ret i32 {int(EXIT_CODES[str(node.attrs[0])])}")
                 return False
@@ -583,7 +583,8 @@ class HandlerEmitter(Emitter):
         self.stop_poll(next_pc)
 
 
-def _leaves_after(effect: Effect) -> bool:
+def leaves_after(effect: Effect) -> bool:
+    """Whether it is an exit that the instruction completes before."""
     return effect.node.op == "exit" and effect.node.attrs[0] in LEAVING_AFTER
 
 

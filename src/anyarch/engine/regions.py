@@ -20,6 +20,7 @@ from anyarch.engine.records import (
     HandlerEmitter,
     RecordLayout,
     field_offset,
+    leaves_after,
     record_constants,
     runs_in_reference,
     uses_rounding,
@@ -340,7 +341,12 @@ class RegionEmitter(HandlerEmitter):
             self._exit_to(found.pc)
             return False
         self.effects()
-        if not self.jumps():
+        ended = any(
+            effect.guard is None and effect.node.op in ("exit", "exception")
+            for effect in self.graph.effects
+            if not leaves_after(effect)
+        )
+        if ended or not self.jumps():
             return False
         self._learn(found)
         if any(effect.node.op == "set_rounding" for effect in self.graph.effects):
@@ -379,13 +385,17 @@ class RegionEmitter(HandlerEmitter):
 
     def _learn(self, found: Occurrence) -> None:
         """Remember which registers hold constants after an instruction: for computed calls."""
+        learned: list[tuple[tuple[str, int], int | None]] = []
         for effect in found.template.graph.effects:
             if effect.node.op == "write":
                 index, value = effect.node.args
                 where = str(effect.node.attrs[0]), found.constant(index)
-                self.known.pop(where, None)
-                if effect.guard is None and (known := self._fold(found, value)) is not None:
-                    self.known[where] = known
+                known = self._fold(found, value) if effect.guard is None else None
+                learned.append((where, known))
+        for where, known in learned:
+            self.known.pop(where, None)
+            if known is not None:
+                self.known[where] = known
 
     def _fold(self, found: Occurrence, node: Node) -> int | None:
         """The value of a node where constants and known registers determine it."""
@@ -514,6 +524,8 @@ class RegionEmitter(HandlerEmitter):
         if self.compiler.links(self.here):
             self._call(target)
         elif (known := self._fold(self.here, target)) is not None:
+            if target.number not in self.constants:
+                self._spill()  # _survey does not see this edge: nothing is dirty along it
             self._go(known)
         else:
             pc = self.value(target)
@@ -610,8 +622,8 @@ class RegionEmitter(HandlerEmitter):
 
     def _syscall(self) -> None:
         self._spill()
+        self.dirty = set()  # from here on the context has what is true: the call may write there
         super()._syscall()
-        self.dirty = set()
         self._reload()
         self._check_mode(self.here.next_pc)
 

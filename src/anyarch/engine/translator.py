@@ -53,6 +53,7 @@ def translator_text(lengths: Sequence[tuple[int, int, int]]) -> str:
         branches=BRANCHES,
         link=16 + LINK_NBYTES,
         flush=int(ExitCode.FLUSH),
+        stop=int(ExitCode.STOP),
     )
 
 
@@ -546,8 +547,16 @@ patch:
   ret i32 %r
 }}
 
+; Continue at the context's pc. Where no host frame expects a return, it is a poll like a branch.
 define hidden i32 @aa_run(ptr noalias %context, ptr %record, ptr %memory) #0 {{
 entry:
+  %stopp = getelementptr i8, ptr %context, i64 {c_stop}
+  %stop = load volatile i32, ptr %stopp
+  %asked = icmp ne i32 %stop, 0
+  br i1 %asked, label %leave, label %look
+leave:
+  ret i32 {stop}
+look:
   %pcp = getelementptr i8, ptr %context, i64 {c_pc}
   %pc = load i64, ptr %pcp
   %target = call ptr @aa_find_block(ptr %context, i64 %pc, ptr %memory)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 import struct
+from signal import SIG_BLOCK, SIG_SETMASK, pthread_sigmask, valid_signals
 
 from anyarch.emit.compile import Blob
 from anyarch.errors import HostError
@@ -28,6 +29,8 @@ from anyarch.host.mapping import (
 __all__ = ["NativeCode", "load"]
 
 _ARENA_NBYTES = 1 << 28
+_ALIGN = 64  # of the widest constant that code may read as an aligned vector
+_WCLONE = -(1 << 31)  # wait for a process that tells its end to nobody: __WCLONE
 MXCSR_DEFAULT = 0x1F80  # every exception masked, round to nearest
 _BOUND = ("aa_leave", "aa_syscall_window", "aa_syscall_window_end", "aa_syscall_interrupted")
 
@@ -117,6 +120,28 @@ class NativeCode:
         result: int = self._take_pending(context.pointer)
         return result
 
+    def spawn(self, command: list[str], environment: dict[str, str], descriptor: int) -> None:
+        """Start a program with a descriptor as its standard input, in a session of its own.
+
+        It is no child of ours, has none of our other descriptors, and has every signal blocked.
+        """
+        variables = [f"{name}={value}" for name, value in environment.items()]
+        argv, envp = (
+            (ctypes.c_char_p * (len(texts) + 1))(*map(os.fsencode, texts), None)
+            for texts in (command, variables)
+        )
+        spawn = ctypes.CFUNCTYPE(ctypes.c_int64, *[ctypes.c_void_p] * 3, *[ctypes.c_int64] * 2)
+        null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+        before = pthread_sigmask(SIG_BLOCK, valid_signals())  # no handler of ours runs in it
+        try:
+            pid = spawn(self.address("aa_spawn"))(argv[0], argv, envp, descriptor, null)
+        finally:
+            pthread_sigmask(SIG_SETMASK, before)
+            os.close(null)
+        if pid < 0:
+            raise OSError(-pid, os.strerror(-pid))
+        os.waitpid(pid, _WCLONE)
+
     def unmap(self) -> None:
         """Give the memory back; the caller knows that nothing points into it any more."""
         if self.end > self.start:
@@ -158,7 +183,7 @@ class CodeArena:
         if start + len(code) > self.end:
             raise HostError("the room for compiled regions is used up")
         ctypes.memmove(self._region_write + start - (self.end - half), code, len(code))
-        self._region_next = (start + len(code) + 15) & -16
+        self._region_next = (start + len(code) + _ALIGN - 1) & -_ALIGN
         return start
 
     def _map_regions(self, half: int) -> None:
@@ -169,6 +194,9 @@ class CodeArena:
         try:
             os.ftruncate(fd, half)
             prot = PROT_READ | PROT_WRITE
+            if self._region_write:
+                unmap_pages(self._region_write, half)
+                self._region_write = 0
             self._region_write = map_pages(half, prot, flags=MAP_SHARED, fd=fd)
             ctypes.memmove(self._region_write, kept, len(kept))
             prot = PROT_READ | PROT_EXEC

@@ -21,10 +21,16 @@ UC_SIGMASK: Final = 296
 NR_RT_SIGACTION: Final = 13
 NR_RT_SIGPROCMASK: Final = 14
 NR_SCHED_YIELD: Final = 24
+NR_DUP2: Final = 33
 NR_GETPID: Final = 39
+NR_CLONE: Final = 56
+NR_EXECVE: Final = 59
+NR_SETSID: Final = 112
 NR_SIGALTSTACK: Final = 131
 NR_GETTID: Final = 186
+NR_EXIT_GROUP: Final = 231
 NR_RT_TGSIGQUEUEINFO: Final = 297
+NR_CLOSE_RANGE: Final = 436
 
 SYSCALL_4: Final = (  # inline assembly and its constraints: number, four arguments
     '"syscall", "={rax},{rax},{rdi},{rsi},{rdx},{r10},~{rcx},~{r11},~{memory}"'

@@ -1,0 +1,385 @@
+"""The compiled tier around programs: the compiler's process, the cache between runs, forks."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+from anyarch._native import native_code, native_key, region_compiler
+from anyarch.engine.cache import CodeCache
+from anyarch.engine.compiler import Client
+from anyarch.guests.riscv import ARCHITECTURE
+from anyarch.isa.assembly import assemble
+from tests.programs.build import HOST, RISCV, compile_c
+from tests.test_programs import ARGUMENTS, FOLDER, run_native
+
+CODE: Final = 0x10000
+WINDOW: Final = assemble(ARCHITECTURE, "a: addi a0, a0, 1; bnez a0, a; ret", CODE).ljust(
+    4096, b"\0"
+)
+ROOT: Final = Path(__file__).resolve().parents[1]
+
+
+def _compilers(marker: str) -> list[int]:
+    """Processes that were given an environment variable."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                variables = (entry / "environ").read_bytes()
+            except OSError:
+                continue
+            if marker.encode() in variables:
+                found.append(int(entry.name))
+    return found
+
+
+@pytest.fixture
+def client(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[tuple[Client, str]]:
+    marker = f"ANYARCH_TEST_MARKER={tmp_path}"
+    monkeypatch.setenv(*marker.split("=", 1))
+    made = region_compiler("riscv64", "flat")
+    yield made, marker
+    made.close()
+
+
+def test_the_compiler_is_nobodys_child(client: tuple[Client, str]) -> None:
+    compiler, marker = client
+    reading, writing = os.pipe()
+    os.set_inheritable(writing, True)
+    seen: list[object] = []
+    done = threading.Event()
+    before = signal.getsignal(signal.SIGCHLD)
+    signal.signal(signal.SIGCHLD, lambda *_: seen.append("SIGCHLD"))
+
+    def wait() -> None:
+        while not done.is_set():
+            try:
+                seen.append(os.waitpid(-1, os.WNOHANG))
+            except ChildProcessError:
+                time.sleep(0.0002)
+
+    thread = threading.Thread(target=wait)
+    thread.start()
+    try:
+        region = compiler.compile(CODE, CODE, WINDOW)
+    finally:
+        done.set()
+        thread.join()
+        signal.signal(signal.SIGCHLD, before)
+    assert region is not None
+    assert (region.pc, region.instructions) == (CODE, 3)
+    assert not seen
+    (pid,) = _compilers(marker)
+    assert os.getsid(pid) == os.getpgid(pid) not in (os.getsid(0), os.getpgid(0))
+    status = (Path("/proc") / str(pid) / "status").read_text()
+    assert int(re.findall(r"PPid:\t(\d+)", status)[0]) != os.getpid()
+    os.close(writing)
+    os.set_blocking(reading, False)
+    assert os.read(reading, 1) == b"", "the compiler has the guest's descriptor"
+    os.close(reading)
+
+
+def test_a_killed_compiler_is_replaced(client: tuple[Client, str]) -> None:
+    compiler, marker = client
+    assert compiler.compile(CODE, CODE, WINDOW)
+    (pid,) = _compilers(marker)
+    os.kill(pid, signal.SIGKILL)
+    while pid in _compilers(marker):
+        time.sleep(0.005)
+    assert compiler.compile(CODE, CODE, WINDOW)
+    assert compiler.started == 2
+
+
+def test_a_closed_connection_is_made_anew(client: tuple[Client, str]) -> None:
+    """Guests close descriptors that are not theirs, and get the numbers for their own."""
+    compiler, marker = client
+    assert compiler.compile(CODE, CODE, WINDOW)
+    links = {
+        int(fd): os.stat(f"/proc/self/fd/{fd}").st_ino
+        for fd in os.listdir("/proc/self/fd")
+        if int(fd) >= 900
+    }
+    fd = next(fd for fd, inode in links.items() if inode == compiler._inode)
+    os.dup2(os.open(os.devnull, os.O_RDONLY), fd)
+    assert compiler.compile(CODE, CODE, WINDOW)
+    assert os.fstat(fd).st_rdev == os.stat(os.devnull).st_rdev, "it was closed"
+    os.close(fd)
+    del marker
+
+
+def test_the_compiler_ends_with_its_client(client: tuple[Client, str]) -> None:
+    compiler, marker = client
+    assert compiler.compile(CODE, CODE, WINDOW)
+    compiler.close()
+    deadline = time.monotonic() + 10
+    while _compilers(marker):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def test_no_compiler_is_no_region() -> None:
+    native = native_code("riscv64")
+    for command in (["/bin/false"], ["/no/such/program"], [sys.executable, "-c", "print('hello')"]):
+        client = Client(command, {}, native)
+        for _ in range(20):
+            assert client.compile(CODE, CODE, WINDOW) is None
+        assert client.started <= 8, "it tries for ever"
+
+
+def test_a_compiler_that_has_grown_too_large_is_replaced() -> None:
+    script = """if True:
+        from anyarch import _native
+        from anyarch.engine import compiler
+        made = compiler.compile_with
+        def compile_with(regions):
+            inner = made(regions)
+            def compile_region(pc, read):
+                compiler.MEMORY_LIMIT = 0
+                return inner(pc, read)
+            return compile_region
+        compiler.compile_with = compile_with
+        _native.main(["riscv64", "flat", "regions"])
+    """
+    client = Client([sys.executable, "-c", script], dict(os.environ), native_code("riscv64"))
+    for count in (1, 2):
+        assert client.compile(CODE, CODE, WINDOW)
+        assert client.started == count
+    client.close()
+
+
+# Whole programs.
+BUSY: Final = """
+#include <stdio.h>
+#include <stdlib.h>
+static unsigned step(unsigned x) { return x * 1664525u + 1013904223u; }
+int main(int argc, char **argv) {
+    unsigned count = atoi(argv[1]) * 1000000u, x = 1;
+    for (unsigned i = 0; i < count; i++) { x = step(x); if (x & 64) x ^= i; }
+    printf("%u\\n", x);
+    return 3;
+}
+"""
+FORKING: Final = """
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/wait.h>
+#include <unistd.h>
+static unsigned work(unsigned x, unsigned count) {
+    for (unsigned i = 0; i < count; i++) { x = x * 1664525u + i; if (x & 32) x ^= i >> 3; }
+    return x;
+}
+int main(void) {
+    unsigned sum = 0;
+    errno = 0;
+    if (wait(0) != -1 || errno != ECHILD) return 9;
+    for (int i = 0; i < 24; i++) {
+        sum += work(i, 200000);
+        pid_t child = fork();
+        if (child == 0) {
+            unsigned x = work(i, 3000000);
+            if (i % 6 == 0 && fork() == 0) _exit(work(i, 2000000) & 1 ? 0 : 1);
+            _exit(x & 63);
+        }
+        int status;
+        if (waitpid(-1, &status, 0) != child || !WIFEXITED(status)) return 8;
+        sum += WEXITSTATUS(status);
+    }
+    printf("%u\\n", sum);
+    return 0;
+}
+"""
+
+
+@pytest.fixture
+def cache(tmp_path: Path) -> Path:
+    """A cache that has the interpreter and nothing else."""
+    native_code("riscv64")
+    folder = tmp_path / "cache"
+    folder.mkdir(0o700)
+    for file in Path(CodeCache().path).glob(native_key("riscv64", "flat") + "*"):
+        shutil.copy(file, folder)
+    return folder
+
+
+def _build(tmp_path: Path, text: str) -> tuple[Path, Path]:
+    source = tmp_path / "program.c"
+    source.write_text(text)
+    return compile_c(source, RISCV), compile_c(source, HOST)
+
+
+def _command(program: Path, *arguments: str) -> list[str | Path]:
+    return [
+        sys.executable,
+        "-m",
+        "anyarch",
+        "run",
+        "--engine",
+        "jit",
+        "--stats",
+        program,
+        *arguments,
+    ]
+
+
+def _environment(cache: Path) -> dict[str, str]:
+    return dict(os.environ, ANYARCH_CACHE=str(cache), PYTHONPATH=str(ROOT / "src"))
+
+
+def _regions(errors: str) -> tuple[int, int]:
+    """How many were compiled, and how many came from the cache."""
+    (found,) = re.findall(r"(\d+) regions compiled, (\d+) from the cache", errors)
+    return int(found[0]), int(found[1])
+
+
+def test_a_second_run_compiles_nothing(cache: Path, tmp_path: Path) -> None:
+    program, native = _build(tmp_path, BUSY)
+    # The first runs until something was compiled, however busy the machine is.
+    counts = []
+    for millions in ("400", "5", "5"):
+        expected = subprocess.run([native, millions], capture_output=True, text=True)
+        done = subprocess.run(
+            _command(program, millions),
+            capture_output=True,
+            text=True,
+            timeout=60,
+            env=_environment(cache),
+        )
+        assert (done.returncode, done.stdout) == (expected.returncode, expected.stdout)
+        counts.append(_regions(done.stderr))
+    assert counts[0][0] > 0
+    assert counts[0][1] == 0
+    assert counts[2][0] == 0
+    assert counts[2][1] >= counts[0][0]
+
+
+def test_two_processes_keep_what_they_compile_at_once(cache: Path, tmp_path: Path) -> None:
+    program, native = _build(tmp_path, BUSY)
+    expected = subprocess.run([native, "400"], capture_output=True, text=True).stdout
+    running = [
+        subprocess.Popen(
+            _command(program, "400"),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=_environment(cache),
+        )
+        for _ in range(2)
+    ]
+    for process in running:
+        output, errors = process.communicate(timeout=60)
+        assert (process.returncode, output) == (3, expected)
+        assert sum(_regions(errors)) > 0
+    kept = CodeCache(str(cache))
+    assert len(list(kept.entries())) >= 2
+    assert not kept.verify()
+
+
+def test_forks_while_regions_are_compiled(cache: Path, tmp_path: Path) -> None:
+    program, native = _build(tmp_path, FORKING)
+    expected = subprocess.run([native], capture_output=True, text=True)
+    done = subprocess.run(
+        _command(program), capture_output=True, text=True, timeout=60, env=_environment(cache)
+    )
+    assert (done.returncode, done.stdout) == (0, expected.stdout), done.stderr
+
+
+CALLING: Final = """
+#include <stdio.h>
+#include <time.h>
+#include <unistd.h>
+#include <sys/syscall.h>
+int main(void) {
+    long wrong = 0, process = getpid();
+    time_t end = time(0) + 2;
+    for (long i = 0; time(0) < end; i++) {
+        for (int k = 0; k < 64; k++) {
+            wrong += syscall(SYS_getpid, i, k) != process;
+            wrong += syscall(SYS_lseek, 900000 + k, i, 0) != -1;
+        }
+    }
+    printf("%ld\\n", wrong);
+    return wrong != 0;
+}
+"""
+EAGER: Final = """
+import sys, threading, time
+from anyarch.engine import jit
+from anyarch.guests.riscv import ARCHITECTURE
+from tests.vectors_format import LocalCompiler
+
+class Eager:
+    '''A sampler that has every sample compiled before the guest goes on, up to a limit.'''
+    def __init__(self, made):
+        self.jit, self.left, self.asking = made, LIMIT, False
+        made.compiler, made.cache = LocalCompiler(ARCHITECTURE, bounded=False), None
+    def begin(self, pc):
+        if not self.asking:
+            self.asking = True
+            threading.Thread(target=self.ask, daemon=True).start()
+            self.note(pc)
+    def ask(self):
+        while self.left > 0:
+            time.sleep(0.0002)
+            for runner in list(self.jit.arena.runners):
+                runner.sample()
+    def note(self, pc):
+        if self.left > 0 and self.jit.add(pc):
+            cells = self.jit.installed[pc].region.cells
+            self.left -= 1 + sum(map(self.jit.add, cells[: self.left // 2]))
+    def after_fork(self):
+        self.jit.after_fork()
+        self.asking = False
+    def close(self):
+        assert self.jit.compiled, 'nothing was compiled'
+
+LIMIT = int(sys.argv.pop(1))
+jit.Sampler = Eager
+from anyarch.cli import main
+sys.argv[:1] = ['anyarch', 'run', '--engine', 'jit']
+raise SystemExit(main())
+"""
+LIMIT: Final = int(os.environ.get("ANYARCH_REGIONS", "8"))
+PROGRAMS: Final = (
+    "bignum", "floats", "hashing", "heap", "integers", "jumps", "processes", "recursion",
+    "rounding", "signals", "tables", "text",
+)  # fmt: skip
+
+
+def _run_eagerly(limit: int, program: Path, *arguments: str) -> subprocess.CompletedProcess[bytes]:
+    return subprocess.run(
+        [sys.executable, "-c", EAGER, str(limit), program, *arguments],
+        capture_output=True,
+        stdin=subprocess.DEVNULL,
+        env=dict(os.environ, PYTHONPATH=f"{ROOT / 'src'}{os.pathsep}{ROOT}"),
+        timeout=100,
+    )
+
+
+def test_results_of_system_calls_survive_samples(tmp_path: Path) -> None:
+    """A poll behind a system call must not write back what was in its registers before."""
+    program, _ = _build(tmp_path, CALLING)
+    done = _run_eagerly(1000, program)
+    assert (done.returncode, done.stdout) == (0, b"0\n"), done.stderr
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_programs(name: str) -> None:
+    """Whole programs, their first samples compiled at once."""
+    source = FOLDER / f"{name}.c"
+    expected = run_native(compile_c(source, HOST))
+    done = _run_eagerly(LIMIT, compile_c(source, RISCV), *ARGUMENTS)
+    output = done.stdout.decode(errors="replace")
+    assert (done.returncode, output) == expected, done.stderr.decode(errors="replace")
