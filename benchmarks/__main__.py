@@ -73,7 +73,9 @@ def main() -> int:
         }
         print(json.dumps(record, indent=2))
     else:
-        Console().print(tabulate(ways, results, counts))
+        # Eighty columns, what a pipe gets otherwise, would cut the numbers.
+        width = None if sys.stdout.isatty() else 150
+        Console(width=width).print(tabulate(ways, results, counts))
         print(f"{machine_name()}; {qemu_version() or 'QEMU is not installed'}")
         print(f"medians of {options.repeat} interleaved runs, seconds of wall time, start included")
     return 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 from collections.abc import Mapping, Sequence
@@ -51,6 +52,8 @@ def main_run(options: RunOptions) -> int:
     def maker(abi: LinuxAbi, engine: str) -> tuple[Any, AddressSpace]:
         runner, space = make_engine(abi, engine, counting=options.count)
         engines.append(runner)
+        gc.freeze()
+        gc.enable()
         return runner, space
 
     environment = dict(os.environ)

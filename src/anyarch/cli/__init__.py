@@ -11,6 +11,7 @@ failed, 2 for wrong usage, 125.
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 from collections.abc import Sequence
@@ -31,6 +32,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 print(f"anyarch {__version__}")
                 return 0
             if arguments[:1] == ["run"]:
+                gc.disable()  # nothing becomes garbage while modules load; main_run enables it
                 from anyarch.cli.run import run_command
 
                 return run_command(arguments[1:])

@@ -9,7 +9,6 @@ import resource
 import struct
 import sys
 import threading
-import traceback
 from _thread import allocate_lock, stack_size, start_new_thread
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -173,7 +172,7 @@ class Process:
             outcome = self._lead()
         except BaseException:
             if self.is_child:
-                traceback.print_exc()
+                print_exception()
                 os._exit(70)
             raise
         finally:
@@ -313,7 +312,7 @@ class Process:
                 self._end_child(self._lead())
         except BaseException as failure:
             if self.is_child:
-                traceback.print_exc()
+                print_exception()
                 os._exit(70)
             with self._changed:
                 self._failure = failure
@@ -479,6 +478,13 @@ def _start_host_threads() -> None:
     first = threading.Thread(target=int)
     first.start()
     first.join()
+
+
+def print_exception() -> None:
+    """The exception being handled, in a child that has nobody to raise it to."""
+    import traceback  # only here: it takes longer to import than a call to run
+
+    traceback.print_exc()
 
 
 def end_like(outcome: Outcome) -> NoReturn:
