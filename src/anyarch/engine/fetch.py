@@ -5,9 +5,8 @@ from __future__ import annotations
 import ctypes
 
 from anyarch.errors import MemoryFault
+from anyarch.memory.pageflags import EXEC, WRITE
 from anyarch.memory.space import AddressSpace
-
-_WRITE, _EXEC = 2, 4
 
 
 class FetchMemory:
@@ -25,7 +24,7 @@ class FetchMemory:
         last = address + len(data) - 1
         if address >> 12 != last >> 12 and last < self._space.limit:
             for page in (address >> 12, last >> 12):
-                if not self._flags(page) & _WRITE:
+                if not self._flags(page) & WRITE:
                     raise MemoryFault(max(address, page << 12), "write")
         self._space.write(address, data)
 
@@ -36,6 +35,6 @@ class FetchMemory:
         """Bytes of code; raises MemoryFault with the first address that is not executable."""
         for page in range(address >> 12, (address + nbytes - 1 >> 12) + 1):
             inside = page << 12 < self._space.limit
-            if not inside or not self._flags(page) & _EXEC:
+            if not inside or not self._flags(page) & EXEC:
                 raise MemoryFault(max(address, page << 12), "execute")
         return self._space.read(address, nbytes)

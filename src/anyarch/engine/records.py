@@ -7,6 +7,7 @@ the handler. Forms with equal handlers share one.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -255,13 +256,17 @@ class HandlerEmitter(Emitter):
 
     def stop_poll(self, target: str) -> None:
         """Leave with pc at ``target`` when a stop was asked for."""
+        self._poll(lambda: target)
+
+    def _poll(self, target: Callable[[], str]) -> None:
+        """Leave when a stop was asked for; ``target`` emits the pc on that path."""
         stopping, going = self.name("stop"), self.name("go")
         pointer = self.context(field_offset("stop"))
         flag = self.let(f"load volatile i32, ptr {pointer}, align 4")
         asked = self.let(f"icmp ne i32 {flag}, 0")
         self.branch(asked, stopping, going, unlikely=True)
         self.label(stopping)
-        self.store_field("pc", target)
+        self.store_field("pc", target())
         self.line(f"ret i32 {int(ExitCode.STOP)}")
         self.label(going)
 
@@ -520,15 +525,7 @@ class HandlerEmitter(Emitter):
         """Poll, then go to the record that a link points to."""
         link = self.let(f"getelementptr i8, ptr {self.record}, i64 {offset}")
         target = self.let(f"getelementptr i8, ptr {link}, i64 16")
-        stopping, going = self.name("stop"), self.name("go")
-        pointer = self.context(field_offset("stop"))
-        flag = self.let(f"load volatile i32, ptr {pointer}, align 4")
-        asked = self.let(f"icmp ne i32 {flag}, 0")
-        self.branch(asked, stopping, going, unlikely=True)
-        self.label(stopping)
-        self.store_field("pc", self.let(f"load i64, ptr {target}, align 8"))
-        self.line(f"ret i32 {int(ExitCode.STOP)}")
-        self.label(going)
+        self._poll(lambda: self.let(f"load i64, ptr {target}, align 8"))
         self.dispatch(self.let(f"load ptr, ptr {link}, align 8"))
 
     def find(self, pc: str) -> None:

@@ -487,16 +487,11 @@ class RegionEmitter(HandlerEmitter):
         self.line(f"ret i32 {result}")
 
     def stop_poll(self, target: str) -> None:
-        stopping, going = self.name("stop"), self.name("go")
-        pointer = self.context(field_offset("stop"))
-        flag = self.let(f"load volatile i32, ptr {pointer}, align 4")
-        asked = self.let(f"icmp ne i32 {flag}, 0")
-        self.branch(asked, stopping, going, unlikely=True)
-        self.label(stopping)
-        self._spill()
-        super().store_field("pc", target)
-        self.line(f"ret i32 {int(ExitCode.STOP)}")
-        self.label(going)
+        def spilled() -> str:
+            self._spill()
+            return target
+
+        self._poll(spilled)
 
     # Control flow.
     def _go(self, pc: int) -> None:
