@@ -12,7 +12,7 @@ from rich.table import Table
 
 from anyarch.errors import Error
 from benchmarks.suite import (
-    FLAGS,
+    VECTORS,
     Run,
     available_ways,
     execute,
@@ -62,7 +62,9 @@ def collect(engines: list[str]) -> dict[str, list[str | Path]]:
     hello = ROOT / "examples" / "hello.c"
     commands: dict[str, list[str | Path]] = {}
     for way in available_ways(engines):
-        program = compile_c(hello, way.target, flags=FLAGS)
+        if way == VECTORS:
+            continue
+        program = compile_c(hello, way.target, flags=way.flags)
         commands[f"hello, {way.name}"] = [*way.prefix, program]
     commands["python -c pass"] = [sys.executable, "-c", "pass"]
     commands["anyarch --version"] = [sys.executable, "-m", "anyarch", "--version"]

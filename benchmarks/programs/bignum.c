@@ -22,7 +22,7 @@ static void multiply(uint64_t *product, const uint64_t *a, const uint64_t *b)
 
 int main(int argc, char **argv)
 {
-    int rounds = argc > 1 ? atoi(argv[1]) : 2000;
+    int rounds = argc > 1 ? atoi(argv[1]) : 16000;
     static uint64_t a[LIMBS], b[LIMBS], product[2 * LIMBS];
     for (int i = 0; i < LIMBS; i++) {
         a[i] = 0x9e3779b97f4a7c15u * (uint64_t)(i + 1);

@@ -29,7 +29,7 @@ static double energy(void)
 
 int main(int argc, char **argv)
 {
-    int steps = argc > 1 ? atoi(argv[1]) : 2000000;
+    int steps = argc > 1 ? atoi(argv[1]) : 11000000;
     const double dt = 0.001;
     for (int i = 0; i < COUNT; i++)
         bodies[i] = (struct body){{i * 2.0, i % 3 - 1.0, i % 2 * 0.5},

@@ -21,7 +21,7 @@ static const int program[] = {
 int main(int argc, char **argv)
 {
     int64_t stack[16], variables[4] = {0}, steps = 0;
-    variables[3] = argc > 1 ? atoi(argv[1]) : 80000;
+    variables[3] = argc > 1 ? atoi(argv[1]) : 320000;
     int64_t *top = stack;
     for (const int *at = program;; steps++)
         switch (*at++) {

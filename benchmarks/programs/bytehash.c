@@ -5,7 +5,7 @@
 
 int main(int argc, char **argv)
 {
-    int rounds = argc > 1 ? atoi(argv[1]) : 400;
+    int rounds = argc > 1 ? atoi(argv[1]) : 850;
     static uint8_t buffer[1 << 20];
     uint64_t hash = 0xcbf29ce484222325u;
     for (size_t i = 0; i < sizeof buffer; i++)

@@ -9,6 +9,6 @@ static unsigned long fib(unsigned long n)
 
 int main(int argc, char **argv)
 {
-    printf("%lu\n", fib(argc > 1 ? strtoul(argv[1], NULL, 10) : 38));
+    printf("%lu\n", fib(argc > 1 ? strtoul(argv[1], NULL, 10) : 43));
     return 0;
 }

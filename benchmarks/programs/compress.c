@@ -67,7 +67,7 @@ static void unpack(void)
 
 int main(int argc, char **argv)
 {
-    int rounds = argc > 1 ? atoi(argv[1]) : 50;
+    int rounds = argc > 1 ? atoi(argv[1]) : 190;
     uint32_t state = 7;
     for (int i = 0; i < LENGTH; i++) {
         state = state * 1664525u + 1013904223u;

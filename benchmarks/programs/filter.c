@@ -7,7 +7,7 @@ enum { SAMPLES = 8192, TAPS = 32 };
 
 int main(int argc, char **argv)
 {
-    int rounds = argc > 1 ? atoi(argv[1]) : 1000;
+    int rounds = argc > 1 ? atoi(argv[1]) : 9000;
     static float input[SAMPLES + TAPS], output[SAMPLES], taps[TAPS];
     unsigned state = 99;
     for (int i = 0; i < SAMPLES + TAPS; i++) {

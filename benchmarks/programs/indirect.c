@@ -19,7 +19,7 @@ static operation *const volatile table[] = {add, subtract, multiply, mix,
 
 int main(int argc, char **argv)
 {
-    long rounds = argc > 1 ? atol(argv[1]) : 90000000;
+    long rounds = argc > 1 ? atol(argv[1]) : 125000000;
     uint64_t a = 1, b = 0x9e3779b97f4a7c15u;
     for (long i = 0; i < rounds; i++) {
         a = table[(b >> 60 ^ (uint64_t)i) & 7](a, b);

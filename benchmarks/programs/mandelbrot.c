@@ -4,7 +4,7 @@
 
 int main(int argc, char **argv)
 {
-    int size = argc > 1 ? atoi(argv[1]) : 1400;
+    int size = argc > 1 ? atoi(argv[1]) : 2300;
     long total = 0;
     for (int row = 0; row < size; row++)
         for (int column = 0; column < size; column++) {

@@ -11,7 +11,7 @@ struct node {
 
 int main(int argc, char **argv)
 {
-    int rounds = argc > 1 ? atoi(argv[1]) : 4000;
+    int rounds = argc > 1 ? atoi(argv[1]) : 2200;
     enum { COUNT = 1 << 15 };
     static struct node nodes[COUNT];
     static uint32_t order[COUNT];

@@ -35,7 +35,7 @@ static void sort(int32_t *a, long n)
 
 int main(int argc, char **argv)
 {
-    int rounds = argc > 1 ? atoi(argv[1]) : 10;
+    int rounds = argc > 1 ? atoi(argv[1]) : 15;
     enum { COUNT = 1000000 };
     static int32_t a[COUNT];
     uint32_t state = 2463534242u;

@@ -36,7 +36,7 @@ int main(int argc, char **argv)
 {
     static const char *words[] = {"river", "stone", "rivet", "store", "the ", "and ", "sto"};
     static const char *patterns[] = {"the river", "stone and stone", "storerivet", "rivers", "x"};
-    int rounds = argc > 1 ? atoi(argv[1]) : 12;
+    int rounds = argc > 1 ? atoi(argv[1]) : 48;
     unsigned state = 1;
     for (size_t used = 0; used + 8 < LENGTH;) {
         state = state * 1103515245u + 12345;

@@ -59,7 +59,7 @@ static void block(const uint8_t *data)
 
 int main(int argc, char **argv)
 {
-    int rounds = argc > 1 ? atoi(argv[1]) : 35;
+    int rounds = argc > 1 ? atoi(argv[1]) : 215;
     static uint8_t buffer[1 << 20];
     for (size_t i = 0; i < sizeof buffer; i++)
         buffer[i] = (uint8_t)(i * i >> 5);

@@ -5,7 +5,7 @@
 
 int main(int argc, char **argv)
 {
-    int rounds = argc > 1 ? atoi(argv[1]) : 36;
+    int rounds = argc > 1 ? atoi(argv[1]) : 110;
     enum { LIMIT = 4000000 };
     static unsigned char composite[LIMIT + 1];
     long sum = 0;

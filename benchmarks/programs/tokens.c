@@ -41,7 +41,7 @@ int main(int argc, char **argv)
     static const char sample[] = "int total_1 = 3.25 * (alpha + 42); // the sum\n"
                                  "print(\"a \\\"quoted\\\" word\", x / y, 0.5);\n"
                                  "while (i < 100) { i = i + 1; j = j.k; }\n";
-    int rounds = argc > 1 ? atoi(argv[1]) : 120;
+    int rounds = argc > 1 ? atoi(argv[1]) : 500;
     enum { LENGTH = 1 << 20 };
     static char text[LENGTH];
     for (size_t i = 0; i < LENGTH; i++)

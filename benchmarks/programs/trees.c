@@ -30,7 +30,7 @@ static void fell(struct tree *tree)
 
 int main(int argc, char **argv)
 {
-    int rounds = argc > 1 ? atoi(argv[1]) : 80;
+    int rounds = argc > 1 ? atoi(argv[1]) : 300;
     struct tree *kept = grow(17);
     long total = 0;
     for (int round = 0; round < rounds; round++) {
