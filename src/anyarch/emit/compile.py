@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 import struct
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Final
 
 from anyarch.errors import CompileError
@@ -25,7 +26,7 @@ class Blob:
     the file in place of copying; `path` is empty for a blob that is only in memory.
     """
 
-    __slots__ = ("code", "path", "position", "symbols")
+    __slots__ = ("code", "lines", "path", "position", "symbols")
 
     def __init__(
         self, code: bytes, symbols: dict[str, int], path: str = "", position: int = 0
@@ -34,6 +35,7 @@ class Blob:
         self.symbols = symbols
         self.path = path
         self.position = position
+        self.lines: list[tuple[int, int]] = []  # (offset, line) of the debug information
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Blob):
@@ -46,8 +48,8 @@ class Blob:
         return f"Blob({len(self.code)} bytes, {len(self.symbols)} symbols)"
 
 
-def compile_blob(llvm_text: str, *, opt: int = 2) -> Blob:
-    """Compile LLVM assembly for this host.
+def compile_blob(llvm_text: str, *, opt: int = 2, places: Mapping[str, int] | None = None) -> Blob:
+    """Compile LLVM assembly for this host; ``places`` are offsets of symbols outside the image.
 
     `opt` 0 runs no pass but the always-inliner, 1 and 2 a short list that suits code without loops,
     3 LLVM's own pipeline. Raises CompileError for text that LLVM rejects and for code that does not
@@ -68,7 +70,11 @@ def compile_blob(llvm_text: str, *, opt: int = 2) -> Blob:
         raise CompileError(f"LLVM's verifier rejects the module: {error}") from None
     _hide(module)
     _optimise(module, machine, opt)
-    return link(machine.emit_object(module))
+    elf = machine.emit_object(module)
+    blob = link(elf, places or {})
+    if "!DICompileUnit" in llvm_text:
+        blob.lines = _read_lines(elf)
+    return blob
 
 
 _machines: Final[dict[int, TargetMachine]] = {}
@@ -78,6 +84,8 @@ def _target_machine(opt: int) -> TargetMachine:
     from llvmlite import binding as llvm
 
     if opt not in _machines:
+        # Merging equal ends of blocks would lose which guest instruction one of them belongs to.
+        llvm.set_option("", "--enable-tail-merge=false")
         llvm.initialize_native_target()
         llvm.initialize_native_asmprinter()
         llvm.initialize_native_asmparser()
@@ -172,7 +180,7 @@ class _Symbol:
         self.value = value
 
 
-def link(elf: bytes) -> Blob:
+def link(elf: bytes, places: Mapping[str, int] | None = None) -> Blob:
     """Lay out a relocatable x86-64 ELF object as a blob.
 
     Raises CompileError, naming the symbol, for whatever could not be resolved without knowing
@@ -192,7 +200,10 @@ def link(elf: bytes) -> Blob:
         for offset, kind, index, addend in _RELOCATION.iter_unpack(elf[section.offset : end]):
             symbol = symbols[index]
             where = f"{target.name}+{offset:#x}"
-            if symbol.section == _SHN_UNDEF:
+            if symbol.section == _SHN_UNDEF and places and symbol.name in places:
+                value = places[symbol.name]
+                _relocate(image, target.place + offset, kind, value, addend, symbol.name, where)
+            elif symbol.section == _SHN_UNDEF:
                 undefined.add(symbol.name)
             else:
                 value = _resolve(symbol, sections, where)
@@ -241,6 +252,22 @@ def _lay_out(elf: bytes, sections: list[_Section]) -> bytearray:
         section.place = len(image)
         image += elf[section.offset : section.offset + section.nbytes]
     return image
+
+
+def _read_lines(elf: bytes) -> list[tuple[int, int]]:
+    """Rows of the line table: offset in the code section, which the image begins with, and line."""
+    import io
+
+    from elftools.elf.elffile import ELFFile
+
+    dwarf = ELFFile(io.BytesIO(elf)).get_dwarf_info(relocate_dwarf_sections=True)
+    rows = []
+    for unit in dwarf.iter_CUs():
+        program = dwarf.line_program_for_CU(unit)
+        for entry in program.get_entries() if program is not None else ():
+            if entry.state is not None and not entry.state.end_sequence:
+                rows.append((entry.state.address, entry.state.line))
+    return rows
 
 
 def _read_symbols(elf: bytes, sections: list[_Section]) -> list[_Symbol]:

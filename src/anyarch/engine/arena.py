@@ -46,6 +46,8 @@ TRANSLATOR: Final = (
 _INDEX: Final = {name: index for index, name in enumerate(TRANSLATOR)}
 TABLE_BITS: Final = 19
 TABLE_NBYTES: Final = 16 << TABLE_BITS
+REGION_TABLE_BITS: Final = 16  # of the entries of compiled regions, see engine/convention
+REGION_TABLE_NBYTES: Final = 8 << REGION_TABLE_BITS
 ARENA_NBYTES: Final = 1 << 28
 BLOCK_CAPACITY: Final = 1 << 20
 PAGE_WRITE, PAGE_EXEC, PAGE_CODE, PAGE_HOOK = 2, 4, 8, 16
@@ -66,11 +68,18 @@ class RecordArena:
 
     def __init__(self, space: AddressSpace, native: NativeCode, *, counting: bool = False) -> None:
         self.space = space
-        self._sizes = (ARENA_NBYTES, TABLE_NBYTES, 8 * BLOCK_CAPACITY, 8 * BLOCK_CAPACITY, _PAGE)
+        self._sizes = (
+            ARENA_NBYTES,
+            TABLE_NBYTES,
+            8 * BLOCK_CAPACITY,
+            8 * BLOCK_CAPACITY,
+            _PAGE,
+            REGION_TABLE_NBYTES,
+        )
         flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE
         prot = PROT_READ | PROT_WRITE
         self._maps = [map_pages(nbytes, prot, flags=flags) for nbytes in self._sizes]
-        arena, self.table, records, pcs, self.translator = self._maps
+        arena, self.table, records, pcs, self.translator, self.region_table = self._maps
         self._fields = (ctypes.c_uint64 * len(TRANSLATOR)).from_address(self.translator)
         index = (ctypes.c_uint64 * BLOCK_CAPACITY).from_address(records)
         self._records = memoryview(index).cast("B").cast("Q")
@@ -94,6 +103,7 @@ class RecordArena:
         self._exclusive = False
         self.flushes = 0
         self.on_drop: Callable[[int, int], None] | None = None  # start and end of dropped code
+        self.locate_region: Callable[[int], int | None] | None = None  # guest pc of a host one
         space.on_code_change = self._change_range
 
     def __del__(self) -> None:

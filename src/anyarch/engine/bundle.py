@@ -13,7 +13,9 @@ from typing import Final
 
 from anyarch.data import dataclass
 
-_HEAD: Final = struct.Struct("<QIIHHI16s")  # pc, entry, instructions, cells, ranges, code, digest
+# pc, entry, instructions, cells, ranges, lines, code, digest
+_HEAD: Final = struct.Struct("<QIIHHII16s")
+_LINE: Final = struct.Struct("<Ii")  # offset in the code, guest pc relative to the region's
 _U64: Final = struct.Struct("<Q")
 
 
@@ -21,8 +23,9 @@ _U64: Final = struct.Struct("<Q")
 class CompiledRegion:
     """Native code of a region that begins at a guest pc.
 
-    ``entry`` is the offset of its function in ``code``; ``cells`` are the guest pcs that its record
-    links to; ``ranges`` the guest code [start, end) that ``digest`` is of.
+    ``entry`` is the offset of its function in ``code``; ``cells`` are the guest pcs that it is
+    linked to; ``ranges`` the guest code [start, end) that ``digest`` is of. ``lines`` are packed
+    places of accesses, ascending: see :meth:`locate`.
     """
 
     pc: int
@@ -32,6 +35,21 @@ class CompiledRegion:
     ranges: tuple[tuple[int, int], ...]
     digest: bytes
     code: bytes
+    lines: bytes = b""
+
+    def locate(self, offset: int) -> int | None:
+        """The guest pc of the access whose instruction is at an offset of the code."""
+        low, high = 0, len(self.lines) // _LINE.size
+        while low < high:
+            middle = (low + high) // 2
+            if _LINE.unpack_from(self.lines, middle * _LINE.size)[0] <= offset:
+                low = middle + 1
+            else:
+                high = middle
+        if not low:
+            return None
+        relative: int = _LINE.unpack_from(self.lines, (low - 1) * _LINE.size)[1]
+        return self.pc + relative
 
     def pack(self) -> bytes:
         """As bytes."""
@@ -43,10 +61,12 @@ class CompiledRegion:
                 self.instructions,
                 len(self.cells),
                 len(self.ranges),
+                len(self.lines),
                 len(self.code),
                 self.digest,
             )
             + struct.pack(f"<{len(numbers)}Q", *numbers)
+            + self.lines
             + self.code
         )
 
@@ -56,11 +76,11 @@ def unpack(data: bytes) -> list[CompiledRegion]:
     regions = []
     at = 0
     while at < len(data):
-        pc, entry, count, cells, ranges, nbytes, digest = _HEAD.unpack_from(data, at)
+        pc, entry, count, cells, ranges, lines, nbytes, digest = _HEAD.unpack_from(data, at)
         at += _HEAD.size
         numbers = struct.unpack_from(f"<{cells + 2 * ranges}Q", data, at)
         at += 8 * len(numbers)
-        if at + nbytes > len(data):
+        if at + lines + nbytes > len(data):
             raise ValueError("a packed region is cut off")
         edges = numbers[cells:]
         regions.append(
@@ -71,11 +91,17 @@ def unpack(data: bytes) -> list[CompiledRegion]:
                 numbers[:cells],
                 tuple(zip(edges[::2], edges[1::2], strict=True)),
                 digest,
-                data[at : at + nbytes],
+                data[at + lines : at + lines + nbytes],
+                data[at : at + lines],
             )
         )
-        at += nbytes
+        at += lines + nbytes
     return regions
+
+
+def pack_lines(rows: Iterable[tuple[int, int]], pc: int) -> bytes:
+    """Rows of (offset, guest pc) as :attr:`CompiledRegion.lines`."""
+    return b"".join(_LINE.pack(offset, at - pc) for offset, at in sorted(rows))
 
 
 def digest_of(ranges: Iterable[tuple[int, int]], read: Callable[[int, int], bytes]) -> bytes:

@@ -15,10 +15,11 @@ import struct
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
-from anyarch.engine.bundle import CompiledRegion, digest_of, unpack
+from anyarch.engine.bundle import CompiledRegion, digest_of, pack_lines, unpack
 from anyarch.errors import CompileError, DefinitionError, MemoryFault
 
 if TYPE_CHECKING:
+    from anyarch.engine.regions import Region
     from anyarch.host.code import NativeCode
 
 _REQUEST: Final = struct.Struct("<QQI")  # pc, address of the window, its size; then the window
@@ -150,25 +151,35 @@ def serve(
 
 def compile_with(compiler: object) -> Callable[..., CompiledRegion | None]:
     """What :func:`serve` needs, from a RegionCompiler."""
-    from anyarch.emit.compile import compile_blob
+    from anyarch.emit.compile import Blob, compile_blob
     from anyarch.engine.regions import RegionCompiler
+    from anyarch.engine.regiontext import RegionEmitter
+    from anyarch.host.code import CELL_DISTANCE
 
     assert isinstance(compiler, RegionCompiler)
 
     def compile_region(pc: int, read: Callable[[int, int], bytes]) -> CompiledRegion | None:
-        region = compiler.compile_text(pc, read)
+        region = compiler.discover(pc, read)
         if region is None:
             return None
-        blob = compile_blob(region.text)
+        emitter, blob = build(region, guarded=False)
+        missing = set(range(1, len(emitter.pcs) + 1)) - {line for _, line in blob.lines}
+        if missing:  # an access was merged into another
+            emitter, blob = build(region, guarded=True)
         ranges = tuple(region.ranges)
         return CompiledRegion(
             pc,
             blob.symbols["region"],
             region.instructions,
-            tuple(region.cells),
+            tuple(emitter.cells),
             ranges,
             digest_of(ranges, read),
             blob.code,
+            pack_lines(((at, emitter.pcs[line - 1]) for at, line in blob.lines if line), pc),
         )
+
+    def build(region: Region, *, guarded: bool) -> tuple[RegionEmitter, Blob]:
+        emitter = RegionEmitter(compiler, region, guarded=guarded)
+        return emitter, compile_blob(emitter.text(), places={"cells": CELL_DISTANCE})
 
     return compile_region

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final, Protocol, Self
 from anyarch.engine.arena import RecordArena
 from anyarch.engine.exits import Exit
 from anyarch.host import signals
-from anyarch.host.code import NativeCode
+from anyarch.host.code import NativeCode, region_base
 from anyarch.host.context import FIELDS, REGISTERS, Context, ExitCode
 from anyarch.host.stack import Stack
 from anyarch.isa.registers import State
@@ -117,7 +117,10 @@ class Interpreter:
         self.context.set("reservation_address", -1)
         self._run_entry = native.address("aa_base")
         self.context.set("run_entry", native.address("aa_run"))
-        self.context.set("drop_entry", native.address("aa_drop"))
+        for name in ("call", "return", "leave", "drop"):
+            self.context.set(f"region_{name}", native.address(f"aa_region_{name}"))
+        self.context.set("region_table", self.arena.region_table)
+        self.context.set("region_base", region_base())
         self.context.set("stack_limit", self._stack.top - self._stack.nbytes + _STACK_RESERVE)
         self._step_entry = native.address("aa_step")
         self._reference: Reference | None = None
@@ -213,6 +216,14 @@ class Interpreter:
         if code not in _AT_RECORD:
             self.state.pc = self._get("pc")
             return code
+        host = self._get("fault_host")
+        if host:  # the fault handler was there
+            self._set("fault_host", 0)
+            pc = self.arena.locate_region(host) if self.arena.locate_region else None
+            if pc is not None:
+                self._set("record", IN_CONTEXT)
+                self.state.pc = pc
+                return code
         record = self._get("record")
         if record == IN_CONTEXT:
             self.state.pc = self._get("pc")

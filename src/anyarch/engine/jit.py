@@ -10,6 +10,7 @@ from __future__ import annotations
 import ctypes
 import struct
 import threading
+from bisect import bisect_right
 from collections import Counter
 from typing import Final, Protocol
 
@@ -19,14 +20,16 @@ from anyarch.engine.arena import RecordArena
 from anyarch.engine.bundle import CompiledRegion, digest_of, unpack
 from anyarch.engine.cache import CodeCache, key_for
 from anyarch.engine.compiler import WINDOW
+from anyarch.engine.convention import table_entry
 from anyarch.errors import HostError, MemoryFault
-from anyarch.host.code import NativeCode, append_region
+from anyarch.host.code import CELL_DISTANCE, NativeCode, append_region, region_base
 from anyarch.host.mapping import MAP_ANONYMOUS, MAP_NORESERVE, MAP_PRIVATE, map_pages
+from anyarch.host.stack import STACK_NBYTES
+from anyarch.host.x86_64 import call_stub
 from anyarch.memory.pageflags import EXEC, HOOK
 
-CELL: Final = 24  # a link: record pointer, resolver, pc
-FIRST_CELL: Final = 16
-CELLS_NBYTES: Final = 1 << 26
+RECORD_NBYTES: Final = 32  # a word for aa_resolve; handler, pc, entry
+RECORDS_NBYTES: Final = 1 << 24
 _PAGE: Final = 4096
 
 
@@ -38,10 +41,11 @@ class Compiler(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Installed:
-    """A region in place."""
+    """A region in place, at host pointer ``address``."""
 
     region: CompiledRegion
     record: int
+    address: int
 
 
 class Jit:
@@ -60,14 +64,17 @@ class Jit:
         cache: CodeCache | None = None,
     ) -> None:
         self.arena, self.compiler, self.key, self.cache = arena, compiler, key, cache
-        self._resolver = native.address("aa_resolve")
+        self._resolver, self._handler = native.address("aa_resolve"), native.address("aa_region")
         install = ctypes.CFUNCTYPE(None, *[ctypes.c_uint64] * 4)
         remove = ctypes.CFUNCTYPE(None, *[ctypes.c_uint64] * 2)
         self._install = install(native.address("aa_install"))
         self._remove = remove(native.address("aa_uninstall"))
         flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE
-        self._next_cell = map_pages(CELLS_NBYTES, 3, flags=flags)
-        self._cells_end = self._next_cell + CELLS_NBYTES
+        self._next_record = map_pages(RECORDS_NBYTES, 3, flags=flags)
+        self._records_end = self._next_record + RECORDS_NBYTES
+        self._table = arena.region_table
+        self._cells: dict[int, list[tuple[int, int]]] = {}  # by target pc: cell, its stub
+        self._places: list[tuple[int, CompiledRegion]] = []  # every region ever, by address
         self.installed: dict[int, Installed] = {}
         self._refused: set[int] = set()
         self._bundles: dict[str, dict[int, CompiledRegion]] = {}  # by cache key, then pc
@@ -77,7 +84,7 @@ class Jit:
         self._lock = arena.space.lock
         self.compiled = 0
         self.loaded = 0
-        arena.on_drop = self.drop
+        arena.on_drop, arena.locate_region = self.drop, self.locate
 
     def read(self, address: int, nbytes: int) -> bytes:
         """Guest code; MemoryFault where it is not executable or has hooks, which regions ignore."""
@@ -194,25 +201,46 @@ class Jit:
         except (IndexError, MemoryFault):
             return False
         # The word before the record is for aa_resolve, which a dropped region's handler becomes.
-        record = self._next_cell + 8
-        following = record + FIRST_CELL + CELL * len(region.cells)
-        if following > self._cells_end:
+        record = self._next_record + 8
+        if record + RECORD_NBYTES > self._records_end:
             return False
-        start = (len(region.code) + 15) // 16 * 16
         # mov rsi, record; jmp [rsi]: through the record, whose handler changes when it is dropped.
         thunk = struct.pack("<2sQ2s", b"\x48\xbe", record, b"\xff\x26")
+        stubs = [call_stub(pc, STACK_NBYTES) for pc in region.cells]
+        tail = [region.code, *stubs, thunk]
         try:
-            address = append_region(region.code.ljust(start, b"\xcc") + thunk)
+            address = append_region(b"".join(part.ljust(-(-len(part) // 16) * 16) for part in tail))
         except HostError:  # no room
             return False
-        self._next_cell = following
-        words = [address + region.entry, region.pc]
-        for index, pc in enumerate(region.cells):
-            words += [record + FIRST_CELL + CELL * index + 8, self._resolver, pc]
-        ctypes.memmove(record, struct.pack(f"<{len(words)}Q", *words), 8 * len(words))
-        self.installed[region.pc] = Installed(region, record)
-        self._install(self.arena.translator, region.pc, record, address + start)
+        self._next_record += RECORD_NBYTES
+        entry, at = address + region.entry, address
+        for part, target in zip(tail, region.cells, strict=False):
+            at += -(-len(part) // 16) * 16
+            self._link(address + CELL_DISTANCE + 8 * region.cells.index(target), at, target)
+        at += -(-len(tail[-2]) // 16) * 16
+        _write(record, self._handler, region.pc, entry)
+        self.installed[region.pc] = Installed(region, record, address)
+        self._places.append((address, region))
+        self._install(self.arena.translator, region.pc, record, at)
+        index, value = table_entry(region.pc, entry - region_base())
+        _write(self._table + 8 * index, value)
+        for cell, _ in self._cells.get(region.pc, ()):
+            _write(cell, entry)
         return True
+
+    def _link(self, cell: int, stub: int, pc: int) -> None:
+        """Set a new cell: to the region at ``pc``, or to the stub that has code there run."""
+        found = self.installed.get(pc)
+        _write(cell, found.address + found.region.entry if found else stub)
+        self._cells.setdefault(pc, []).append((cell, stub))
+
+    def locate(self, host: int) -> int | None:
+        """The guest pc of an access that faulted at a host address, where a region is there."""
+        index = bisect_right(self._places, host, key=lambda place: place[0]) - 1
+        if index < 0:
+            return None
+        address, region = self._places[index]
+        return region.locate(host - address)
 
     def drop(self, start: int, end: int) -> None:
         """Code in a range has changed: regions made from it look their pc up again."""
@@ -221,8 +249,21 @@ class Jit:
             for pc, installed in list(self.installed.items()):
                 if any(low < end and start < high for low, high in installed.region.ranges):
                     del self.installed[pc]
-                    ctypes.c_uint64.from_address(installed.record).value = self._resolver
+                    _write(installed.record, self._resolver)
                     self._remove(self.arena.translator, pc)
+                    for cell, stub in self._cells.get(pc, ()):
+                        _write(cell, stub)
+                    index, value = table_entry(
+                        pc, installed.address + installed.region.entry - region_base()
+                    )
+                    entry = ctypes.c_uint64.from_address(self._table + 8 * index)
+                    if entry.value == value:
+                        entry.value = 0
+
+
+def _write(pointer: int, *words: int) -> None:
+    for index, word in enumerate(words):
+        ctypes.c_uint64.from_address(pointer + 8 * index).value = word
 
 
 class Sampler:

@@ -10,6 +10,7 @@ import itertools
 from dataclasses import dataclass, field
 
 from anyarch.emit.llvm import Emitter, declarations
+from anyarch.engine.convention import RegionConvention
 from anyarch.engine.fusion import fusion_text
 from anyarch.engine.records import (
     BuilderEmitter,
@@ -66,6 +67,7 @@ class InterpreterModule:
             '!0 = !{!"branch_weights", i32 1, i32 4000}',
             "!1 = !{}",
             '!2 = !{!"branch_weights", i32 1000, i32 1}',
+            '!3 = !{!"rsp"}',
             'attributes #0 = { nounwind strictfp "no-stack-arg-probe" }',
             "attributes #1 = { strictfp }",
             *self.handlers_text(),
@@ -78,6 +80,7 @@ class InterpreterModule:
             decoder,
             fusion_text(self.sequences, [handler.layout for handler in self.handlers.values()]),
             self._internal(),
+            RegionConvention(self.architecture).text(),
             translator_text(self.architecture.lengths),
         ]
         body = "\n".join(parts)

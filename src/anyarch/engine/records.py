@@ -244,6 +244,10 @@ class HandlerEmitter(Emitter):
     def leave(self, code: ExitCode) -> None:
         """Return to Python with pc at this instruction."""
         self.store_field("record", self.record)
+        self.end(code)
+
+    def end(self, code: ExitCode) -> None:
+        """Return to Python; the context says where the guest is."""
         self.line(f"ret i32 {int(code)}")
 
     def leave_if(self, condition: str, code: ExitCode) -> None:
@@ -267,7 +271,7 @@ class HandlerEmitter(Emitter):
         self.branch(asked, stopping, going, unlikely=True)
         self.label(stopping)
         self.store_field("pc", target())
-        self.line(f"ret i32 {int(ExitCode.STOP)}")
+        self.end(ExitCode.STOP)
         self.label(going)
 
     def dispatch(self, record: str) -> None:
@@ -337,11 +341,8 @@ class HandlerEmitter(Emitter):
         return "" if result is None else str(result)
 
     def _address(self, node: Node, nbytes: int) -> str:
-        """Host pointer of a guest access; the record is stored for the fault handler first."""
-        if not self._record_stored:
-            self.store_field("record", self.record)
-            # Inside a guarded block the store does not cover what follows.
-            self._record_stored = len(self._known) == 1
+        """Operand of a guest access: a typed pointer. First what the fault handler has to know."""
+        self.announce()
         address = self.value(node)
         if self.bounded:
             limit = self.let(f"load i64, ptr {self.context(field_offset('memory_limit'))}, align 8")
@@ -358,11 +359,26 @@ class HandlerEmitter(Emitter):
             self.store_field("fault_code", "1")
             self.leave(ExitCode.FAULT)
             self.label(staying)
-        return self.let(f"getelementptr i8, ptr %memory, i64 {address}")
+        return self.memory(address)
+
+    def announce(self) -> None:
+        """Tell the fault handler which record is running."""
+        if not self._record_stored:
+            self.store_field("record", self.record)
+            # Inside a guarded block the store does not cover what follows.
+            self._record_stored = len(self._known) == 1
+
+    def memory(self, address: str) -> str:
+        """Typed pointer to a guest address."""
+        return "ptr " + self.let(f"getelementptr i8, ptr %memory, i64 {address}")
+
+    def access(self, text: str) -> str:
+        """An instruction that may fault, completed with what leads from there to the guest's pc."""
+        return text
 
     def _load(self, node: Node) -> str:
         pointer = self._address(node.args[0], node.size // 8)
-        result = self.let(f"load volatile i{node.size}, ptr {pointer}, align 1")
+        result = self.let(self.access(f"load volatile i{node.size}, {pointer}, align 1"))
         if node.attrs[0] != "plain":
             self.line("fence acquire" if node.attrs[0] == "acquire" else "fence seq_cst")
         return result
@@ -373,7 +389,7 @@ class HandlerEmitter(Emitter):
         pointer = self._address(node.args[0], size // 8)
         if node.attrs[0] != "plain":
             self.line("fence release")
-        self.line(f"store volatile i{size} {value}, ptr {pointer}, align 1")
+        self.line(self.access(f"store volatile i{size} {value}, {pointer}, align 1"))
         if node.attrs[0] == "seq":
             self.line("fence seq_cst")
 
@@ -381,14 +397,18 @@ class HandlerEmitter(Emitter):
         value, size = self.value(node.args[1]), node.size
         pointer = self._address(node.args[0], size // 8)
         return self.let(
-            f"atomicrmw volatile {node.attrs[0]} ptr {pointer}, i{size} {value} seq_cst, "
-            f"align {size // 8}"
+            self.access(
+                f"atomicrmw volatile {node.attrs[0]} {pointer}, i{size} {value} seq_cst, "
+                f"align {size // 8}"
+            )
         )
 
     def _exchange(self, pointer: str, expected: str, new: str, size: int) -> tuple[str, str]:
         pair = self.let(
-            f"cmpxchg volatile ptr {pointer}, i{size} {expected}, i{size} {new} seq_cst seq_cst, "
-            f"align {size // 8}"
+            self.access(
+                f"cmpxchg volatile {pointer}, i{size} {expected}, i{size} {new} seq_cst seq_cst, "
+                f"align {size // 8}"
+            )
         )
         kind = f"{{ i{size}, i1 }}"
         return (
@@ -404,7 +424,7 @@ class HandlerEmitter(Emitter):
 
     def _load_reserved(self, node: Node) -> str:
         pointer = self._address(node.args[0], node.size // 8)
-        result = self.let(f"load volatile i{node.size}, ptr {pointer}, align 1")
+        result = self.let(self.access(f"load volatile i{node.size}, {pointer}, align 1"))
         self.line("fence seq_cst")
         self.store_field("reservation_address", self.value(node.args[0]))
         wide = self.let(f"zext i{node.size} {result} to i128")
@@ -558,7 +578,7 @@ class HandlerEmitter(Emitter):
                 self._syscall()
             elif leaves_after(effect):
                 self.store_field("pc", self._next_pc())
-                self.line(f"ret i32 {int(EXIT_CODES[str(node.attrs[0])])}")
+                self.end(EXIT_CODES[str(node.attrs[0])])
                 return False
         return True
 
@@ -575,7 +595,7 @@ class HandlerEmitter(Emitter):
         leaving, staying = self.name("leave"), self.name("stay")
         self.branch(unserved, leaving, staying, unlikely=True)
         self.label(leaving)
-        self.line(f"ret i32 {int(ExitCode.SYSCALL)}")
+        self.end(ExitCode.SYSCALL)
         self.label(staying)
         self.stop_poll(next_pc)
 

@@ -29,6 +29,7 @@ from anyarch.host.mapping import (
 __all__ = ["NativeCode", "load"]
 
 _ARENA_NBYTES = 1 << 28
+CELL_DISTANCE = _ARENA_NBYTES // 2  # from a region's code to its cells
 _ALIGN = 64  # of the widest constant that code may read as an aligned vector
 _WCLONE = -(1 << 31)  # wait for a process that tells its end to nobody: __WCLONE
 MXCSR_DEFAULT = 0x1F80  # every exception masked, round to nearest
@@ -151,13 +152,15 @@ class NativeCode:
 
 class CodeArena:
     """The one range of host addresses that holds all our code: blobs from its start, regions in the
-    upper half, where they are appended one by one through a second, writable mapping."""
+    upper half, where they are appended one by one through a second, writable mapping. Behind it
+    is room for the cells through which regions reach each other, as far from each region."""
 
     __slots__ = ("_next", "_owner", "_region_next", "_region_write", "end", "start")
 
     def __init__(self) -> None:
         try:
-            self.start = reserve(_ARENA_NBYTES, PAGE)
+            self.start = reserve(_ARENA_NBYTES + CELL_DISTANCE, PAGE)
+            protect_pages(self.start + _ARENA_NBYTES, CELL_DISTANCE, PROT_READ | PROT_WRITE)
         except OSError as error:
             raise HostError(f"cannot reserve room for native code: {error}") from error
         self.end = self.start + _ARENA_NBYTES
@@ -221,6 +224,11 @@ def _code_arena() -> CodeArena:
 def append_region(code: bytes) -> int:
     """Place the code of a region; see :meth:`CodeArena.append`."""
     return _code_arena().append(code)
+
+
+def region_base() -> int:
+    """Host pointer of the first region."""
+    return _code_arena().start + CELL_DISTANCE
 
 
 def load(blob: Blob) -> NativeCode:

@@ -67,8 +67,14 @@ FIELDS: Final[dict[str, tuple[int, int]]] = {
     "syscall_window_end": (264, 8),
     "syscall_interrupted": (272, 8),  # where a signal sends a thread found in that window
     "run_entry": (344, 8),  # native function that continues at pc
-    "drop_entry": (352, 8),  # the same on an empty stack
     "stack_limit": (360, 8),  # a region entered with less stack drops it
+    "region_call": (368, 8),  # native functions that regions pass all registers to: run code at pc
+    "region_return": (376, 8),  # a return came back with a pc that was not expected
+    "region_leave": (384, 8),  # leave with exit_code
+    "region_drop": (392, 8),  # continue at pc on an empty stack
+    "region_table": (400, 8),  # host pointer: region entries by hash of pc, see engine/convention
+    "region_base": (408, 8),  # host pointer that the table's entries are relative to
+    "fault_host": (416, 8),  # host address of the instruction that faulted, 0 once it was seen
     "syscall_block": (288, 56),  # number and six arguments of a host system call from Python
 }
 REGISTERS: Final = 1024  # first byte of the guest's registers

@@ -245,6 +245,8 @@ leave:
   store volatile i64 %shown, ptr %fault_address.p
   store volatile i32 %signal, ptr %fault_signal.p
   store volatile i32 %code, ptr %fault_code.p
+  {_field("host.p", "context", "fault_host")}
+  store volatile i64 %pc, ptr %host.p
   {_field("continue.p", "context", "leave_pointer")}
   %continue = load volatile i64, ptr %continue.p
   %context.i = ptrtoint ptr %context to i64

@@ -25,6 +25,8 @@ NR_DUP2: Final = 33
 NR_GETPID: Final = 39
 NR_CLONE: Final = 56
 NR_EXECVE: Final = 59
+NR_ARCH_PRCTL: Final = 158
+ARCH_SET_GS: Final = 0x1001
 NR_SETSID: Final = 112
 NR_SIGALTSTACK: Final = 131
 NR_GETTID: Final = 186
@@ -40,6 +42,18 @@ SYSCALL_4: Final = (  # inline assembly and its constraints: number, four argume
 def closure(target: int, data: int) -> bytes:
     """Code that jumps to `target` with `data` as fourth C argument: a signal action's address."""
     return struct.pack("<2sQ2sQ2s", b"\x48\xb9", data, b"\x48\xb8", target, b"\xff\xe0")
+
+
+def call_stub(pc: int, stack_nbytes: int) -> bytes:
+    """Code that has the guest code at `pc` run for a region, whose arguments it leaves."""
+    return (
+        b"\x49\x89\xe3"  # mov r11, rsp
+        + struct.pack("<3sI", b"\x49\x81\xcb", stack_nbytes - 1)  # or r11, size of the stack - 1
+        + b"\x4d\x8b\x5b\xf9"  # mov r11, [r11 - 7]: the context
+        + struct.pack("<2sQ", b"\x49\xba", pc)  # mov r10, pc
+        + struct.pack("<3sI", b"\x4d\x89\x93", _O["pc"])  # mov [r11 + pc], r10
+        + struct.pack("<3sI", b"\x41\xff\xa3", _O["region_call"])  # jmp [r11 + region_call]
+    )
 
 
 _O = {name: offset for name, (offset, _) in FIELDS.items()}

@@ -29,6 +29,21 @@ class FloatStatus:
     rules: str = "riscv"
 
 
+@dataclass(frozen=True, slots=True)
+class Convention:
+    """How compiled regions call each other: registers as (file, number) that stay in the host's.
+
+    ``link`` has the return address at a call. ``integers`` (at most ten, of 64 bits) and
+    ``vectors`` (at most sixteen) are arguments and results of every region. ``kept`` ones are
+    written to the context as soon as they change, so that they are right at a fault too.
+    """
+
+    link: tuple[str, int] | None = None
+    integers: tuple[tuple[str, int], ...] = ()
+    vectors: tuple[tuple[str, int], ...] = ()
+    kept: tuple[tuple[str, int], ...] = ()
+
+
 @dataclass(frozen=True)
 class Architecture:
     """Everything that engines and front ends know of a guest."""
@@ -40,6 +55,7 @@ class Architecture:
     float_status: FloatStatus | None = None
     stack_pointer: tuple[str, int] = ("x", 2)
     return_registers: tuple[tuple[str, int], ...] = ()  # a jump through one is a return
+    convention: Convention = field(default_factory=Convention)
     elf_machine: int = 0
     exceptions: Mapping[int, str] = field(default_factory=dict)
     fused: tuple[tuple[str, ...], ...] = ()  # sequences that the interpreter runs as one handler

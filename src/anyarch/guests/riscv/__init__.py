@@ -6,7 +6,7 @@ import importlib
 from typing import TYPE_CHECKING, Final
 
 from anyarch.guests.riscv.fused import FUSED
-from anyarch.guests.riscv.registers import LAYOUT
+from anyarch.guests.riscv.registers import CONVENTION, LAYOUT
 from anyarch.isa.architecture import Architecture, FloatStatus
 
 if TYPE_CHECKING:
@@ -51,6 +51,7 @@ ARCHITECTURE: Final = Architecture(
     float_status=FloatStatus(flags=("fcsr", 0), rounding=("fcsr", 1)),
     stack_pointer=("x", 2),
     return_registers=(("x", 1), ("x", 5)),
+    convention=CONVENTION,
     elf_machine=243,
     exceptions={4: "load address misaligned", 6: "store address misaligned"},
     fused=FUSED,

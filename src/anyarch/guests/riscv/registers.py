@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from anyarch.isa.architecture import Convention
 from anyarch.isa.registers import Layout, RegisterFile
 
 X_NAMES: Final = tuple(
@@ -21,4 +22,12 @@ LAYOUT: Final = Layout(
         RegisterFile("f", 32, 64, F_NAMES),
         RegisterFile("fcsr", 2, 64, ("fflags", "frm")),
     )
+)
+
+# What a function of the psABI gets, gives, and keeps most often.
+CONVENTION: Final = Convention(
+    link=("x", 1),
+    integers=tuple(("x", X_NAMES.index(name)) for name in "sp a0 a1 a2 a3 s0 s1 s2 s3 s4".split()),
+    vectors=tuple(("f", F_NAMES.index(name)) for name in "fa0 fa1 fa2 fa3 fs0 fs1 fs2 fs3".split()),
+    kept=tuple(("x", X_NAMES.index(name)) for name in "ra sp gp tp".split()),
 )

@@ -1,0 +1,167 @@
+"""How regions call each other: arguments and results in host registers, and the way in and out.
+
+A region is a function that gets the link register, then the registers of the architecture's
+:class:`Convention`, and returns the pc to continue at and the same registers. Everything else is
+in the context. Between two regions that is all; the functions here lead from and to other code.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from anyarch.engine.arena import REGION_TABLE_BITS as TABLE_BITS
+from anyarch.host.context import FIELDS, REGISTERS
+from anyarch.host.stack import STACK_NBYTES
+from anyarch.isa.architecture import Architecture
+
+CALL: Final = "x86_regcallcc"
+ATTRIBUTES: Final = (
+    'attributes #2 = { nounwind strictfp "no-stack-arg-probe" "no_callee_saved_registers" }'
+)
+OFFSET_BITS: Final = 28  # of an entry's place relative to region_base
+
+_VECTOR_TYPES: Final = {64: "double", 128: "<2 x i64>"}
+
+Place = tuple[str, int]
+
+
+class RegionConvention:
+    """The convention of one architecture as LLVM text."""
+
+    def __init__(self, architecture: Architecture) -> None:
+        self.layout = architecture.layout
+        declared = architecture.convention
+        self.link = declared.link
+        self.kept = frozenset(declared.kept)
+        self.passed: tuple[Place, ...] = declared.integers + declared.vectors
+        self.types = dict.fromkeys(declared.integers, "i64") | {
+            place: _VECTOR_TYPES[self.layout.by_name[place[0]].size] for place in declared.vectors
+        }
+        listed = ", ".join(["i64", *self.types.values()])
+        self.result = f"{{ {listed} }}"
+        self.parameters = ", ".join(
+            ["i64 %in.0", *(f"{t} %in.{i}" for i, t in enumerate(self.types.values(), 1))]
+        )
+
+    def arguments(self, link: str, values: list[str]) -> str:
+        """Operands of a call."""
+        typed = zip(self.types.values(), values, strict=True)
+        return ", ".join([f"i64 {link}", *(f"{t} {value}" for t, value in typed)])
+
+    def offset(self, place: Place) -> int:
+        """Byte offset of a register in the context."""
+        return REGISTERS + self.layout.offset(*place)
+
+    # From and to other code.
+    def text(self) -> str:
+        """Functions for the native module, which has `aa_run`, `aa_leave` and `aa_drop`."""
+        own = self.parameters
+        head = f"{CALL} {self.result} @aa_region_"
+        return "\n".join(
+            [
+                ATTRIBUTES,
+                "declare void @aa_leave(ptr, i32)",
+                "declare void @aa_drop(ptr)",
+                self._entry(),
+                f"define hidden {head}call({own}) #2 {{\n{self._context()}{self._commit('in.')}"
+                f"{self._run()}}}",
+                f"define hidden {head}return({own}) #2 {{\n{self._context()}{self._commit('in.')}"
+                f"{_store('pc', '%in.0')}{self._run()}}}",
+                f"define hidden {head}leave({own}) #2 {{\n{self._context()}{self._commit('in.')}"
+                f"{_store('record', '1')}{_load('code', 'exit_code', 'i32')}"
+                "  call void @aa_leave(ptr %context, i32 %code)\n  unreachable\n}",
+                f"define hidden {head}drop({own}) #2 {{\n{self._context()}{self._commit('in.')}"
+                "  call void @aa_drop(ptr %context)\n  unreachable\n}",
+            ]
+        )
+
+    def _entry(self) -> str:
+        """The handler of a region's record {handler, pc, entry}: from the interpreter into it."""
+        loads, values = self._reload("in")
+        link = "0"
+        if self.link is not None:
+            link = "%link"
+            loads += (
+                f"  %link.p = getelementptr i8, ptr %context, i64 {self.offset(self.link)}\n"
+                "  %link = load i64, ptr %link.p, align 8\n"
+            )
+        extracts = "".join(
+            f"  %out.{i} = extractvalue {self.result} %out, {i}\n"
+            for i in range(len(self.passed) + 1)
+        )
+        return (
+            "define hidden i32 @aa_region(ptr noalias %context, ptr %record, ptr %memory) #0 {\n"
+            f"{loads}  %entry.p = getelementptr i8, ptr %record, i64 16\n"
+            "  %entry = load ptr, ptr %entry.p, align 8\n"
+            f"  %out = call {CALL} {self.result} %entry({self.arguments(link, values)}) #2\n"
+            f"{extracts}{self._commit('out.')}{_store('pc', '%out.0')}  ret i32 0\n}}"
+        )
+
+    def _context(self) -> str:
+        """The context, which `aa_enter` pushed first on this stack."""
+        return (
+            f"  %sp = call i64 @llvm.read_register.i64(metadata !3)\n"
+            f"  %top = or i64 %sp, {STACK_NBYTES - 1}\n"
+            "  %first = sub i64 %top, 7\n"
+            "  %first.p = inttoptr i64 %first to ptr\n"
+            "  %context = load ptr, ptr %first.p, align 8\n"
+        )
+
+    def _commit(self, prefix: str) -> str:
+        return "".join(
+            f"  %{prefix}p{i} = getelementptr i8, ptr %context, i64 {self.offset(place)}\n"
+            f"  store {t} %{prefix}{i}, ptr %{prefix}p{i}, align 8\n"
+            for i, (place, t) in enumerate(self.types.items(), 1)
+            if place not in self.kept
+        )
+
+    def _reload(self, prefix: str) -> tuple[str, list[str]]:
+        text = "".join(
+            f"  %{prefix}.p{i} = getelementptr i8, ptr %context, i64 {self.offset(place)}\n"
+            f"  %{prefix}.v{i} = load {t}, ptr %{prefix}.p{i}, align 8\n"
+            for i, (place, t) in enumerate(self.types.items(), 1)
+        )
+        return text, [f"%{prefix}.v{i}" for i in range(1, len(self.passed) + 1)]
+
+    def _run(self) -> str:
+        """Continue at the context's pc until guest code returns, and give that pc."""
+        loads, values = self._reload("back")
+        lines = [
+            _load("memory", "memory_base", "ptr"),
+            "  %status = call i32 @aa_run(ptr %context, ptr null, ptr %memory)\n",
+            "  %ended = icmp ne i32 %status, 0\n",
+            "  br i1 %ended, label %leave, label %back\nleave:\n",
+            "  call void @aa_leave(ptr %context, i32 %status)\n  unreachable\nback:\n",
+            _load("next", "pc", "i64"),
+            loads,
+        ]
+        last = "undef"
+        for i, (t, value) in enumerate(
+            zip(["i64", *self.types.values()], ["%next", *values], strict=True)
+        ):
+            lines.append(f"  %r{i} = insertvalue {self.result} {last}, {t} {value}, {i}\n")
+            last = f"%r{i}"
+        lines.append(f"  ret {self.result} {last}\n")
+        return "".join(lines)
+
+
+def _load(name: str, field: str, kind: str) -> str:
+    return (
+        f"  %{name}.p = getelementptr i8, ptr %context, i64 {FIELDS[field][0]}\n"
+        f"  %{name} = load {kind}, ptr %{name}.p, align {FIELDS[field][1]}\n"
+    )
+
+
+def _store(field: str, value: str) -> str:
+    return (
+        f"  %{field}.sp = getelementptr i8, ptr %context, i64 {FIELDS[field][0]}\n"
+        f"  store i64 {value}, ptr %{field}.sp, align 8\n"
+    )
+
+
+def table_entry(pc: int, offset: int) -> tuple[int, int]:
+    """Index and value of the table's entry for a region at ``offset`` from region_base.
+
+    Key and place are one word: no reader sees the key of one region and the place of another.
+    """
+    return pc >> 1 & (1 << TABLE_BITS) - 1, (pc >> TABLE_BITS + 1) + 1 << OFFSET_BITS | offset

@@ -1,0 +1,612 @@
+"""The LLVM function of a region.
+
+Guest registers are values inside it. In the context they are exact at polls, system calls and
+exits; at a fault only those that the convention keeps there, or in the precise form all. Every
+access has a debug location, whose line is the index of the guest's pc.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Final
+
+from anyarch.emit.llvm import declarations
+from anyarch.engine.arena import REGION_TABLE_BITS as TABLE_BITS
+from anyarch.engine.convention import (
+    ATTRIBUTES,
+    CALL,
+    OFFSET_BITS,
+    Place,
+    RegionConvention,
+)
+from anyarch.engine.records import HandlerEmitter, RecordLayout, field_offset, leaves_after
+from anyarch.engine.records import uses_rounding as graph_rounds
+from anyarch.engine.regions import ROOT, Block, Key, Occurrence, Region, RegionCompiler
+from anyarch.host.context import REGISTERS, ExitCode
+from anyarch.host.stack import STACK_NBYTES
+from anyarch.ir.graph import Graph, Node
+from anyarch.ir.ops import OPS, evaluate
+
+_GUEST: Final = "ptr addrspace(256)"  # relative to the segment that holds guest memory
+_FIRST_LOCATION: Final = 20
+_HEADER: Final = f"""\
+target triple = "x86_64-unknown-linux-gnu"
+@cells = external hidden global [1 x ptr]
+{ATTRIBUTES}
+attributes #1 = {{ strictfp }}
+!0 = !{{!"branch_weights", i32 1, i32 4000}}
+!1 = !{{}}
+!2 = !{{!"branch_weights", i32 1000, i32 1}}
+!3 = !{{!"rsp"}}
+!4 = !DIFile(filename: "guest", directory: "")
+!5 = distinct !DICompileUnit(language: DW_LANG_C, file: !4, isOptimized: true, \
+runtimeVersion: 0, emissionKind: LineTablesOnly)
+!6 = !{{i32 2, !"Debug Info Version", i32 3}}
+!7 = distinct !DISubprogram(name: "region", scope: !4, file: !4, type: !8, unit: !5, \
+spFlags: DISPFlagDefinition)
+!8 = !DISubroutineType(types: !1)
+!llvm.dbg.cu = !{{!5}}
+!llvm.module.flags = !{{!6}}
+"""
+
+
+class RegionEmitter(HandlerEmitter):
+    """Writes the module of a region; afterwards ``cells`` are the pcs that it is linked to, and
+    ``pcs`` the guest addresses that lines of its debug information stand for, from line 1.
+
+    ``precise`` writes each register to the context when it changes. ``guarded`` keeps
+    LLVM from merging a load with a store, which would lose the place of one of them.
+    """
+
+    def __init__(
+        self,
+        compiler: RegionCompiler,
+        region: Region,
+        *,
+        precise: bool = False,
+        guarded: bool = False,
+    ) -> None:
+        super().__init__(
+            Graph("region"),
+            RecordLayout(),
+            set(),
+            compiler.architecture,
+            bounded=compiler.bounded,
+        )
+        self.compiler, self.region, self.blocks = compiler, region, region.blocks
+        self.architecture = compiler.architecture
+        self.convention = RegionConvention(compiler.architecture)
+        self.precise, self.guarded = precise, guarded
+        self.cells: list[int] = []
+        self.pcs: list[int] = []
+        self.tables: list[str] = []
+        self.root: Key = (ROOT, region.pc)
+        self.here: Occurrence = self.blocks[self.root].instructions[0]
+        self.block_key: Key = self.root
+        self.in_context = {self.status.rounding[0]} if self.status else set()
+        self.used: dict[Place, None] = {}
+        self.entry_dirty: dict[Key, set[Place]] = {}
+        self.rounds = any(
+            graph_rounds(found.template.graph)
+            for block in self.blocks.values()
+            for found in block.instructions
+        )
+        self._survey()
+        self.dirty: set[Place] = set()
+        self.known: dict[Place, int] = {}  # registers that hold a constant in this block
+        self.loaded: set[tuple[Place, int]] = set()  # addresses (register, offset) loaded from
+
+    # Which registers.
+    def _place(self, file: str, number: int) -> Place:
+        """The register under the name of the file that holds it."""
+        return self.registers.by_name[file].shares or file, number
+
+    def _is_zero(self, file: str, number: int) -> bool:
+        return number == self.registers.by_name[file].zero
+
+    def _survey(self) -> None:
+        """Registers that each block reads or writes; what may be dirty where a block begins."""
+        gains: dict[Key, set[Place]] = {}
+        cleans: dict[Key, bool] = {}
+        for key, block in self.blocks.items():
+            written: set[Place] = set()
+            clean = False
+            for found in block.instructions:
+                if not found.template.is_native:
+                    written, clean = set(), True
+                    continue
+                for node in found.template.graph.live():
+                    if node.op in ("register", "write"):
+                        number = found.constant(node.args[0])
+                        file = str(node.attrs[0])
+                        if file in self.in_context or self._is_zero(file, number):
+                            continue
+                        place = self._place(file, number)
+                        self.used[place] = None
+                        if node.op == "write" and self._gets_dirty(place):
+                            written.add(place)
+                ops = {effect.node.op for effect in found.template.graph.effects}
+                if "syscall" in ops or (self.compiler.links(found) and not found.is_inlined):
+                    written, clean = set(), True
+            gains[key], cleans[key] = written, clean
+        self.entry_dirty = {key: set() for key in self.blocks}
+        work = list(self.blocks)
+        while work:
+            key = work.pop()
+            out = gains[key] | (set() if cleans[key] else self.entry_dirty[key])
+            for successor in self.blocks[key].successors:
+                if successor in self.entry_dirty and not out <= self.entry_dirty[successor]:
+                    self.entry_dirty[successor] |= out
+                    work.append(successor)
+
+    def _gets_dirty(self, place: Place) -> bool:
+        """Whether a write leaves the context behind, without the convention taking care of it."""
+        return not (self.precise or place in self.convention.types or place in self.convention.kept)
+
+    # The module.
+    def text(self) -> str:
+        """The module: the region's function, named ``region``."""
+        self.label("entry")
+        variables = dict.fromkeys([*self.used, *self.convention.passed])
+        for place in variables:
+            self.line(f"{_variable(place)} = alloca {self._type(place)}, align 8")
+        stack = self.let("call i64 @llvm.read_register.i64(metadata !3)")
+        top = self.let(f"or i64 {stack}, {STACK_NBYTES - 1}")
+        first = self.let(f"inttoptr i64 {self.let(f'sub i64 {top}, 7')} to ptr")
+        self.line(f"%context = load ptr, ptr {first}, align 8, !invariant.load !1")
+        for index, place in enumerate(self.convention.passed, 1):
+            self._put(place, f"%in.{index}")
+        if self.precise:
+            self._commit_passed()
+        link = self.convention.link
+        if link in self.used and link is not None:
+            self._put(link, "%in.0")
+        self._reload(place for place in self.used if place != link)
+        self._check_stack(stack)
+        self._check_mode(self.region.pc)
+        self.stop_poll(str(self.region.pc))
+        self.line(f"br label %{_label(self.root)}")
+        for block in self.blocks.values():
+            self._block(block)
+        body = "\n".join(self.lines)
+        if "%status" in body:
+            body = body.replace("entry:\n", "entry:\n  %status = alloca i32, align 4\n", 1)
+        locations = [
+            f"!{_FIRST_LOCATION + index} = !DILocation(line: {index + 1}, scope: !7)"
+            for index in range(len(self.pcs))
+        ]
+        module = "\n".join(
+            [
+                _HEADER,
+                *locations,
+                *self.tables,
+                f"define hidden {CALL} {self.convention.result} @region"
+                f"({self.convention.parameters}) #2 !dbg !7 {{",
+                body,
+                "}",
+            ]
+        )
+        return module + "\n" + declarations(module)
+
+    def _block(self, block: Block) -> None:
+        self.label(_label(block.key))
+        self.block_key = block.key
+        self.dirty = set(self.entry_dirty[block.key])
+        self.known, self.loaded = {}, set()
+        last = block.instructions[-1]
+        for found in block.instructions:
+            if not self._instruction(found):
+                return
+        self._go(last.next_pc)
+
+    def _instruction(self, found: Occurrence) -> bool:
+        """Emit one instruction; whether control goes on behind it in this block."""
+        self.here = found
+        self._known = [{}]
+        self.graph, self.constants = found.template.graph, found.template.constants
+        if not found.template.is_native:
+            self.line(f"; reference engine: {found.form.name}")
+            self._exit_to(found.pc)
+            return False
+        self.effects()
+        ended = any(
+            effect.guard is None and effect.node.op in ("exit", "exception")
+            for effect in self.graph.effects
+            if not leaves_after(effect)
+        )
+        if ended or not self.jumps():
+            return False
+        self._learn(found)
+        if any(effect.node.op == "set_rounding" for effect in self.graph.effects):
+            self._check_mode(found.next_pc)
+        return self.finish()
+
+    # Values.
+    def value(self, node: Node) -> str:
+        if node.op != "const" and node.number in self.constants:
+            return str(self.here.constant(node))
+        return super().value(node)
+
+    def leaf(self, node: Node) -> str:
+        if node.op == "register":
+            file, number = str(node.attrs[0]), self.here.constant(node.args[0])
+            if self._is_zero(file, number):
+                return "0"
+            pointer = self._register("read", file, node.args[0])
+            return self.let(f"load i{node.size}, ptr {pointer}, align 8")
+        return super().leaf(node)
+
+    def _register(self, kind: str, file: str, index: Node) -> str:
+        number = self.here.constant(index)
+        if self._is_zero(file, number):
+            return self.context(field_offset("zero" if kind == "read" else "scratch"))
+        if file in self.in_context:
+            return self.context(REGISTERS + self.registers.offset(file, number))
+        return _variable(self._place(file, number))
+
+    def _write(self, node: Node) -> None:
+        file, number = str(node.attrs[0]), self.here.constant(node.args[0])
+        super()._write(node)
+        if file in self.in_context or self._is_zero(file, number):
+            return
+        place = self._place(file, number)
+        self.loaded = {address for address in self.loaded if address[0] != place}
+        if self._gets_dirty(place):
+            self.dirty.add(place)
+        elif self.precise or place in self.convention.kept:
+            value = self.value(node.args[1])
+            size = node.args[1].size
+            pointer = self.context(self.convention.offset(place))
+            self.line(f"store volatile i{size} {value}, ptr {pointer}, align 8")
+
+    def _learn(self, found: Occurrence) -> None:
+        """Remember which registers hold constants after an instruction: for computed calls."""
+        learned: list[tuple[Place, int | None]] = []
+        for effect in found.template.graph.effects:
+            if effect.node.op == "write":
+                index, value = effect.node.args
+                where = self._place(str(effect.node.attrs[0]), found.constant(index))
+                known = self._fold(found, value) if effect.guard is None else None
+                learned.append((where, known))
+        for where, known in learned:
+            self.known.pop(where, None)
+            if known is not None:
+                self.known[where] = known
+
+    def _fold(self, found: Occurrence, node: Node) -> int | None:
+        """The value of a node where constants and known registers determine it."""
+        if node.op == "const" or node.number in found.template.constants:
+            return found.constant(node)
+        if node.op == "register":
+            return self.known.get(self._place(str(node.attrs[0]), found.constant(node.args[0])))
+        if node.op not in OPS:
+            return None
+        values = [self._fold(found, arg) for arg in node.args]
+        if any(value is None for value in values):
+            return None
+        return evaluate(
+            node.op,
+            node.size,
+            tuple(value for value in values if value is not None),
+            tuple(arg.size for arg in node.args),
+            tuple(int(attr) for attr in node.attrs),
+        )
+
+    # Memory.
+    def announce(self) -> None:
+        """The debug location tells the fault handler everything."""
+
+    def memory(self, address: str) -> str:
+        return f"{_GUEST} " + self.let(f"inttoptr i64 {address} to {_GUEST}")
+
+    def access(self, text: str) -> str:
+        if not self.pcs or self.pcs[-1] != self.here.pc:
+            self.pcs.append(self.here.pc)
+        return f"{text}, !dbg !{_FIRST_LOCATION + len(self.pcs) - 1}"
+
+    def _load(self, node: Node) -> str:
+        result = super()._load(node)
+        address = self._address_of(node.args[0])
+        if address is not None:
+            self.loaded.add(address)
+        return result
+
+    def _store(self, node: Node) -> None:
+        value = node.args[1]
+        if value.number not in self.constants and (
+            self.guarded or self._address_of(node.args[0]) in self.loaded
+        ):
+            plain = self.value(value)
+            guarded = self.let(f'call i{value.size} asm "", "=r,0"(i{value.size} {plain})')
+            self.bind(value, guarded)
+        super()._store(node)
+
+    def _address_of(self, node: Node) -> tuple[Place, int] | None:
+        """An address as a register and a constant."""
+        offset = 0
+        if node.op == "add" and node.args[1].number in self.constants:
+            node, offset = node.args[0], self.here.constant(node.args[1])
+        if node.op != "register":
+            return None
+        return self._place(str(node.attrs[0]), self.here.constant(node.args[0])), offset
+
+    # Registers and the context.
+    def _type(self, place: Place) -> str:
+        """Of the variable: as it travels, where the region itself does nothing with it."""
+        if place in self.used:
+            return f"i{self.registers.by_name[place[0]].size}"
+        return self.convention.types[place]
+
+    def _put(self, place: Place, value: str) -> None:
+        """Set a variable from a value as it travels."""
+        kind, travelling = self._type(place), self.convention.types.get(place, "i64")
+        if kind != travelling:
+            value = self.let(f"bitcast {travelling} {value} to {kind}")
+        self.line(f"store {kind} {value}, ptr {_variable(place)}, align 8")
+
+    def _travelling(self) -> list[str]:
+        """The values of the registers that are passed, as they travel."""
+        values = []
+        for place, travelling in self.convention.types.items():
+            kind = self._type(place)
+            value = self.let(f"load {kind}, ptr {_variable(place)}, align 8")
+            if kind != travelling:
+                value = self.let(f"bitcast {kind} {value} to {travelling}")
+            values.append(value)
+        return values
+
+    def _spill(self, places: Iterable[Place] | None = None) -> None:
+        """Write the registers that may be dirty here to the context."""
+        for place in sorted(self.dirty if places is None else places):
+            kind = self._type(place)
+            value = self.let(f"load {kind}, ptr {_variable(place)}, align 8")
+            pointer = self.context(self.convention.offset(place))
+            self.line(f"store {kind} {value}, ptr {pointer}, align 8")
+
+    def _commit_passed(self) -> None:
+        """Write the registers that travel to the context."""
+        self._spill(place for place in self.convention.passed if place not in self.convention.kept)
+
+    def _reload(self, places: Iterable[Place]) -> None:
+        """Read registers that do not travel; what is not used falls away."""
+        for place in places:
+            if place not in self.convention.types:
+                self._reload_one(place)
+
+    def _reload_one(self, place: Place) -> None:
+        kind = self._type(place)
+        pointer = self.context(self.convention.offset(place))
+        value = self.let(f"load {kind}, ptr {pointer}, align 8")
+        self.line(f"store {kind} {value}, ptr {_variable(place)}, align 8")
+
+    # Leaving.
+    def leave(self, code: ExitCode) -> None:
+        self.store_field("pc", str(self.here.pc))
+        self.end(code)
+
+    def end(self, code: ExitCode) -> None:
+        self._spill()
+        self.store_field("exit_code", str(int(code)))
+        self._tail_call(self._native("region_leave"))
+
+    def _native(self, name: str) -> str:
+        pointer = self.context(field_offset(name))
+        return self.let(f"load ptr, ptr {pointer}, align 8")
+
+    def _tail_call(self, function: str, values: list[str] | None = None, link: str = "") -> None:
+        """Leave everything to another function of the convention."""
+        if not link:
+            link = "0"
+            if self.convention.link in self.used and self.convention.link is not None:
+                link = self.let(f"load i64, ptr {_variable(self.convention.link)}, align 8")
+            elif self.convention.link is not None:
+                link = "%in.0"
+        operands = self.convention.arguments(link, values or self._travelling())
+        result = self.let(
+            f"musttail call {CALL} {self.convention.result} {function}({operands}) #2"
+        )
+        self.line(f"ret {self.convention.result} {result}")
+
+    def _check_mode(self, pc: int) -> None:
+        """The region takes the rounding mode for a valid one: checked where it may have changed."""
+        if self.rounds and self.status is not None:
+            mode = self.let(f"load i32, ptr {self._rounding_mode()}, align 8")
+            invalid = self.let(f"icmp ugt i32 {mode}, 3")
+            leaving, staying = self.name("mode"), self.name("valid")
+            self.branch(invalid, leaving, staying, unlikely=True)
+            self.label(leaving)
+            self.store_field("pc", str(pc))
+            self.end(ExitCode.EMULATE)
+            self.label(staying)
+
+    def check_rounding(self) -> None:
+        """See _check_mode."""
+
+    def _check_stack(self, stack: str) -> None:
+        """Host frames are a cache: drop them all when they have become too many."""
+        pointer = self.context(field_offset("stack_limit"))
+        limit = self.let(f"load i64, ptr {pointer}, align 8")
+        low = self.let(f"icmp ult i64 {stack}, {limit}")
+        dropping, going = self.name("drop"), self.name("go")
+        self.branch(low, dropping, going, unlikely=True)
+        self.label(dropping)
+        self.store_field("pc", str(self.region.pc))
+        self._tail_call(self._native("region_drop"))
+        self.label(going)
+
+    # Control flow.
+    def _go(self, pc: int) -> None:
+        """Continue at a known pc, inside or outside."""
+        key = self.block_key[0], pc
+        if key not in self.blocks:
+            self._exit_to(pc)
+            return
+        if pc <= self.here.pc:
+            self.stop_poll(str(pc))
+        self.line(f"br label %{_label(key)}")
+
+    def _cell(self, pc: int) -> str:
+        """The function that the cell for a pc is linked to."""
+        if pc not in self.cells:
+            self.cells.append(pc)
+        offset = 8 * self.cells.index(pc)
+        cell = f"getelementptr (i8, ptr @cells, i64 {offset})" if offset else "@cells"
+        return self.let(f"load ptr, ptr {cell}, align 8")
+
+    def _exit_to(self, pc: int) -> None:
+        self._spill()
+        self._tail_call(self._cell(pc))
+
+    def _jump(self, target: Node) -> None:
+        if self.compiler.links(self.here):
+            self._call(target)
+        elif (known := self._fold(self.here, target)) is not None:
+            self._go(known)
+        elif self.here.arms:
+            self._switch(self.value(target), self.here.arms)
+        elif self.compiler.is_return(self.here, target):
+            self._return(self.value(target))
+        else:
+            self.find(self.value(target))
+
+    def _return(self, pc: str) -> None:
+        if self.block_key[0] != ROOT:  # of an inlined function, whose link register is untouched
+            self.block_key = ROOT, self.block_key[0]
+            self._go(self.block_key[1])
+            return
+        self._spill()
+        last = "undef"
+        values = zip(
+            ["i64", *self.convention.types.values()], [pc, *self._travelling()], strict=True
+        )
+        for index, (kind, value) in enumerate(values):
+            last = self.let(f"insertvalue {self.convention.result} {last}, {kind} {value}, {index}")
+        self.line(f"ret {self.convention.result} {last}")
+
+    def _switch(self, pc: str, arms: list[int]) -> None:
+        """Jump to one of the targets that are known, or wherever else."""
+        self.stop_poll(pc)
+        arms = [arm for arm in arms if (self.block_key[0], arm) in self.blocks]
+        missing = self.name("other")
+        if arms:
+            low, count = min(arms), (max(arms) - min(arms)) // 2 + 1
+            numbers = {(arm - low) // 2: index for index, arm in enumerate(arms, 1)}
+            listed = ", ".join(f"i16 {numbers.get(index, 0)}" for index in range(count))
+            table = f"@arms{len(self.tables)}"
+            self.tables.append(f"{table} = internal constant [{count} x i16] [{listed}]")
+            index = self.let(f"lshr i64 {self.let(f'sub i64 {pc}, {low}')}, 1")
+            inside = self.let(f"icmp ult i64 {index}, {count}")
+            looking = self.name("look")
+            self.line(f"br i1 {inside}, label %{looking}, label %{missing}, !prof !2")
+            self.label(looking)
+            at = self.let(f"getelementptr i16, ptr {table}, i64 {index}")
+            number = self.let(f"load i16, ptr {at}, align 2")
+            cases = " ".join(
+                f"i16 {number_of}, label %{_label((self.block_key[0], arm))}"
+                for number_of, arm in enumerate(arms, 1)
+            )
+            self.line(f"switch i16 {number}, label %{missing} [ {cases} ]")
+        else:
+            self.line(f"br label %{missing}")
+        self.label(missing)
+        self.find(pc)
+
+    def _call(self, target: Node) -> None:
+        """Call guest code as a host function; it comes back with the expected pc, or not."""
+        known = self._fold(self.here, target)
+        if self.here.is_inlined and known is not None:
+            self.line(f"br label %{_label((self.here.next_pc, known))}")
+            return
+        if known is not None:
+            function = self._cell(known)
+        else:
+            pc = self.value(target)
+            self.store_field("pc", pc)
+            function = self._look_up(pc)
+        self._spill()
+        operands = self.convention.arguments(str(self.here.next_pc), self._travelling())
+        result = self.let(f"call {CALL} {self.convention.result} {function}({operands}) #2")
+        pc, *values = (
+            self.let(f"extractvalue {self.convention.result} {result}, {index}")
+            for index in range(len(self.convention.passed) + 1)
+        )
+        other = self.let(f"icmp ne i64 {pc}, {self.here.next_pc}")
+        elsewhere, expected = self.name("elsewhere"), self.name("expected")
+        self.branch(other, elsewhere, expected, unlikely=True)
+        self.label(elsewhere)
+        self._tail_call(self._native("region_return"), values, pc)
+        self.label(expected)
+        for place, value in zip(self.convention.passed, values, strict=True):
+            self._put(place, value)
+        if self.precise:
+            self._commit_passed()
+        self.dirty = set()
+        self._reload(self.used)
+        self._check_mode(self.here.next_pc)
+        self._go_on()
+
+    def _go_on(self) -> None:
+        key = self.block_key[0], self.here.next_pc
+        if key in self.blocks:
+            self.line(f"br label %{_label(key)}")
+        else:
+            self._exit_to(self.here.next_pc)
+
+    def _look_up(self, pc: str) -> str:
+        """The function for a computed pc: a region from the table, else what runs code at pc."""
+        table = self._native("region_table")
+        index = self.let(f"and i64 {self.let(f'lshr i64 {pc}, 1')}, {(1 << TABLE_BITS) - 1}")
+        at = self.let(f"getelementptr i64, ptr {table}, i64 {index}")
+        entry = self.let(f"load i64, ptr {at}, align 8")
+        tag = self.let(f"lshr i64 {entry}, {OFFSET_BITS}")
+        wanted = self.let(f"add i64 {self.let(f'lshr i64 {pc}, {TABLE_BITS + 1}')}, 1")
+        same = self.let(f"icmp eq i64 {tag}, {wanted}")
+        hit, miss, done = self.name("hit"), self.name("miss"), self.name("done")
+        self.line(f"br i1 {same}, label %{hit}, label %{miss}, !prof !2")
+        self.label(hit)
+        offset = self.let(f"and i64 {entry}, {(1 << OFFSET_BITS) - 1}")
+        region = self.let(f"getelementptr i8, ptr {self._native('region_base')}, i64 {offset}")
+        self.line(f"br label %{done}")
+        self.label(miss)
+        other = self._native("region_call")
+        self.line(f"br label %{done}")
+        self.label(done)
+        return self.let(f"phi ptr [ {region}, %{hit} ], [ {other}, %{miss} ]")
+
+    def find(self, pc: str) -> None:
+        self.store_field("pc", pc)
+        function = self._look_up(pc)
+        self._spill()
+        self._tail_call(function)
+
+    def _next_pc(self) -> str:
+        return str(self.here.next_pc)
+
+    def _syscall(self) -> None:
+        self._spill()
+        self._commit_passed()
+        self.dirty = set()  # from here on the context has what is true: the call may write there
+        self.store_field("pc", self._next_pc())
+        thunk, memory = self._native("syscall_thunk"), self._native("memory_base")
+        result = self.let(f"call i32 {thunk}(ptr %context, ptr {memory})")
+        unserved = self.let(f"icmp ne i32 {result}, 0")
+        leaving, staying = self.name("leave"), self.name("stay")
+        self.branch(unserved, leaving, staying, unlikely=True)
+        self.label(leaving)
+        self.store_field("record", "1")
+        leave = self._native("leave_pointer")
+        self.line(f"call void {leave}(ptr %context, i32 {int(ExitCode.SYSCALL)})")
+        self.line("unreachable")
+        self.label(staying)
+        for place in dict.fromkeys([*self.used, *self.convention.passed]):
+            self._reload_one(place)
+        self.stop_poll(self._next_pc())
+        self._check_mode(self.here.next_pc)
+
+
+def _variable(place: Place) -> str:
+    return f"%{place[0]}.{place[1]}"
+
+
+def _label(key: Key) -> str:
+    return f"b{key[1]:x}" if key[0] == ROOT else f"i{key[0]:x}.{key[1]:x}"
