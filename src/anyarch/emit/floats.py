@@ -135,8 +135,15 @@ def _compare(e: Emitter, fmt: str, predicate: str, a: str, b: str, *, signaling:
 
 
 def _canonical(e: Emitter, fmt: str, value: str, in_nan: Callable[[], None] | None = None) -> str:
-    """The bits of a result, its NaN replaced on an unlikely path (a select would be slower)."""
-    kind, size = TYPES[fmt], SIZES[fmt]
+    """The bits of a result, with the canonical NaN unless the emitter says that none can tell."""
+    if e.canonical_nans or in_nan is not None:
+        value = canonical(e, fmt, value, in_nan)
+    return e.let(f"bitcast {TYPES[fmt]} {value} to i{SIZES[fmt]}")
+
+
+def canonical(e: Emitter, fmt: str, value: str, in_nan: Callable[[], None] | None = None) -> str:
+    """The value, its NaN replaced on an unlikely path (a select would be slower)."""
+    kind = TYPES[fmt]
     nan, done = e.name("nan"), e.name("done")
     unordered = _unordered(e, fmt, value, value)
     before = e.block
@@ -149,9 +156,8 @@ def _canonical(e: Emitter, fmt: str, value: str, in_nan: Callable[[], None] | No
     after = e.block
     e.line(f"br label %{done}")
     e.label(done)
-    canonical = "0x7FF8000000000000"  # how LLVM writes it in either type
-    result = e.let(f"phi {kind} [ {canonical}, %{after} ], [ {value}, %{before} ]")
-    return e.let(f"bitcast {kind} {result} to i{size}")
+    nan_value = "0x7FF8000000000000"  # how LLVM writes it in either type
+    return e.let(f"phi {kind} [ {nan_value}, %{after} ], [ {value}, %{before} ]")
 
 
 def _arithmetic(name: str) -> Callable[[Emitter, Node], str]:

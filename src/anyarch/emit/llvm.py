@@ -25,6 +25,7 @@ class Emitter:
         self.block = "entry"
         self._count = 0
         self._known: list[dict[int, str]] = [{}]
+        self.canonical_nans = True  # whether it may be seen which NaN is computed
 
     def name(self, hint: str = "v") -> str:
         """A fresh local name without its sigil."""

@@ -20,7 +20,7 @@ ATTRIBUTES: Final = (
 )
 OFFSET_BITS: Final = 28  # of an entry's place relative to region_base
 
-_VECTOR_TYPES: Final = {64: "double", 128: "<2 x i64>"}
+VECTOR_TYPES: Final = {64: "double", 128: "<2 x i64>"}
 
 Place = tuple[str, int]
 
@@ -35,7 +35,7 @@ class RegionConvention:
         self.kept = frozenset(declared.kept)
         self.passed: tuple[Place, ...] = declared.integers + declared.vectors
         self.types = dict.fromkeys(declared.integers, "i64") | {
-            place: _VECTOR_TYPES[self.layout.by_name[place[0]].size] for place in declared.vectors
+            place: VECTOR_TYPES[self.layout.by_name[place[0]].size] for place in declared.vectors
         }
         listed = ", ".join(["i64", *self.types.values()])
         self.result = f"{{ {listed} }}"

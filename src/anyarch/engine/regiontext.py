@@ -10,17 +10,20 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Final
 
+from anyarch.emit import floats
 from anyarch.emit.llvm import declarations
 from anyarch.engine.arena import REGION_TABLE_BITS as TABLE_BITS
 from anyarch.engine.convention import (
     ATTRIBUTES,
     CALL,
+    VECTOR_TYPES,
     OFFSET_BITS,
     Place,
     RegionConvention,
 )
 from anyarch.engine.records import HandlerEmitter, RecordLayout, field_offset, leaves_after
 from anyarch.engine.records import uses_rounding as graph_rounds
+from anyarch.engine.regionfloats import FloatUse, single_of
 from anyarch.engine.regions import ROOT, Block, Key, Occurrence, Region, RegionCompiler
 from anyarch.host.context import REGISTERS, ExitCode
 from anyarch.host.stack import STACK_NBYTES
@@ -92,7 +95,10 @@ class RegionEmitter(HandlerEmitter):
             for found in block.instructions
         )
         self._survey()
+        self._survey_floats()
         self.dirty: set[Place] = set()
+        self.result_format = ""  # of the instruction's result, if its NaN may stay as it is
+        self.singles: set[Place] = set()  # registers whose variable is that of a single
         self.known: dict[Place, int] = {}  # registers that hold a constant in this block
         self.loaded: set[tuple[Place, int]] = set()  # addresses (register, offset) loaded from
 
@@ -125,8 +131,7 @@ class RegionEmitter(HandlerEmitter):
                         self.used[place] = None
                         if node.op == "write" and self._gets_dirty(place):
                             written.add(place)
-                ops = {effect.node.op for effect in found.template.graph.effects}
-                if "syscall" in ops or (self.compiler.links(found) and not found.is_inlined):
+                if self._forgets(found):
                     written, clean = set(), True
             gains[key], cleans[key] = written, clean
         self.entry_dirty = {key: set() for key in self.blocks}
@@ -139,6 +144,31 @@ class RegionEmitter(HandlerEmitter):
                     self.entry_dirty[successor] |= out
                     work.append(successor)
 
+    def _survey_floats(self) -> None:
+        self.vector_files = {file for file, _ in self.architecture.convention.vectors}
+        self.float_use = FloatUse(
+            self.blocks,
+            self._float_place,
+            self._forgets,
+            accesses_leave=self.bounded,
+        )
+        self.root_singles = self.float_use.needed_singles(self.root)
+        self.entry_singles = self.float_use.singles(self.root, self.root_singles)
+        self.unobserved: dict[int, str] = {}
+        self.lazy: dict[Place, str] = {}  # registers with a NaN not canonical yet, their format
+
+    def _float_place(self, found: Occurrence, node: Node) -> Place | None:
+        """The register of 64 bits that a node reads or writes, where singles are held in such."""
+        file = str(node.attrs[0])
+        if file not in self.vector_files or self.registers.by_name[file].size != 64:
+            return None
+        return self._place(file, found.constant(node.args[0]))
+
+    def _forgets(self, found: Occurrence) -> bool:
+        """Whether registers come anew from elsewhere after an instruction."""
+        ops = {effect.node.op for effect in found.template.graph.effects}
+        return "syscall" in ops or (self.compiler.links(found) and not found.is_inlined)
+
     def _gets_dirty(self, place: Place) -> bool:
         """Whether a write leaves the context behind, without the convention taking care of it."""
         return not (self.precise or place in self.convention.types or place in self.convention.kept)
@@ -150,6 +180,8 @@ class RegionEmitter(HandlerEmitter):
         variables = dict.fromkeys([*self.used, *self.convention.passed])
         for place in variables:
             self.line(f"{_variable(place)} = alloca {self._type(place)}, align 8")
+            if place[0] in self.vector_files:
+                self.line(f"{_variable(place)}.s = alloca float, align 4")
         stack = self.let("call i64 @llvm.read_register.i64(metadata !3)")
         top = self.let(f"or i64 {stack}, {STACK_NBYTES - 1}")
         first = self.let(f"inttoptr i64 {self.let(f'sub i64 {top}, 7')} to ptr")
@@ -164,6 +196,7 @@ class RegionEmitter(HandlerEmitter):
         self._reload(place for place in self.used if place != link)
         self._check_stack(stack)
         self._check_mode(self.region.pc)
+        self._check_singles()
         self.stop_poll(str(self.region.pc))
         self.line(f"br label %{_label(self.root)}")
         for block in self.blocks.values():
@@ -193,8 +226,13 @@ class RegionEmitter(HandlerEmitter):
         self.block_key = block.key
         self.dirty = set(self.entry_dirty[block.key])
         self.known, self.loaded = {}, set()
+        self.singles = set(self.entry_singles[block.key])
+        self.unobserved = {} if self.precise else self.float_use.unobserved(block)
+        self.lazy = {}
         last = block.instructions[-1]
-        for found in block.instructions:
+        for index, found in enumerate(block.instructions):
+            self.canonical_nans = index not in self.unobserved
+            self.result_format = self.unobserved.get(index, "")
             if not self._instruction(found):
                 return
         self._go(last.next_pc)
@@ -232,6 +270,9 @@ class RegionEmitter(HandlerEmitter):
             file, number = str(node.attrs[0]), self.here.constant(node.args[0])
             if self._is_zero(file, number):
                 return "0"
+            if file in self.vector_files:
+                kind, value = self._raw(self._place(file, number), as_is=True)
+                return self.let(f"bitcast {kind} {value} to i{node.size}")
             pointer = self._register("read", file, node.args[0])
             return self.let(f"load i{node.size}, ptr {pointer}, align 8")
         return super().leaf(node)
@@ -246,10 +287,13 @@ class RegionEmitter(HandlerEmitter):
 
     def _write(self, node: Node) -> None:
         file, number = str(node.attrs[0]), self.here.constant(node.args[0])
-        super()._write(node)
+        place = self._place(file, number)
+        if file in self.vector_files:
+            self._write_vector(place, node.args[1])
+        else:
+            super()._write(node)
         if file in self.in_context or self._is_zero(file, number):
             return
-        place = self._place(file, number)
         self.loaded = {address for address in self.loaded if address[0] != place}
         if self._gets_dirty(place):
             self.dirty.add(place)
@@ -258,6 +302,30 @@ class RegionEmitter(HandlerEmitter):
             size = node.args[1].size
             pointer = self.context(self.convention.offset(place))
             self.line(f"store volatile i{size} {value}, ptr {pointer}, align 8")
+
+    def _write_vector(self, place: Place, value: Node) -> None:
+        single = single_of(value)
+        self.lazy.pop(place, None)
+        if self.result_format:
+            self.lazy[place] = self.result_format
+        # Inside a guard the variable has to be the one that it is on the other path.
+        if single is not None and (len(self._known) == 1 or place in self.singles):
+            bits = self.let(f"bitcast i32 {self.value(single)} to float")
+            self.line(f"store float {bits}, ptr {_variable(place)}.s, align 4")
+            self.singles.add(place)
+            return
+        self.singles.discard(place)
+        kind = self._type(place)
+        bits = self.let(f"bitcast i{value.size} {self.value(value)} to {kind}")
+        self.line(f"store {kind} {bits}, ptr {_variable(place)}, align 8")
+
+    def _commit(self) -> None:
+        for effect in self.graph.effects:
+            if effect.node.op == "write" and effect.guard is not None:
+                place = self._float_place(self.here, effect.node)
+                if place in self.singles and place is not None:
+                    self._box(place)
+        super()._commit()
 
     def _learn(self, found: Occurrence) -> None:
         """Remember which registers hold constants after an instruction: for computed calls."""
@@ -305,14 +373,44 @@ class RegionEmitter(HandlerEmitter):
         return f"{text}, !dbg !{_FIRST_LOCATION + len(self.pcs) - 1}"
 
     def _load(self, node: Node) -> str:
+        kind = self._float_kind(node)
+        if kind and node.attrs[0] == "plain":
+            pointer = self._address(node.args[0], node.size // 8)
+            loaded = self.let(self.access(f"load volatile {kind}, {pointer}, align 1"))
+            return self.let(f"bitcast {kind} {loaded} to i{node.size}")
         result = super()._load(node)
         address = self._address_of(node.args[0])
         if address is not None:
             self.loaded.add(address)
         return result
 
+    def _float_kind(self, node: Node) -> str:
+        """The type of a loaded value that goes to a vector register as it is, else nothing."""
+        kind = {32: "float", 64: "double"}.get(node.size, "")
+        for effect in self.graph.effects:
+            if effect.node.op == "write" and kind:
+                _, value = effect.node.args
+                if (
+                    self._float_place(self.here, effect.node) is not None
+                    and (value if node.size == 64 else single_of(value)) is node
+                ):
+                    return kind
+        return ""
+
     def _store(self, node: Node) -> None:
         value = node.args[1]
+        source = value.args[0] if value.op == "extract" and value.attrs[0] == 0 else value
+        if (
+            source.op == "register"
+            and value.size in (32, 64)
+            and node.attrs[0] == "plain"
+            and self._float_place(self.here, source) is not None
+        ):
+            kind = {32: "float", 64: "double"}[value.size]
+            stored = self.let(f"bitcast i{value.size} {self.value(value)} to {kind}")
+            pointer = self._address(node.args[0], value.size // 8)
+            self.line(self.access(f"store volatile {kind} {stored}, {pointer}, align 1"))
+            return
         if value.number not in self.constants and (
             self.guarded or self._address_of(node.args[0]) in self.loaded
         ):
@@ -332,34 +430,69 @@ class RegionEmitter(HandlerEmitter):
 
     # Registers and the context.
     def _type(self, place: Place) -> str:
-        """Of the variable: as it travels, where the region itself does nothing with it."""
-        if place in self.used:
-            return f"i{self.registers.by_name[place[0]].size}"
-        return self.convention.types[place]
+        """Of the variable of a register."""
+        size = self.registers.by_name[place[0]].size
+        return VECTOR_TYPES[size] if place[0] in self.vector_files else f"i{size}"
 
     def _put(self, place: Place, value: str) -> None:
-        """Set a variable from a value as it travels."""
-        kind, travelling = self._type(place), self.convention.types.get(place, "i64")
-        if kind != travelling:
-            value = self.let(f"bitcast {travelling} {value} to {kind}")
+        """Set a variable."""
+        self.singles.discard(place)
+        self.lazy.pop(place, None)
+        self.line(f"store {self._type(place)} {value}, ptr {_variable(place)}, align 8")
+
+    def _raw(self, place: Place, *, as_is: bool = False) -> tuple[str, str]:
+        """Type and value of a register as a whole; ``as_is`` with what NaN it has."""
+        kind = self._type(place)
+        is_lazy = place in self.lazy and not as_is
+        if place not in self.singles:
+            value = self.let(f"load {kind}, ptr {_variable(place)}, align 8")
+            if is_lazy:
+                value = floats.canonical(self, self.lazy[place], value)
+            return kind, value
+        single = self.let(f"load float, ptr {_variable(place)}.s, align 4")
+        if is_lazy:
+            single = floats.canonical(self, self.lazy[place], single)
+        low = self.let(f"zext i32 {self.let(f'bitcast float {single} to i32')} to i64")
+        return kind, self.let(f"bitcast i64 {self.let(f'or i64 {low}, {-1 << 32}')} to {kind}")
+
+    def _box(self, place: Place) -> None:
+        """From here on the variable of the whole register is the one."""
+        kind, value = self._raw(place, as_is=True)
+        self.singles.discard(place)
         self.line(f"store {kind} {value}, ptr {_variable(place)}, align 8")
 
+    def _agree(self, key: Key) -> None:
+        """Before a jump to a block: have variables as it expects them."""
+        kept = set(self.singles)
+        for place in sorted(self.singles - self.entry_singles[key]):
+            self._box(place)
+        self.singles = kept  # on the other path, if there is one
+
+    def _check_singles(self) -> None:
+        """What the first block takes for singles is checked once, at the entry."""
+        for place in sorted(self.root_singles):
+            kind, value = self._raw(place)
+            bits = self.let(f"bitcast {kind} {value} to i64")
+            boxed = self.let(f"icmp uge i64 {bits}, {-1 << 32}")
+            staying, leaving = self.name("single"), self.name("double")
+            self.line(f"br i1 {boxed}, label %{staying}, label %{leaving}, !prof !2")
+            self.label(leaving)
+            self.store_field("pc", str(self.region.pc))
+            self.end(ExitCode.EMULATE)
+            self.label(staying)
+            single = self.let(f"bitcast i32 {self.let(f'trunc i64 {bits} to i32')} to float")
+            # Opaque, or LLVM would keep the bits in an integer register all through a loop.
+            single = self.let(f'call float asm "", "=x,0"(float {single})')
+            self.line(f"store float {single}, ptr {_variable(place)}.s, align 4")
+
     def _travelling(self) -> list[str]:
-        """The values of the registers that are passed, as they travel."""
-        values = []
-        for place, travelling in self.convention.types.items():
-            kind = self._type(place)
-            value = self.let(f"load {kind}, ptr {_variable(place)}, align 8")
-            if kind != travelling:
-                value = self.let(f"bitcast {kind} {value} to {travelling}")
-            values.append(value)
-        return values
+        """The values of the registers that are passed."""
+        return [self._raw(place)[1] for place in self.convention.types]
 
     def _spill(self, places: Iterable[Place] | None = None) -> None:
         """Write the registers that may be dirty here to the context."""
         for place in sorted(self.dirty if places is None else places):
-            kind = self._type(place)
-            value = self.let(f"load {kind}, ptr {_variable(place)}, align 8")
+            kind, value = self._raw(place)
             pointer = self.context(self.convention.offset(place))
             self.line(f"store {kind} {value}, ptr {pointer}, align 8")
 
@@ -376,8 +509,7 @@ class RegionEmitter(HandlerEmitter):
     def _reload_one(self, place: Place) -> None:
         kind = self._type(place)
         pointer = self.context(self.convention.offset(place))
-        value = self.let(f"load {kind}, ptr {pointer}, align 8")
-        self.line(f"store {kind} {value}, ptr {_variable(place)}, align 8")
+        self._put(place, self.let(f"load {kind}, ptr {pointer}, align 8"))
 
     # Leaving.
     def leave(self, code: ExitCode) -> None:
@@ -443,6 +575,7 @@ class RegionEmitter(HandlerEmitter):
             return
         if pc <= self.here.pc:
             self.stop_poll(str(pc))
+        self._agree(key)
         self.line(f"br label %{_label(key)}")
 
     def _cell(self, pc: int) -> str:
@@ -501,6 +634,8 @@ class RegionEmitter(HandlerEmitter):
             self.label(looking)
             at = self.let(f"getelementptr i16, ptr {table}, i64 {index}")
             number = self.let(f"load i16, ptr {at}, align 2")
+            for arm in arms:
+                self._agree((self.block_key[0], arm))
             cases = " ".join(
                 f"i16 {number_of}, label %{_label((self.block_key[0], arm))}"
                 for number_of, arm in enumerate(arms, 1)
@@ -515,6 +650,7 @@ class RegionEmitter(HandlerEmitter):
         """Call guest code as a host function; it comes back with the expected pc, or not."""
         known = self._fold(self.here, target)
         if self.here.is_inlined and known is not None:
+            self._agree((self.here.next_pc, known))
             self.line(f"br label %{_label((self.here.next_pc, known))}")
             return
         if known is not None:
@@ -548,6 +684,7 @@ class RegionEmitter(HandlerEmitter):
     def _go_on(self) -> None:
         key = self.block_key[0], self.here.next_pc
         if key in self.blocks:
+            self._agree(key)
             self.line(f"br label %{_label(key)}")
         else:
             self._exit_to(self.here.next_pc)
