@@ -106,8 +106,8 @@ class FloatUse:
 
     # Results.
     def unobserved(self, block: Block) -> dict[int, str]:
-        """Instructions, by index, whose NaNs nothing in the region can tell from canonical ones; the
-        format of each. Where the region is left before the register is overwritten, they matter."""
+        """Instructions, by index, with the format of their results, whose NaNs nothing in the
+        region tells from canonical ones. Who leaves it before they are overwritten does."""
         result = {}
         for index, found in enumerate(block.instructions):
             writes = self._writes(found)

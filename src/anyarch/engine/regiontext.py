@@ -16,8 +16,8 @@ from anyarch.engine.arena import REGION_TABLE_BITS as TABLE_BITS
 from anyarch.engine.convention import (
     ATTRIBUTES,
     CALL,
-    VECTOR_TYPES,
     OFFSET_BITS,
+    VECTOR_TYPES,
     Place,
     RegionConvention,
 )
