@@ -14,6 +14,7 @@ import pytest
 
 from anyarch.emit.compile import Blob
 from anyarch.engine.cache import CodeCache, key_for, source_digest, toolchain_key
+from anyarch.engine.collection import clear, collect, verify
 from anyarch.host.code import load
 
 RETURN_7 = b"\xb8\x07\x00\x00\x00\xc3"  # mov eax, 7; ret
@@ -113,7 +114,13 @@ def test_unwritable_directory_costs_only_speed(tmp_path: Path) -> None:
     assert cache.get(KEY) is None
     assert not cache.put(KEY, blob())
     assert cache.build_once(KEY, blob) == blob()
-    assert (list(cache.entries()), cache.nbytes, cache.clear(), cache.verify()) == ([], 0, 0, [])
+    assert (list(cache.entries()), cache.nbytes, clear(cache), list(verify(cache))) == (
+        [],
+        0,
+        0,
+        [],
+    )
+    assert collect(cache, 0) is None
 
 
 def test_builder_that_fails_leaves_nothing(cache: CodeCache) -> None:
@@ -193,13 +200,17 @@ def test_housekeeping(cache: CodeCache) -> None:
     assert set(entries) == set(keys)
     assert all(abs(entry.used - time.time()) < 60 for entry in entries.values())
     assert cache.nbytes == sum(file_of(cache, key).stat().st_size for key in keys)
-    assert cache.verify() == []
+    assert damaged_keys(cache) == []
     file_of(cache, keys[1]).write_bytes(b"damaged")
-    (Path(cache.path) / f"{keys[0]}.blob.123.abcd").write_bytes(b"left by a killed writer")
+    (Path(cache.path) / f"{keys[0]}.blob.123.abcdef01").write_bytes(b"left by a killed writer")
     (Path(cache.path) / "notes.txt").write_text("not ours")
-    assert cache.verify() == [keys[1]]
-    assert cache.clear() > 0
+    assert damaged_keys(cache) == [keys[1]]
+    assert clear(cache) > 0
     assert os.listdir(cache.path) == ["notes.txt"]
+
+
+def damaged_keys(cache: CodeCache) -> list[str]:
+    return [entry.key for entry, damaged in verify(cache) if damaged]
 
 
 def test_keys() -> None:

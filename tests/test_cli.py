@@ -254,6 +254,15 @@ def test_cache(
     assert main(["cache", "verify"]) == 0
     (tmp_path / "01.blob").write_bytes(b"four")
     capsys.readouterr()
+    assert main(["cache", "gc", "--limit", "4k"]) == 0
+    assert capsys.readouterr().out.startswith("0 entries removed, 0 bytes freed; 4 bytes are left")
+    (tmp_path / "02.blob").write_bytes(bytes(5000))
+    assert main(["cache", "gc", "--limit", "4k", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["left"] <= 4096
+    (tmp_path / "01.blob").write_bytes(b"four")
+    (tmp_path / "02.blob").unlink(missing_ok=True)
+    assert main(["cache", "gc", "--limit", "a lot"]) == 2
+    assert "expected a size such as 500M" in capsys.readouterr().err
     assert main(["cache", "clear"]) == 0
     assert capsys.readouterr().out == "4 bytes freed\n"
 

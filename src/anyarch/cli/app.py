@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import json
 import sys
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -209,41 +210,89 @@ def doctor(as_json: Json = False) -> None:
 
 @cache_app.command("info")
 def cache_info(as_json: Json = False) -> None:
-    """Where the cache is and what it holds."""
-    from anyarch.engine.cache import CodeCache
+    """Where the cache is, what it holds, and how much it may hold."""
+    from anyarch.engine.cache import REGIONS, CodeCache
+    from anyarch.engine.collection import cache_limit
 
-    cache = CodeCache()
+    cache, limit = CodeCache(), cache_limit()
     entries = list(cache.entries())
     nbytes = sum(entry.nbytes for entry in entries)
     if as_json:
         listed = [entry._asdict() for entry in entries]
-        print(json.dumps({"path": cache.path, "nbytes": nbytes, "entries": listed}, indent=1))
-    else:
-        print(f"{cache.path}: {len(entries)} entries, {nbytes:,} bytes")
+        facts = {"path": cache.path, "nbytes": nbytes, "limit": limit, "entries": listed}
+        print(json.dumps(facts, indent=1))
+        return
+    mappings = sum(entry.kind == REGIONS for entry in entries)
+    print(f"{cache.path}: {len(entries)} entries, {nbytes:,} bytes; at most {limit:,}")
+    print(f"{len(entries) - mappings} interpreters, regions of {mappings} executable mappings")
+    if entries:
+        age = time.time() - min(entry.used for entry in entries)
+        print(f"the least recently used was used {age / 86400:.1f} days ago")
 
 
 @cache_app.command("clear")
 def cache_clear() -> None:
     """Delete everything in the cache; what is needed is compiled anew."""
     from anyarch.engine.cache import CodeCache
+    from anyarch.engine.collection import clear
 
-    print(f"{CodeCache().clear():,} bytes freed")
+    print(f"{clear(CodeCache()):,} bytes freed")
 
 
 @cache_app.command("verify")
 def cache_verify(as_json: Json = False) -> None:
-    """Read every entry; damaged ones are deleted. Exit status 1 if there were any."""
-    from anyarch.engine.cache import CodeCache
+    """Read every entry; what is damaged is deleted. Exit status 1 if anything was."""
+    from rich.console import Console
+    from rich.progress import track
 
-    damaged = CodeCache().verify()
+    from anyarch.engine.cache import CodeCache
+    from anyarch.engine.collection import verify
+
+    cache = CodeCache()
+    total = sum(1 for _ in cache.entries())
+    console = Console(stderr=True)
+    steps = track(
+        verify(cache), "verifying", total=total, console=console, disable=not console.is_terminal
+    )
+    damaged = [entry.key for entry, count in steps if count]
     if as_json:
         print(json.dumps({"damaged": damaged}))
     else:
-        print(f"{len(damaged)} damaged entries deleted")
+        print(f"{total} entries read, {len(damaged)} were damaged; the damage is deleted")
         for key in damaged:
             print(key)
     if damaged:
         raise typer.Exit(1)
+
+
+@cache_app.command("gc")
+def cache_gc(
+    limit: Annotated[
+        str | None,
+        typer.Option(help="Bytes to stay within, such as 500M (default: ANYARCH_CACHE_LIMIT, 2G)."),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Delete the least recently used entries beyond a size, and what killed processes left.
+
+    Compilers do so by themselves now and then, with the default limit.
+    """
+    from anyarch.engine.cache import CodeCache
+    from anyarch.engine.collection import Collected, cache_limit, collect, parse_size
+
+    try:
+        wanted = cache_limit() if limit is None else parse_size(limit)
+    except ValueError as error:
+        print(f"anyarch: error: --limit {error}", file=sys.stderr)
+        raise typer.Exit(2) from None
+    done = collect(CodeCache(), wanted) or Collected(0, 0, 0)
+    if as_json:
+        print(json.dumps({"removed": done.removed, "freed": done.freed, "left": done.left}))
+    else:
+        print(
+            f"{done.removed} entries removed, {done.freed:,} bytes freed; {done.left:,} bytes are "
+            f"left of {wanted:,}"
+        )
 
 
 def _number(flag: str, text: str) -> int:

@@ -1,8 +1,9 @@
 """The code cache: native code that was compiled is kept, under a key that says from what.
 
-A file per key, written under another name and renamed, so that it is whole or absent; its contents
-are checked on every read. A cache that cannot be used only costs speed. What runs a guest imports
-this module, so it imports nothing that is slow.
+A blob is a file, written under another name and renamed, so that it is whole or absent; its
+contents are checked on every read. The regions of a mapping are a file that grows
+(``engine.store``); ``engine.collection`` bounds the size of all. A cache that cannot be used only
+costs speed. What runs a guest imports this module, so it imports nothing that is slow.
 """
 
 from __future__ import annotations
@@ -13,29 +14,47 @@ import hashlib
 import os
 import struct
 import sys
+import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import Final, NamedTuple
 
 from anyarch.emit.compile import Blob
 from anyarch.host.cpu import PAGE, identity
 
-__all__ = ["CodeCache", "Entry", "key_for", "pack", "source_digest", "toolchain_key", "unpack"]
+__all__ = [
+    "BLOB",
+    "LOCK",
+    "REGIONS",
+    "CodeCache",
+    "Entry",
+    "key_for",
+    "lock_file",
+    "pack",
+    "read_own",
+    "source_digest",
+    "toolchain_key",
+    "unpack",
+]
 
 # magic and version, position of the code, bytes of code, of the offset table, of the names;
 # then SHA-256 of everything else.
 _HEADER: Final = struct.Struct("<8sIIII32s")
 _DIGEST_NBYTES: Final = 32
 _MAGIC: Final = b"anyarch\x02"
-_SUFFIX: Final = ".blob"
+BLOB: Final = ".blob"
+REGIONS: Final = ".regions"
+LOCK: Final = ".lock"
+_TOUCHED: Final = 3600.0  # seconds for which a file counts as used without being touched again
 _MAX_NBYTES: Final = (1 << 32) - 1
 
 
 class Entry(NamedTuple):
-    """A cached blob: its key, size of the file, and time of last use in seconds."""
+    """A file of the cache: its key, size, time of last use in seconds, and suffix."""
 
     key: str
     nbytes: int
     used: float
+    kind: str  # BLOB or REGIONS
 
 
 class CodeCache:
@@ -53,7 +72,7 @@ class CodeCache:
         """The blob of a key, or None; a damaged file is deleted, one of another user ignored."""
         path = self._file(key)
         try:
-            data = _read_own(path)
+            data = read_own(path)
         except OSError:
             return None
         if data is None:
@@ -70,7 +89,7 @@ class CodeCache:
         path = self._file(key)
         temporary = f"{path}.{os.getpid()}.{os.urandom(4).hex()}"
         try:
-            self._make_directory()
+            self.make_directory()
             flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
             fd = os.open(temporary, flags, 0o600)
             try:
@@ -94,7 +113,11 @@ class CodeCache:
         blob = self.get(key)
         if blob is not None:
             return blob
-        lock = self._lock(key)
+        try:
+            self.make_directory()
+            lock = lock_file(self._file(key) + LOCK)
+        except OSError:
+            lock = -1  # the directory cannot be written
         try:
             blob = self.get(key) if lock >= 0 else None
             if blob is None:
@@ -103,60 +126,44 @@ class CodeCache:
             return blob
         finally:
             if lock >= 0:
-                self._delete(self._file(key) + ".lock")
+                self._delete(self._file(key) + LOCK)
                 # Not by closing alone: a child forked meanwhile holds the same open file.
                 fcntl.flock(lock, fcntl.LOCK_UN)
                 os.close(lock)
 
     def entries(self) -> Iterator[Entry]:
-        """Every cached blob, in no particular order."""
+        """Every file of code in the cache, in no particular order."""
         try:
             directory = os.scandir(self.path)
         except OSError:
             return
         with directory:
             for item in directory:
-                if item.name.endswith(_SUFFIX):
+                key, kind = os.path.splitext(item.name)
+                if kind in (BLOB, REGIONS):
                     try:
                         status = item.stat(follow_symlinks=False)
                     except FileNotFoundError:
                         continue
                     used = max(status.st_atime, status.st_mtime)
-                    yield Entry(item.name.removesuffix(_SUFFIX), status.st_size, used)
+                    yield Entry(key, status.st_size, used, kind)
 
     @property
     def nbytes(self) -> int:
-        """Bytes of all cached blobs."""
+        """Bytes of all cached code."""
         return sum(entry.nbytes for entry in self.entries())
 
-    def verify(self) -> list[str]:
-        """Read every blob; returns the keys of those that were damaged, now deleted."""
-        return [entry.key for entry in list(self.entries()) if self.get(entry.key) is None]
-
-    def clear(self) -> int:
-        """Delete every blob, and what builders left that were killed; returns the bytes freed."""
-        freed = 0
-        try:
-            names = os.listdir(self.path)
-        except OSError:
-            return 0
-        for name in names:
-            if _SUFFIX in name:
-                path = os.path.join(self.path, name)
-                try:
-                    nbytes = os.lstat(path).st_size
-                    os.unlink(path)
-                except OSError:
-                    continue
-                freed += nbytes
-        return freed
-
-    def _file(self, key: str) -> str:
+    def path_of(self, key: str, kind: str) -> str:
+        """The file of an entry; ValueError for what :func:`key_for` cannot have made."""
         if not key.isalnum() or not key.isascii():
             raise ValueError(f"cache key {key!r}: expected letters and digits, as key_for returns")
-        return os.path.join(self.path, key + _SUFFIX)
+        return os.path.join(self.path, key + kind)
 
-    def _make_directory(self) -> None:
+    def _file(self, key: str) -> str:
+        return self.path_of(key, BLOB)
+
+    def make_directory(self) -> None:
+        """Create the cache's directory, for this user alone, where it is missing."""
         if not os.path.isdir(self.path):
             os.makedirs(os.path.dirname(self.path), exist_ok=True)
             with contextlib.suppress(FileExistsError):
@@ -166,29 +173,27 @@ class CodeCache:
         with contextlib.suppress(OSError):
             os.unlink(path)
 
-    def _lock(self, key: str) -> int:
-        """An exclusively locked descriptor, or -1 where the directory cannot be written."""
-        path = self._file(key) + ".lock"
-        while True:
-            try:
-                self._make_directory()
-                fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-            except OSError:
-                return -1
-            try:
-                fcntl.flock(fd, fcntl.LOCK_EX)
-                # The holder before us deleted the file: a lock on it excludes nobody any more.
-                held, named = os.fstat(fd), os.stat(path, follow_symlinks=False)
-                if (held.st_dev, held.st_ino) == (named.st_dev, named.st_ino):
-                    return fd
-            except FileNotFoundError:
-                pass
-            except BaseException as error:
-                os.close(fd)
-                if isinstance(error, OSError):
-                    return -1
-                raise
+
+def lock_file(path: str, *, create: bool = True, wait: bool = True) -> int:
+    """A descriptor of the file that a path names, locked against all others who lock it; OSError.
+
+    Whoever holds the lock may unlink the file, or put another in its place: then the next one does
+    not get the lock of what is gone. Without ``wait`` a lock that is held is a BlockingIOError.
+    """
+    flags = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | (os.O_CREAT if create else 0)
+    while True:
+        fd = os.open(path, flags, 0o600)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+            held, named = os.fstat(fd), os.stat(path, follow_symlinks=False)
+            if (held.st_dev, held.st_ino) == (named.st_dev, named.st_ino):
+                return fd
+        except FileNotFoundError:
+            pass
+        except BaseException:
             os.close(fd)
+            raise
+        os.close(fd)
 
 
 def _default_path() -> str:
@@ -198,13 +203,18 @@ def _default_path() -> str:
     return os.path.join(os.path.abspath(base), "anyarch")
 
 
-def _read_own(path: str) -> bytes | None:
-    """The contents of a file that only this user or root can have written."""
+def read_own(path: str) -> bytes | None:
+    """The contents of a file that only this user or root can have written, which counts as a use
+    of it; None for a file of others. OSError."""
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
     try:
         status = os.fstat(fd)
         if status.st_uid not in (os.geteuid(), 0) or status.st_mode & 0o022:
             return None
+        # File systems note the time of an access once a day, or never.
+        if time.time() - max(status.st_atime, status.st_mtime) > _TOUCHED:
+            with contextlib.suppress(OSError):
+                os.utime(fd)
         return _read_all(fd, status.st_size)
     finally:
         os.close(fd)

@@ -1,0 +1,293 @@
+"""Regions on disk: for each executable mapping a file that only grows, shared by all processes.
+
+A header says how far the file is whole. A writer holds the file's lock, writes behind that place,
+and moves it last: killed at any point it leaves what was there before. Readers take no lock; each
+record carries a digest, for what the disk or a crash of the machine damages. Only compilers write
+(``engine.compiler``): a guest's process may fork, die, or close descriptors at any instant.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import struct
+from collections.abc import Callable, Iterable, Iterator
+from typing import Final
+
+from anyarch.engine.bundle import CompiledRegion, digest_of, unpack
+from anyarch.engine.cache import REGIONS, CodeCache, key_for, lock_file, read_own
+from anyarch.errors import Error, MemoryFault
+from anyarch.memory.regions import Region
+
+__all__ = ["BundleFile", "RegionStore", "verify_regions", "write_bundle"]
+
+_MAGIC: Final = b"anyarch\x11"
+# Magic, end of the last whole record, what tells the file from others that had its name.
+_HEADER: Final = struct.Struct("<8sQ16s32x")
+_RECORD: Final = struct.Struct("<16sQI")  # digest of all that follows, pc, bytes of the region
+_DIGEST_NBYTES: Final = 16
+_WRITE: Final = 2  # PROT_WRITE
+
+_BUNDLE_MAGIC: Final = b"anyarch\x21"
+_BUNDLE: Final = struct.Struct("<8sI52x")  # magic, number of sections
+_SECTION: Final = struct.Struct("<32sQQ")  # key, position, bytes
+
+
+class RegionStore:
+    """The regions in a cache, and before them those in bundles that were given.
+
+    ``native`` is the key of the interpreter: definitions, compiler, processor. ``files`` says that
+    only regions of mapped files are kept: what a program generates differs in its next run.
+    """
+
+    def __init__(
+        self,
+        cache: CodeCache,
+        native: str = "",
+        bundles: Iterable[BundleFile] = (),
+        *,
+        files: bool = False,
+    ) -> None:
+        self.cache, self.native, self.files = cache, native, files
+        self.bundles = tuple(bundles)
+        self._indices: dict[str, _Index] = {}
+
+    def key_of(self, mapping: Region, first_page: bytes) -> str | None:
+        """The key of the regions in an executable mapping; None where none are kept.
+
+        Of the mapping's contents only the first page is in the key: each region has a digest of
+        the code that it was made from.
+        """
+        if self.files and (mapping.prot & _WRITE or not mapping.file):
+            return None
+        return key_for("regions", self.native, mapping.start, first_page)
+
+    def load(self, key: str) -> list[CompiledRegion]:
+        """All regions of a mapping."""
+        found = [region for bundle in self.bundles for region in bundle.regions(key)]
+        try:
+            data = read_own(self.cache.path_of(key, REGIONS))
+        except OSError:
+            data = None
+        if data is not None:
+            found.extend(_regions(data))
+        return found
+
+    def find(self, key: str, pc: int, read: Callable[[int, int], bytes]) -> CompiledRegion | None:
+        """The region at a pc that somebody has kept and that applies to the code there."""
+        with contextlib.suppress(OSError):
+            path = self.cache.path_of(key, REGIONS)
+            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+            try:
+                index = self._index(key, fd)
+                for position, nbytes in reversed(index.places.get(pc, ())):
+                    region = _region(os.pread(fd, nbytes, position))
+                    if region is not None and _applies(region, read):
+                        return region
+            finally:
+                os.close(fd)
+        return None
+
+    def append(self, key: str, regions: Iterable[CompiledRegion]) -> bool:
+        """Keep regions; False where that is impossible. Those that are there already are left."""
+        path = self.cache.path_of(key, REGIONS)
+        try:
+            self.cache.make_directory()
+            fd = lock_file(path)
+        except OSError:
+            return False
+        try:
+            index = self._index(key, fd)
+            records = b"".join(_record(region) for region in regions if not index.has(fd, region))
+            if records:
+                _write(fd, index.end, records)
+                _write(fd, 0, _header(index.end + len(records), index.identity))
+        except OSError:
+            return False
+        finally:
+            os.close(fd)
+        return True
+
+    def _index(self, key: str, fd: int) -> _Index:
+        """What the open file holds; only what is new since the last time is read."""
+        identity, end = _open_header(os.pread(fd, _HEADER.size, 0), os.fstat(fd).st_size)
+        index = self._indices.get(key)
+        if index is None or index.identity != identity or end < index.end:
+            index = self._indices[key] = _Index(identity or os.urandom(16))
+        index.add(os.pread(fd, end - index.end, index.end))
+        return index
+
+
+class _Index:
+    """Where the regions of a file are."""
+
+    __slots__ = ("end", "identity", "places")
+
+    def __init__(self, identity: bytes) -> None:
+        self.identity = identity
+        self.end = _HEADER.size  # of the last record that is whole
+        self.places: dict[int, list[tuple[int, int]]] = {}
+
+    def add(self, data: bytes) -> None:
+        """Note the records in what follows ``end``."""
+        start = self.end
+        for pc, at, nbytes in _walk(data, 0):
+            self.places.setdefault(pc, []).append((start + at, nbytes))
+            self.end = start + at + nbytes
+
+    def has(self, fd: int, region: CompiledRegion) -> bool:
+        """Whether the file has a region for the same pc and code."""
+        for position, nbytes in self.places.get(region.pc, ()):
+            other = _region(os.pread(fd, nbytes, position))
+            if other and (other.ranges, other.digest) == (region.ranges, region.digest):
+                return True
+        return False
+
+
+def _header(end: int, identity: bytes = b"") -> bytes:
+    return _HEADER.pack(_MAGIC, end, identity or os.urandom(16))
+
+
+def _open_header(header: bytes, nbytes: int) -> tuple[bytes, int]:
+    """The identity of a file of some size, and how far it is whole; nothing if it is damaged."""
+    if len(header) == _HEADER.size:
+        magic, end, identity = _HEADER.unpack(header)
+        if magic == _MAGIC and end >= _HEADER.size:
+            return identity, min(end, nbytes)  # it may have grown since its size was asked for
+    return b"", _HEADER.size
+
+
+def _walk(data: bytes, at: int) -> Iterator[tuple[int, int, int]]:
+    """The records in ``data``: pc, position, bytes; up to the first that cannot be one."""
+    while at + _RECORD.size <= len(data):
+        _, pc, nbytes = _RECORD.unpack_from(data, at)
+        nbytes += _RECORD.size
+        if nbytes == _RECORD.size or at + nbytes > len(data):
+            return
+        yield pc, at, nbytes
+        at += nbytes
+
+
+def _record(region: CompiledRegion) -> bytes:
+    packed = region.pack()
+    head = _RECORD.pack(b"", region.pc, len(packed))[_DIGEST_NBYTES:]
+    return hashlib.blake2b(head + packed, digest_size=_DIGEST_NBYTES).digest() + head + packed
+
+
+def _region(record: bytes) -> CompiledRegion | None:
+    """The region in a record, or None where it is damaged."""
+    digest = hashlib.blake2b(memoryview(record)[_DIGEST_NBYTES:], digest_size=_DIGEST_NBYTES)
+    if len(record) <= _RECORD.size or digest.digest() != record[:_DIGEST_NBYTES]:
+        return None
+    try:
+        (region,) = unpack(record[_RECORD.size :])
+    except (ValueError, struct.error):
+        return None
+    return region
+
+
+def _regions(data: bytes) -> Iterator[CompiledRegion]:
+    """The undamaged regions in a file's contents."""
+    _, end = _open_header(data[: _HEADER.size], len(data))
+    for _, at, nbytes in _walk(data[:end], _HEADER.size):
+        region = _region(data[at : at + nbytes])
+        if region is not None:
+            yield region
+
+
+def _applies(region: CompiledRegion, read: Callable[[int, int], bytes]) -> bool:
+    try:
+        return digest_of(region.ranges, read) == region.digest
+    except MemoryFault:
+        return False
+
+
+def _write(fd: int, position: int, data: bytes) -> None:
+    while data:
+        count = os.pwrite(fd, data, position)
+        position, data = position + count, data[count:]
+
+
+def verify_regions(path: str) -> int:
+    """How many records of a file are damaged; the others are kept in a new file. OSError."""
+    fd = lock_file(path, create=False)
+    try:
+        data = read_own(path) or b""
+        identity, end = _open_header(data[: _HEADER.size], len(data))
+        records = [data[at : at + nbytes] for _, at, nbytes in _walk(data[:end], _HEADER.size)]
+        good = [record for record in records if _region(record) is not None]
+        whole = _HEADER.size + sum(map(len, records)) == end
+        # A file without a header is one whose first writer was killed.
+        alien = not identity and any(data[: _HEADER.size])
+        damaged = len(records) - len(good) + (not whole) + alien
+        if damaged and good:
+            temporary = f"{path}.{os.getpid()}.{os.urandom(4).hex()}"
+            new = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+            try:
+                body = b"".join(good)
+                _write(new, 0, _header(_HEADER.size + len(body)) + body)
+            finally:
+                os.close(new)
+            os.replace(temporary, path)  # who waits for the lock looks for the new file
+        elif not good:
+            os.unlink(path)
+        return damaged
+    finally:
+        os.close(fd)
+
+
+class BundleFile:
+    """Regions of several mappings in one file, to be shipped with a program.
+
+    Raises Error for a file that is none, or is damaged.
+    """
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        try:
+            with open(path, "rb") as file:
+                self._data = file.read()
+        except OSError as error:
+            raise Error(f"{path}: {error.strerror}; expected a bundle of compiled code") from None
+        self.sections: dict[str, tuple[int, int]] = {}
+        try:
+            magic, count = _BUNDLE.unpack_from(self._data)
+            if magic != _BUNDLE_MAGIC:
+                raise Error(f"{path}: not a bundle; `anyarch compile PROGRAM -o FILE` makes one")
+            for number in range(count):
+                place = _BUNDLE.size + number * _SECTION.size
+                key, position, nbytes = _SECTION.unpack_from(self._data, place)
+                if position + nbytes > len(self._data):
+                    raise struct.error
+                self.sections[key.hex()] = position, nbytes
+        except struct.error:
+            raise Error(f"{path}: the bundle is cut off; make it anew") from None
+
+    def regions(self, key: str) -> Iterator[CompiledRegion]:
+        """The undamaged regions of a mapping."""
+        position, nbytes = self.sections.get(key, (0, 0))
+        return _regions(self._data[position : position + nbytes])
+
+
+def write_bundle(path: str, sections: dict[str, list[CompiledRegion]]) -> int:
+    """Write a bundle of regions by key; the bytes written. OSError."""
+    bodies = {}
+    for key, regions in sections.items():
+        body = b"".join(_record(region) for region in regions)
+        bodies[key] = _header(_HEADER.size + len(body)) + body
+    head = [_BUNDLE.pack(_BUNDLE_MAGIC, len(bodies))]
+    position = _BUNDLE.size + len(bodies) * _SECTION.size
+    for key, body in bodies.items():
+        head.append(_SECTION.pack(bytes.fromhex(key), position, len(body)))
+        position += len(body)
+    temporary = f"{path}.{os.getpid()}"
+    try:
+        with open(temporary, "wb") as file:
+            file.writelines([*head, *bodies.values()])
+        os.replace(temporary, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(temporary)
+        raise
+    return position
