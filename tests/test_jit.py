@@ -18,10 +18,10 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 
-from anyarch.emit.compile import Blob
 from anyarch.engine import bundle
 from anyarch.engine.cache import CodeCache
 from anyarch.engine.jit import Jit, Sampler
+from anyarch.engine.store import RegionStore
 from anyarch.guests.riscv import ARCHITECTURE
 from anyarch.host.code import CodeArena
 from anyarch.host.context import ExitCode
@@ -565,15 +565,21 @@ def test_the_state_is_exact_at_stops(variant: str, engines: Engines) -> None:
 
 
 class Once:
-    """A compiler that counts what it is asked for."""
+    """A compiler that counts what it is asked for, and keeps what it makes."""
 
-    def __init__(self) -> None:
+    def __init__(self, store: RegionStore | None = None) -> None:
         self.inner = LocalCompiler(ARCHITECTURE, bounded=False)
+        self.store = store
         self.asked: list[int] = []
 
-    def compile(self, pc: int, start: int, window: bytes) -> bundle.CompiledRegion | None:
+    def compile(
+        self, pc: int, start: int, window: bytes, key: str | None = None
+    ) -> bundle.CompiledRegion | None:
         self.asked.append(pc)
-        return self.inner.compile(pc, start, window)
+        region = self.inner.compile(pc, start, window)
+        if self.store is not None and key is not None and region is not None:
+            assert self.store.append(key, [region])
+        return region
 
 
 def test_a_sampler_compiles_what_runs() -> None:
@@ -593,20 +599,20 @@ def test_a_sampler_compiles_what_runs() -> None:
 
 
 # The cache.
-def _with_cache(cache: CodeCache, compiler: Once, text: str = FIBONACCI) -> JitEngine:
+def _with_store(store: RegionStore, compiler: Once, text: str = FIBONACCI) -> JitEngine:
     engine = JitEngine(bounded=False)
-    engine.jit = Jit(engine.engine.arena, engine.engine.native, compiler, key="k", cache=cache)
+    engine.jit = Jit(engine.engine.arena, engine.engine.native, compiler, store)
     _mapped(engine, text)
     return engine
 
 
 def test_what_was_compiled_is_found_again(tmp_path: Path) -> None:
-    cache, compiler = CodeCache(str(tmp_path)), Once()
-    first = _with_cache(cache, compiler)
+    store = RegionStore(CodeCache(str(tmp_path)), "k")
+    compiler = Once(store)
+    first = _with_store(store, compiler)
     count = compile_all(first.jit, CODE)
     assert count == len(compiler.asked) > 1
-    first.jit.save()
-    second = _with_cache(cache, compiler)
+    second = _with_store(store, compiler)
     second.jit.load(CODE)
     assert (second.jit.loaded, second.jit.compiled) == (count, 0)
     assert second.jit.installed.keys() == first.jit.installed.keys()
@@ -619,41 +625,34 @@ def test_what_was_compiled_is_found_again(tmp_path: Path) -> None:
 
 def test_code_that_differs_is_compiled_anew(tmp_path: Path) -> None:
     """The first page is the key; behind it the digest of a region's own code decides."""
-    cache, compiler = CodeCache(str(tmp_path)), Once()
+    store = RegionStore(CodeCache(str(tmp_path)), "k")
+    compiler = Once(store)
     for added in (2, 4):
         engine = JitEngine(bounded=False)
-        engine.jit = Jit(engine.engine.arena, engine.engine.native, compiler, key="k", cache=cache)
+        engine.jit = Jit(engine.engine.arena, engine.engine.native, compiler, store)
         _two_parts(engine)
         engine.space.write(FAR, assemble(ARCHITECTURE, f"addi a0, a0, {added}; ebreak", FAR))
         engine.jit.load(CODE)
         assert not engine.jit.installed
         assert engine.jit.add(CODE)
         assert _run(engine) == (ExitCode.BREAKPOINT, 1 + added)
-        engine.jit.save()
     assert len(compiler.asked) == 2
 
 
-@pytest.mark.parametrize("damage", ["file", "regions", "empty"])
-def test_a_damaged_bundle_is_ignored(damage: str, tmp_path: Path) -> None:
-    cache, compiler = CodeCache(str(tmp_path)), Once()
-    engine = _with_cache(cache, compiler)
+def test_a_damaged_region_is_ignored(tmp_path: Path) -> None:
+    store = RegionStore(CodeCache(str(tmp_path)), "k")
+    compiler = Once(store)
+    engine = _with_store(store, compiler)
     engine.jit.add(CODE)
-    engine.jit.save()
     (file,) = [path for path in tmp_path.iterdir() if path.is_file()]
-    blob = cache.get(file.stem)
-    assert blob is not None
-    if damage == "file":
-        data = bytearray(file.read_bytes())
-        data[-20] ^= 1
-        file.write_bytes(data)
-    else:
-        cache.put(file.stem, Blob(blob.code[:-9] if damage == "regions" else b"\0", {}))
-    again = _with_cache(cache, compiler)
+    data = bytearray(file.read_bytes())
+    data[-20] ^= 1
+    file.write_bytes(data)
+    again = _with_store(store, compiler)
     again.jit.load(CODE)
     assert not again.jit.installed
     assert again.jit.add(CODE)
-    again.jit.save()
-    third = _with_cache(cache, compiler)
+    third = _with_store(store, compiler)
     third.jit.load(CODE)
     assert third.jit.loaded == 1
     assert len(compiler.asked) == 2

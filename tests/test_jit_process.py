@@ -17,8 +17,10 @@ from typing import Final
 import pytest
 
 from anyarch._native import native_code, native_key, region_compiler
-from anyarch.engine.cache import CodeCache
+from anyarch.engine.cache import REGIONS, CodeCache
+from anyarch.engine.collection import verify
 from anyarch.engine.compiler import Client
+from anyarch.engine.store import RegionStore
 from anyarch.guests.riscv import ARCHITECTURE
 from anyarch.isa.assembly import assemble
 from tests.programs.build import HOST, RISCV, compile_c
@@ -284,7 +286,7 @@ def test_two_processes_keep_what_they_compile_at_once(cache: Path, tmp_path: Pat
         assert sum(_regions(errors)) > 0
     kept = CodeCache(str(cache))
     assert len(list(kept.entries())) >= 2
-    assert not kept.verify()
+    assert not any(damaged for _, damaged in verify(kept))
 
 
 def test_forks_while_regions_are_compiled(cache: Path, tmp_path: Path) -> None:
@@ -294,6 +296,42 @@ def test_forks_while_regions_are_compiled(cache: Path, tmp_path: Path) -> None:
         _command(program), capture_output=True, text=True, timeout=60, env=_environment(cache)
     )
     assert (done.returncode, done.stdout) == (0, expected.stdout), done.stderr
+
+
+CHILD: Final = """
+#include <signal.h>
+#include <stdio.h>
+#include <sys/wait.h>
+#include <unistd.h>
+int main(int argc, char **argv) {
+    volatile unsigned x = 1;
+    if (fork() == 0) {
+        for (unsigned i = 0; i < 100000000u * (argc - 1); i++) x = x * 1664525u + i;
+        if (argv[1][0] == 'k') kill(getpid(), SIGKILL);
+        if (argv[1][0] == 'e') _exit(0);
+    } else wait(0);
+    printf("%u\\n", x);
+    fflush(stdout);
+    return 0;
+}
+"""
+
+
+@pytest.mark.parametrize("end", ["kill", "exit", "return"])
+def test_what_a_child_compiled_is_kept_however_it_ends(
+    end: str, cache: Path, tmp_path: Path
+) -> None:
+    program, _ = _build(tmp_path, CHILD)
+    store = RegionStore(CodeCache(str(cache)))
+    deadline = time.monotonic() + 60
+    kept: list[str] = []
+    while not kept and time.monotonic() < deadline:  # as busy as the machine may be
+        done = subprocess.run(
+            _command(program, end, "more"), capture_output=True, timeout=60, env=_environment(cache)
+        )
+        assert done.returncode == 0
+        kept = [entry.key for entry in store.cache.entries() if entry.kind == REGIONS]
+    assert any(region.instructions > 3 for key in kept for region in store.load(key))
 
 
 CALLING: Final = """
@@ -324,7 +362,7 @@ class Eager:
     '''A sampler that has every sample compiled before the guest goes on, up to a limit.'''
     def __init__(self, made):
         self.jit, self.left, self.asking = made, LIMIT, False
-        made.compiler, made.cache = LocalCompiler(ARCHITECTURE, bounded=False), None
+        made.compiler, made.store = LocalCompiler(ARCHITECTURE, bounded=False), None
     def begin(self, pc):
         if not self.asking:
             self.asking = True
@@ -340,7 +378,6 @@ class Eager:
             cells = self.jit.installed[pc].region.cells
             self.left -= 1 + sum(map(self.jit.add, cells[: self.left // 2]))
     def after_fork(self):
-        self.jit.after_fork()
         self.asking = False
     def close(self):
         assert self.jit.compiled, 'nothing was compiled'

@@ -318,17 +318,19 @@ class LocalCompiler:
         self._compile = compile_with(RegionCompiler(architecture, bounded=bounded))
         self._made: dict[tuple[int, int, bytes], CompiledRegion | None] = {}
 
-    def compile(self, pc: int, start: int, window: bytes) -> CompiledRegion | None:
+    def compile(
+        self, pc: int, start: int, window: bytes, key: str | None = None
+    ) -> CompiledRegion | None:
         def read(address: int, nbytes: int) -> bytes:
             offset = address - start
             if not 0 <= offset <= len(window) - nbytes:
                 raise MemoryFault(address, "execute")
             return window[offset : offset + nbytes]
 
-        key = pc, start, window
-        if key not in self._made:
-            self._made[key] = self._compile(pc, read)
-        return self._made[key]
+        asked = pc, start, window
+        if asked not in self._made:
+            self._made[asked] = self._compile(pc, read)
+        return self._made[asked]
 
 
 class CompiledMachine(NativeMachine):

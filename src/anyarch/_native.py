@@ -91,12 +91,14 @@ def _compile_in_helper(cache: CodeCache, key: str, name: str, variant: str) -> B
     return blob
 
 
-def region_compiler(name: str, variant: str) -> Client:
-    """A client of a compiler process for a guest's regions; it starts when first used."""
+def region_compiler(name: str, variant: str, cache: CodeCache | None = None) -> Client:
+    """A client of a compiler process for a guest's regions; it starts when first used, and keeps
+    them in ``cache``."""
     from anyarch.engine.compiler import Client
 
     command = [sys.executable, "-P", "-m", "anyarch._native", name, variant, "regions"]
-    return Client(command, _helper_environment(), native_code(name, variant))
+    environment = _helper_environment() | {"ANYARCH_CACHE": (cache or CodeCache()).path}
+    return Client(command, environment, native_code(name, variant))
 
 
 def _helper_environment() -> dict[str, str]:
@@ -113,8 +115,10 @@ def main(arguments: list[str]) -> int:
     if what == ["regions"]:
         from anyarch.engine.compiler import compile_with, serve
         from anyarch.engine.regions import RegionCompiler
+        from anyarch.engine.store import RegionStore
 
-        serve(compile_with(RegionCompiler(architecture(name), bounded=variant == "bounded")))
+        regions = RegionCompiler(architecture(name), bounded=variant == "bounded")
+        serve(compile_with(regions), RegionStore(CodeCache()))
         return 0
     blob = CodeCache().build_once(native_key(name, variant), lambda: compile_native(name, variant))
     sys.stdout.buffer.write(pack(blob))

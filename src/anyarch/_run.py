@@ -36,10 +36,12 @@ def make_engine(abi: LinuxAbi, engine: str, *, counting: bool = False) -> tuple[
     runner = kind(architecture(abi.name), space, native, thunk="aa_linux_thunk", counting=counting)
     if engine == "jit" and not counting:
         from anyarch.engine.jit import Jit, Sampler
+        from anyarch.engine.store import RegionStore
 
-        compiler = region_compiler(abi.name, "flat")
-        key = native_key(abi.name, "flat")
-        runner.sampler = Sampler(Jit(runner.arena, native, compiler, key=key, cache=CodeCache()))
+        cache = CodeCache()
+        compiler = region_compiler(abi.name, "flat", cache)
+        store = RegionStore(cache, native_key(abi.name, "flat"), files=True)
+        runner.sampler = Sampler(Jit(runner.arena, native, compiler, store))
     return runner, space
 
 

@@ -2,31 +2,39 @@
 
 It is started when something has to be compiled, belongs to no guest (own session, adopted by init,
 no descriptor but its socket), and ends with its client or when its memory has grown too large;
-the client then starts another. Its death costs only speed.
+the client then starts another. Its death costs only speed. It also keeps in the cache what it has
+compiled, so that nothing is lost with a guest that is killed, and collects what is old there.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
+import select
 import signal
 import socket
 import struct
+import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 from anyarch.engine.bundle import CompiledRegion, digest_of, pack_lines, unpack
+from anyarch.engine.collection import collect_when_due
 from anyarch.errors import CompileError, DefinitionError, MemoryFault
 
 if TYPE_CHECKING:
     from anyarch.engine.regions import Region
+    from anyarch.engine.store import RegionStore
     from anyarch.host.code import NativeCode
 
-_REQUEST: Final = struct.Struct("<QQI")  # pc, address of the window, its size; then the window
-_REPLY: Final = struct.Struct("<I")  # size of the packed region, 0 for none
+# pc, address of the window, its size, key of the mapping or zeros; then the window.
+_REQUEST: Final = struct.Struct("<QQI32s")
+# Size of the packed region, 0 for none; microseconds that it took to compile.
+_REPLY: Final = struct.Struct("<IQ")
 WINDOW: Final = 16384  # guest code on either side of pc that the compiler is shown
 MEMORY_LIMIT: Final = 400 << 20  # of the compiler's process, in bytes
 _HIGH_DESCRIPTOR: Final = 900
+_IDLE: Final = 1.0  # seconds without a request after which there is time for other work
 _PATIENCE: Final = 8  # compilers that die before one answers; then there is none to be had
 
 
@@ -40,18 +48,26 @@ class Client:
         self._failures = 0  # since the last success
         self._owner = 0
         self.started = 0
+        self.seconds = 0.0  # that compilers have worked for us
 
-    def compile(self, pc: int, start: int, window: bytes) -> CompiledRegion | None:
-        """The region at ``pc``, or None; the compiler's death is None as well."""
+    def compile(
+        self, pc: int, start: int, window: bytes, key: str | None = None
+    ) -> CompiledRegion | None:
+        """The region at ``pc``, or None; the compiler's death is None as well.
+
+        ``key`` is that of the mapping, under which the compiler keeps the region.
+        """
         if self._failures >= _PATIENCE:
             return None
         for _ in range(2):
             try:
                 connection = self._connect()
-                connection.sendall(_REQUEST.pack(pc, start, len(window)) + window)
-                (nbytes,) = _REPLY.unpack(_receive(connection, _REPLY.size))
+                head = _REQUEST.pack(pc, start, len(window), bytes.fromhex(key or ""))
+                connection.sendall(head + window)
+                nbytes, microseconds = _REPLY.unpack(_receive(connection, _REPLY.size))
                 packed = _receive(connection, nbytes)
                 self._failures = 0
+                self.seconds += microseconds / 1e6
                 return unpack(packed)[0] if packed else None
             except (OSError, struct.error, ValueError):
                 self._failures += 1
@@ -119,6 +135,7 @@ def _resident() -> int:
 
 def serve(
     compile_region: Callable[[int, Callable[[int, int], bytes]], CompiledRegion | None],
+    store: RegionStore,
 ) -> None:
     """The compiler's main loop, on the socket that is standard input."""
     for number in range(1, signal.SIGRTMIN):  # as the guest may have left them
@@ -130,23 +147,45 @@ def serve(
     connection = socket.socket(fileno=os.dup(0))
     try:
         while _resident() < MEMORY_LIMIT:
-            pc, start, nbytes = _REQUEST.unpack(_receive(connection, _REQUEST.size))
-            window = _receive(connection, nbytes)
+            if not select.select([connection], [], [], _IDLE)[0]:
+                collect_when_due(store.cache)
+            _serve_one(connection, compile_region, store)
+    except (OSError, struct.error):  # the client has gone
+        connection.close()
+        collect_when_due(store.cache)
 
-            def read(address: int, count: int, start: int = start, window: bytes = window) -> bytes:
-                offset = address - start
-                if not 0 <= offset <= len(window) - count:
-                    raise MemoryFault(address, "execute")
-                return window[offset : offset + count]
 
-            try:
-                region = compile_region(pc, read)
-            except (CompileError, DefinitionError):
-                region = None
-            packed = b"" if region is None else region.pack()
-            connection.sendall(_REPLY.pack(len(packed)) + packed)
-    except (OSError, struct.error):
-        pass  # the client has gone
+def _serve_one(
+    connection: socket.socket,
+    compile_region: Callable[[int, Callable[[int, int], bytes]], CompiledRegion | None],
+    store: RegionStore,
+) -> None:
+    pc, start, nbytes, raw_key = _REQUEST.unpack(_receive(connection, _REQUEST.size))
+    window = _receive(connection, nbytes)
+    key = raw_key.hex() if any(raw_key) else None
+
+    def read(address: int, count: int) -> bytes:
+        offset = address - start
+        if not 0 <= offset <= len(window) - count:
+            raise MemoryFault(address, "execute")
+        return window[offset : offset + count]
+
+    begun = time.perf_counter_ns()
+    # Another process may have had it compiled since the client looked.
+    region = store.find(key, pc, read) if key else None
+    known = region is not None
+    if region is None:
+        try:
+            region = compile_region(pc, read)
+        except (CompileError, DefinitionError):
+            region = None
+    packed = b"" if region is None else region.pack()
+    microseconds = (time.perf_counter_ns() - begun) // 1000
+    try:
+        connection.sendall(_REPLY.pack(len(packed), microseconds) + packed)
+    finally:  # what a guest that has gone was waiting for is kept too
+        if key and region is not None and not known:
+            store.append(key, [region])
 
 
 def compile_with(compiler: object) -> Callable[..., CompiledRegion | None]:

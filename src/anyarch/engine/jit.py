@@ -15,12 +15,11 @@ from collections import Counter
 from typing import Final, Protocol
 
 from anyarch.data import dataclass
-from anyarch.emit.compile import Blob
 from anyarch.engine.arena import RecordArena
-from anyarch.engine.bundle import CompiledRegion, digest_of, unpack
-from anyarch.engine.cache import CodeCache, key_for
+from anyarch.engine.bundle import CompiledRegion, digest_of
 from anyarch.engine.compiler import WINDOW
 from anyarch.engine.convention import table_entry
+from anyarch.engine.store import RegionStore
 from anyarch.errors import HostError, MemoryFault
 from anyarch.host.code import CELL_DISTANCE, NativeCode, append_region, region_base
 from anyarch.host.mapping import MAP_ANONYMOUS, MAP_NORESERVE, MAP_PRIVATE, map_pages
@@ -36,7 +35,10 @@ _PAGE: Final = 4096
 class Compiler(Protocol):
     """Who makes regions: a process of its own, or in tests a function."""
 
-    def compile(self, pc: int, start: int, window: bytes) -> CompiledRegion | None: ...
+    def compile(
+        self, pc: int, start: int, window: bytes, key: str | None = None
+    ) -> CompiledRegion | None:
+        """The region at a pc, from the code around it; kept under the mapping's key."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,21 +51,17 @@ class Installed:
 
 
 class Jit:
-    """Installs regions for one arena, and keeps them in the cache.
-
-    ``key`` is that of the interpreter's native code: it covers definitions, compiler and processor.
-    """
+    """Installs regions for one arena: what the store has, where the compiler keeps what it makes,
+    and what is asked for."""
 
     def __init__(
         self,
         arena: RecordArena,
         native: NativeCode,
         compiler: Compiler,
-        *,
-        key: str = "",
-        cache: CodeCache | None = None,
+        store: RegionStore | None = None,
     ) -> None:
-        self.arena, self.compiler, self.key, self.cache = arena, compiler, key, cache
+        self.arena, self.compiler, self.store = arena, compiler, store
         self._resolver, self._handler = native.address("aa_resolve"), native.address("aa_region")
         install = ctypes.CFUNCTYPE(None, *[ctypes.c_uint64] * 4)
         remove = ctypes.CFUNCTYPE(None, *[ctypes.c_uint64] * 2)
@@ -78,7 +76,6 @@ class Jit:
         self.installed: dict[int, Installed] = {}
         self._refused: set[int] = set()
         self._bundles: dict[str, dict[int, CompiledRegion]] = {}  # by cache key, then pc
-        self._changed: set[str] = set()
         # The lock of the address space: who changes a mapping holds it when it comes to `drop`, and
         # who forks holds it too, so that no child finds an installation half done.
         self._lock = arena.space.lock
@@ -106,7 +103,7 @@ class Jit:
             if pc in self.installed:
                 return True
             start, window = self._window(pc)
-        region = self.compiler.compile(pc, start, window) if window else None
+        region = self.compiler.compile(pc, start, window, key) if window else None
         with self._lock:
             if region is None:
                 self._refused.add(pc)
@@ -114,7 +111,6 @@ class Jit:
             self.compiled += 1
             if key is not None:
                 self._bundles[key][pc] = region
-                self._changed.add(key)
             return self._place(region)
 
     def _window(self, pc: int) -> tuple[int, bytes]:
@@ -132,10 +128,6 @@ class Jit:
         except MemoryFault:
             return pc, b""
 
-    def after_fork(self) -> None:
-        """In a forked child: what is new is the parent's to keep."""
-        self._changed = set()
-
     # The cache.
     def load(self, pc: int) -> None:
         """Install what the cache has for the mapping around a pc."""
@@ -144,7 +136,7 @@ class Jit:
 
     def _load_bundle(self, pc: int) -> str | None:
         """Install what the cache has for the mapping around a pc; the mapping's cache key."""
-        if self.cache is None:
+        if self.store is None:
             return None
         for mapping in self.arena.space.regions():
             if mapping.start <= pc < mapping.end:
@@ -155,37 +147,18 @@ class Jit:
             first = self.arena.space.read(mapping.start, _PAGE)
         except MemoryFault:
             return None
-        key = key_for("regions", self.key, mapping.start, mapping.end, first)
+        key = self.store.key_of(mapping, first)
+        if key is None:
+            return None
         if key not in self._bundles:
             bundle = self._bundles[key] = {}
-            blob = self.cache.get(key)
-            try:
-                found = unpack(blob.code) if blob is not None else []
-            except (ValueError, struct.error):
-                found = []
-            for region in found:
-                bundle[region.pc] = region
+            for region in self.store.load(key):
                 if region.pc not in self.installed and self._place(region):
+                    bundle[region.pc] = region
                     self.loaded += 1
         elif pc in (bundle := self._bundles[key]) and self._place(bundle[pc]):
             self.loaded += 1
         return key
-
-    def save(self) -> None:
-        """Write new regions to the cache, beside what other processes have put there."""
-        with self._lock:
-            changed, self._changed = self._changed, set()
-            bundles = {key: dict(self._bundles[key]) for key in changed}
-        for key, bundle in bundles.items():
-            assert self.cache is not None
-            blob = self.cache.get(key)
-            try:
-                others = unpack(blob.code) if blob is not None else []
-            except (ValueError, struct.error):
-                others = []
-            merged = {region.pc: region for region in others} | bundle
-            data = b"".join(region.pack() for region in merged.values())
-            self.cache.put(key, Blob(data, {}))
 
     # Installing.
     def _place(self, region: CompiledRegion) -> bool:
@@ -285,7 +258,6 @@ class Sampler:
 
     def after_fork(self) -> None:
         """In a forked child: begin anew when it runs."""
-        self.jit.after_fork()
         self._thread = None
         self._wake = threading.Event()
         self._counts.clear()
@@ -295,24 +267,18 @@ class Sampler:
         self._counts[pc] += 1
 
     def _run(self) -> None:
-        quiet = 0.0
         while not self._done:
             self._wake.wait(self.interval)
             for runner in list(self.jit.arena.runners):
                 runner.sample()
-            worked = False
             for pc, count in list(self._counts.items()):
                 if count >= self.threshold:
                     del self._counts[pc]
-                    worked |= self.jit.add(pc)
-            quiet = 0.0 if worked else quiet + self.interval
-            if 2.0 < quiet < 2.0 + 2 * self.interval:
-                self.jit.save()
+                    self.jit.add(pc)
 
     def close(self) -> None:
-        """Stop sampling; keep what was compiled."""
+        """Stop sampling."""
         self._done = True
         if self._thread is not None:
             self._wake.set()
             self._thread.join(timeout=1)
-        self.jit.save()
