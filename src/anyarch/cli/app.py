@@ -208,6 +208,47 @@ def doctor(as_json: Json = False) -> None:
         raise typer.Exit(1)
 
 
+@app.command("compile")
+def compile_command(
+    programs: Annotated[
+        list[str], typer.Argument(metavar="PROGRAM...", help="Programs or shared libraries.")
+    ],
+    root: Annotated[
+        str | None, typer.Option("-L", "--root", help="As for run.", metavar="ROOT")
+    ] = None,
+    libs: Annotated[
+        bool, typer.Option("--libs", help="Compile the libraries that they are linked with, too.")
+    ] = False,
+    output: Annotated[
+        str | None,
+        typer.Option(
+            "-o",
+            "--output",
+            help="Write a bundle for run --bundle, not to the cache.",
+            metavar="FILE",
+        ),
+    ] = None,
+    jobs: Annotated[
+        int | None, typer.Option("-j", "--jobs", min=1, help="Processes (default: processors).")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Compile programs before they run: `run --engine jit` then finds their code compiled."""
+    from anyarch.cli.compile import compile_programs
+
+    facts = compile_programs(programs, root, libraries=libs, output=output, jobs=jobs)
+    if as_json:
+        print(json.dumps(facts, indent=1))
+        return
+    print(
+        f"{facts.get('compiled', 0):,} regions compiled ({facts.get('instructions', 0):,} "
+        f"instructions, {facts.get('nbytes', 0):,} bytes), {facts.get('known', 0):,} were in the "
+        f"cache; {len(facts['files'])} files, {facts['seconds']:.1f} s"
+    )
+    if output is not None:
+        print(f"{output}: {facts.get('written', 0):,} bytes")
+
+
 @cache_app.command("info")
 def cache_info(as_json: Json = False) -> None:
     """Where the cache is, what it holds, and how much it may hold."""

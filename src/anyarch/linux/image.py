@@ -15,6 +15,7 @@ from anyarch.data import dataclass
 from anyarch.errors import LoadError
 from anyarch.linux.abi import LinuxAbi
 from anyarch.linux.elf import ET_DYN, MACHINES, PF_R, PF_W, PF_X, Elf, Segment, read_elf
+from anyarch.linux.placement import places
 from anyarch.memory.space import AddressSpace
 
 PAGE: Final = 4096
@@ -111,6 +112,26 @@ def load_program(
         trampoline,
         words,
     )
+
+
+def load_library(
+    space: AddressSpace, abi: LinuxAbi, host_path: bytes, address: int | None = None
+) -> int:
+    """Map a shared library at an address, by default where a dynamic linker would; its bias.
+
+    Raises :class:`~anyarch.errors.LoadError`.
+    """
+    fd = _open(host_path)
+    try:
+        elf = read_elf(fd, os.fsdecode(host_path))
+        _check_machine(elf, abi)
+        first, last = elf.loads[0].address // PAGE * PAGE, elf.loads[-1]
+        if address is None:
+            nbytes = _round(last.address + last.memory_nbytes) - first
+            address = next(places(fd, nbytes, abi.task_size), 0)
+        return _load(space, abi, fd, elf, address)
+    finally:
+        os.close(fd)
 
 
 def _open(host_path: bytes) -> int:

@@ -7,6 +7,7 @@ import os
 from typing import TYPE_CHECKING, Final
 
 from anyarch.linux.calls.table import Family
+from anyarch.linux.placement import places
 
 if TYPE_CHECKING:
     from anyarch.linux.thread import Thread
@@ -92,20 +93,35 @@ def mmap(
         return -errno.EBADF
     if not fixed and address + length > thread.process.task_size:
         address = 0
-    mapped = thread.space.map(
-        address // _PAGE * _PAGE,
-        length,
-        prot & 7,
-        fixed=fixed,
-        noreplace=noreplace,
-        fd=fd,
-        offset=0 if anonymous else offset,
-        shared=kind != _MAP_PRIVATE,
-        name="" if anonymous else _file_name(fd),
-    )
+    name = "" if anonymous else _file_name(fd)
+    mapped = None
+    if not anonymous and not fixed and not address and not offset and kind == _MAP_PRIVATE:
+        mapped = _place_file(thread, length, prot & 7, fd, name)
+    if mapped is None:
+        mapped = thread.space.map(
+            address // _PAGE * _PAGE,
+            length,
+            prot & 7,
+            fixed=fixed,
+            noreplace=noreplace,
+            fd=fd,
+            offset=0 if anonymous else offset,
+            shared=kind != _MAP_PRIVATE,
+            name=name,
+        )
     if flags & _MAP_POPULATE:
         thread.call("madvise", thread.space.base + mapped, length, _MADV_POPULATE)
     return mapped
+
+
+def _place_file(thread: Thread, length: int, prot: int, fd: int, name: str) -> int | None:
+    """Map a file with code where it belongs; None where it is none, or its places are taken."""
+    for place in places(fd, length, thread.process.task_size):
+        try:
+            return thread.space.map(place, length, prot, noreplace=True, fd=fd, name=name)
+        except FileExistsError:
+            continue
+    return None
 
 
 def _file_name(fd: int) -> str:

@@ -1,0 +1,187 @@
+"""Ahead-of-time compilation of Linux programs: what they map where, wired to the compiler."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass, field
+from multiprocessing import get_context
+from typing import Final
+
+from anyarch._native import architecture, native_code, native_key
+from anyarch._run import run
+from anyarch.engine.aot import Explored, Explorer, Progress, Text, compile_ahead
+from anyarch.engine.bundle import CompiledRegion
+from anyarch.engine.cache import CodeCache
+from anyarch.engine.regions import RegionCompiler
+from anyarch.engine.store import RegionStore, write_bundle
+from anyarch.errors import CompileError, Error, LoadError
+from anyarch.linux.abi import LinuxAbi
+from anyarch.linux.functions import function_addresses
+from anyarch.linux.image import load_library, load_program
+from anyarch.linux.paths import host_path
+from anyarch.linux.program import find_abi
+from anyarch.memory.space import AddressSpace
+
+_WRITE, _EXEC = 2, 4
+_LISTED: Final = re.compile(r"^\s*(?:\S+ => )?(/\S+) \(0x([0-9a-f]+)\)$", re.MULTILINE)
+_TASKS: Final = 64  # batches after which a worker is replaced: LLVM keeps memory
+
+
+@dataclass(slots=True)
+class Work:
+    """What is to be compiled for one architecture."""
+
+    abi: LinuxAbi
+    texts: dict[str, Text] = field(default_factory=dict)  # by key
+    roots: set[int] = field(default_factory=set)
+    files: list[str] = field(default_factory=list)
+
+
+def gather(paths: Sequence[str], root: str | None, *, libraries: bool) -> Work:
+    """The executable mappings of programs and shared libraries, and where code begins in them.
+
+    With ``libraries`` also those of the dynamic linker and of the libraries that it says a program
+    needs: it is run for that, the program is not. Raises LoadError.
+    """
+    folder = os.fsencode(os.path.abspath(root)) if root is not None else None
+    work: Work | None = None
+    for path in paths:
+        program = host_path(folder, os.fsencode(path), follow=True)
+        abi = find_abi(program)
+        if work is None:
+            work = Work(abi)
+        elif work.abi is not abi:
+            raise LoadError(f"{path}: built for {abi.name}; the first file is for {work.abi.name}")
+        _gather_one(work, path, program, folder, libraries)
+    if work is None:
+        raise Error("no PROGRAM given")
+    return work
+
+
+def _gather_one(
+    work: Work, path: str, program: bytes, folder: bytes | None, libraries: bool
+) -> None:
+    abi, space = work.abi, AddressSpace(38)
+    biases: dict[bytes, int] = {}
+    if ".so" in os.path.basename(path):
+        biases[program] = load_library(space, abi, program)
+    else:
+
+        def find(name: bytes) -> bytes:
+            return host_path(folder, name, follow=True)
+
+        image = load_program(space, abi, program, program, [program], [], find, 1 << 23)
+        biases[program] = image.entry - image.elf.entry
+        if image.elf.interpreter is not None and libraries:
+            linker = find(os.fsencode(image.elf.interpreter))
+            biases[linker] = image.start - function_entry(linker)
+            for library, address in _libraries(image.elf.interpreter, path, folder):
+                host = host_path(folder, library, follow=True)
+                if not any(os.path.samefile(host, known) for known in biases):
+                    biases[host] = load_library(space, abi, host, address)
+    wanted = {os.path.realpath(name) for name in biases}
+    store = RegionStore(CodeCache(), native_key(abi.name, "flat"), files=True)
+    for mapping in space.regions():
+        if mapping.prot & _EXEC and os.fsencode(mapping.name) in wanted:
+            data = space.read(mapping.start, mapping.end - mapping.start)
+            key = store.key_of(mapping, data[:4096])
+            if key is not None:
+                work.texts[key] = Text(mapping.start, data, key)
+    for name, bias in biases.items():
+        text = os.fsdecode(name)
+        work.files.append(text)
+        work.roots |= {address + bias for address in function_addresses(text)}
+    space.close()
+
+
+def function_entry(path: bytes) -> int:
+    """The entry of an ELF file, as the file counts."""
+    from anyarch.linux.elf import read_elf
+
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        return read_elf(fd, os.fsdecode(path)).entry
+    finally:
+        os.close(fd)
+
+
+def _libraries(linker: str, program: str, folder: bytes | None) -> list[tuple[bytes, int]]:
+    """Guest paths of the libraries that a program needs, and where the linker maps them."""
+    root = os.fsdecode(folder) if folder is not None else None
+    listed = run(linker, ["--list", program], root=root, engine="interp")
+    if listed.status != 0:
+        message = listed.stderr.decode(errors="replace").strip().splitlines() or ["no message"]
+        raise LoadError(f"{program}: its dynamic linker cannot list its libraries: {message[-1]}")
+    found = _LISTED.findall(listed.stdout.decode(errors="replace"))
+    return [(os.fsencode(name), int(address, 16)) for name, address in found if name != program]
+
+
+def compile_work(
+    work: Work, jobs: int, output: str | None = None, cache: CodeCache | None = None
+) -> Iterator[Progress]:
+    """Compile into the cache, or with ``output`` into a bundle file; yields how far it is.
+
+    What is in the cache already is not compiled again. Raises CompileError when a worker dies;
+    what was compiled until then is kept.
+    """
+    name = work.abi.name
+    native_code(name)
+    store = RegionStore(cache or CodeCache(), native_key(name, "flat"), files=True)
+    texts = list(work.texts.values())
+    sections: dict[str, list[CompiledRegion]] = {text.key: store.load(text.key) for text in texts}
+    known: dict[int, list[CompiledRegion]] = {}
+    for regions in sections.values():
+        for region in regions:
+            known.setdefault(region.pc, []).append(region)
+    executor = ProcessPoolExecutor(
+        jobs, get_context("spawn"), _begin, (name, texts), max_tasks_per_child=_TASKS
+    )
+    last = Progress()
+    try:
+        for progress, made in compile_ahead(texts, work.roots, known, executor, jobs, _explore):
+            fresh: dict[str, list[CompiledRegion]] = {}
+            for region in made:
+                for text in texts:
+                    if text.start <= region.pc < text.end:
+                        fresh.setdefault(text.key, []).append(region)
+            for key, regions in fresh.items():
+                if output is not None:
+                    sections[key] += regions
+                elif not store.append(key, regions):
+                    raise CompileError(f"{store.cache.path}: the cache cannot be written")
+            last = progress
+            yield progress
+        if output is not None:
+            try:
+                last.written = write_bundle(output, sections)
+            except OSError as error:
+                raise CompileError(f"{output}: {error.strerror}") from None
+            yield last
+    except BrokenProcessPool:
+        raise CompileError(
+            "a compiler process died, of lack of memory perhaps (-j 1 needs the least); what was "
+            "compiled is kept"
+        ) from None
+    finally:
+        executor.shutdown(wait=False, cancel_futures=True)
+
+
+_explorer: Explorer | None = None
+
+
+def _begin(name: str, texts: list[Text]) -> None:
+    """In a worker process: get ready."""
+    global _explorer
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    os.nice(5)
+    _explorer = Explorer(RegionCompiler(architecture(name), bounded=False), texts)
+
+
+def _explore(batch: list[tuple[int, bool]]) -> list[Explored | None]:
+    assert _explorer is not None
+    return [_explorer.explore(pc, known=known) for pc, known in batch]
