@@ -20,6 +20,7 @@ from hypothesis import given
 
 from anyarch.engine import bundle
 from anyarch.engine.cache import CodeCache
+from anyarch.engine.compiler import Request
 from anyarch.engine.jit import Jit, Sampler
 from anyarch.engine.store import RegionStore
 from anyarch.guests.riscv import ARCHITECTURE
@@ -572,13 +573,11 @@ class Once:
         self.store = store
         self.asked: list[int] = []
 
-    def compile(
-        self, pc: int, start: int, window: bytes, key: str | None = None
-    ) -> bundle.CompiledRegion | None:
-        self.asked.append(pc)
-        region = self.inner.compile(pc, start, window)
-        if self.store is not None and key is not None and region is not None:
-            assert self.store.append(key, [region])
+    def compile(self, request: Request) -> bundle.CompiledRegion | None:
+        self.asked.append(request.pc)
+        region = self.inner.compile(request)
+        if self.store is not None and request.key is not None and region is not None:
+            assert self.store.append(request.key, [region])
         return region
 
 

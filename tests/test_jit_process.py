@@ -19,8 +19,9 @@ import pytest
 from anyarch._native import native_code, native_key, region_compiler
 from anyarch.engine.cache import REGIONS, CodeCache
 from anyarch.engine.collection import verify
-from anyarch.engine.compiler import Client
+from anyarch.engine.compiler import Client, Request
 from anyarch.engine.store import RegionStore
+from anyarch.errors import MemoryFault
 from anyarch.guests.riscv import ARCHITECTURE
 from anyarch.isa.assembly import assemble
 from tests.programs.build import HOST, RISCV, compile_c
@@ -30,6 +31,11 @@ CODE: Final = 0x10000
 WINDOW: Final = assemble(ARCHITECTURE, "a: addi a0, a0, 1; bnez a0, a; ret", CODE).ljust(
     4096, b"\0"
 )
+def _no_memory(address: int, nbytes: int) -> bytes:
+    raise MemoryFault(address, "read")
+
+
+REQUEST: Final = Request(CODE, CODE, WINDOW, _no_memory)
 ROOT: Final = Path(__file__).resolve().parents[1]
 
 
@@ -75,7 +81,7 @@ def test_the_compiler_is_nobodys_child(client: tuple[Client, str]) -> None:
     thread = threading.Thread(target=wait)
     thread.start()
     try:
-        region = compiler.compile(CODE, CODE, WINDOW)
+        region = compiler.compile(REQUEST)
     finally:
         done.set()
         thread.join()
@@ -95,19 +101,19 @@ def test_the_compiler_is_nobodys_child(client: tuple[Client, str]) -> None:
 
 def test_a_killed_compiler_is_replaced(client: tuple[Client, str]) -> None:
     compiler, marker = client
-    assert compiler.compile(CODE, CODE, WINDOW)
+    assert compiler.compile(REQUEST)
     (pid,) = _compilers(marker)
     os.kill(pid, signal.SIGKILL)
     while pid in _compilers(marker):
         time.sleep(0.005)
-    assert compiler.compile(CODE, CODE, WINDOW)
+    assert compiler.compile(REQUEST)
     assert compiler.started == 2
 
 
 def test_a_closed_connection_is_made_anew(client: tuple[Client, str]) -> None:
     """Guests close descriptors that are not theirs, and get the numbers for their own."""
     compiler, marker = client
-    assert compiler.compile(CODE, CODE, WINDOW)
+    assert compiler.compile(REQUEST)
     links = {
         int(fd): os.stat(f"/proc/self/fd/{fd}").st_ino
         for fd in os.listdir("/proc/self/fd")
@@ -115,7 +121,7 @@ def test_a_closed_connection_is_made_anew(client: tuple[Client, str]) -> None:
     }
     fd = next(fd for fd, inode in links.items() if inode == compiler._inode)
     os.dup2(os.open(os.devnull, os.O_RDONLY), fd)
-    assert compiler.compile(CODE, CODE, WINDOW)
+    assert compiler.compile(REQUEST)
     assert os.fstat(fd).st_rdev == os.stat(os.devnull).st_rdev, "it was closed"
     os.close(fd)
     del marker
@@ -123,7 +129,7 @@ def test_a_closed_connection_is_made_anew(client: tuple[Client, str]) -> None:
 
 def test_the_compiler_ends_with_its_client(client: tuple[Client, str]) -> None:
     compiler, marker = client
-    assert compiler.compile(CODE, CODE, WINDOW)
+    assert compiler.compile(REQUEST)
     compiler.close()
     deadline = time.monotonic() + 10
     while _compilers(marker):
@@ -136,7 +142,7 @@ def test_no_compiler_is_no_region() -> None:
     for command in (["/bin/false"], ["/no/such/program"], [sys.executable, "-c", "print('hello')"]):
         client = Client(command, {}, native)
         for _ in range(20):
-            assert client.compile(CODE, CODE, WINDOW) is None
+            assert client.compile(REQUEST) is None
         assert client.started <= 8, "it tries for ever"
 
 
@@ -147,16 +153,16 @@ def test_a_compiler_that_has_grown_too_large_is_replaced() -> None:
         made = compiler.compile_with
         def compile_with(regions):
             inner = made(regions)
-            def compile_region(pc, read):
+            def compile_region(request):
                 compiler.MEMORY_LIMIT = 0
-                return inner(pc, read)
+                return inner(request)
             return compile_region
         compiler.compile_with = compile_with
         _native.main(["riscv64", "flat", "regions"])
     """
     client = Client([sys.executable, "-c", script], dict(os.environ), native_code("riscv64"))
     for count in (1, 2):
-        assert client.compile(CODE, CODE, WINDOW)
+        assert client.compile(REQUEST)
         assert client.started == count
     client.close()
 
@@ -367,13 +373,16 @@ class Eager:
         if not self.asking:
             self.asking = True
             threading.Thread(target=self.ask, daemon=True).start()
-            self.note(pc)
+            self.add(pc)
     def ask(self):
         while self.left > 0:
             time.sleep(0.0002)
             for runner in list(self.jit.arena.runners):
                 runner.sample()
-    def note(self, pc):
+    def note(self, runner, source):
+        self.add(runner.state.pc)
+        return False
+    def add(self, pc):
         if self.left > 0 and self.jit.add(pc):
             cells = self.jit.installed[pc].region.cells
             self.left -= 1 + sum(map(self.jit.add, cells[: self.left // 2]))

@@ -19,7 +19,7 @@ from typing import ClassVar, Final, Protocol
 from anyarch._native import PACKAGES, native_code
 from anyarch.emit.compile import compile_blob
 from anyarch.engine.bundle import CompiledRegion
-from anyarch.engine.compiler import compile_with
+from anyarch.engine.compiler import Request, compile_with
 from anyarch.engine.exits import Exit
 from anyarch.engine.interpreter import Interpreter
 from anyarch.engine.jit import Jit
@@ -316,20 +316,12 @@ class LocalCompiler:
 
     def __init__(self, architecture: Architecture, *, bounded: bool) -> None:
         self._compile = compile_with(RegionCompiler(architecture, bounded=bounded))
-        self._made: dict[tuple[int, int, bytes], CompiledRegion | None] = {}
+        self._made: dict[tuple[int, int, bytes, bool], CompiledRegion | None] = {}
 
-    def compile(
-        self, pc: int, start: int, window: bytes, key: str | None = None
-    ) -> CompiledRegion | None:
-        def read(address: int, nbytes: int) -> bytes:
-            offset = address - start
-            if not 0 <= offset <= len(window) - nbytes:
-                raise MemoryFault(address, "execute")
-            return window[offset : offset + nbytes]
-
-        asked = pc, start, window
+    def compile(self, request: Request) -> CompiledRegion | None:
+        asked = request.pc, request.start, request.window, request.precise
         if asked not in self._made:
-            self._made[asked] = self._compile(pc, read)
+            self._made[asked] = self._compile(request)
         return self._made[asked]
 
 

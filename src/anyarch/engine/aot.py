@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from anyarch.engine.bundle import CompiledRegion, digest_of, unpack
-from anyarch.engine.compiler import compile_with
+from anyarch.engine.compiler import Request, compile_with
 from anyarch.engine.regions import Block, Occurrence, RegionCompiler
 from anyarch.errors import CompileError, DefinitionError, MemoryFault
 from anyarch.ir.graph import Node
@@ -69,35 +69,42 @@ class Explorer:
     def __init__(self, regions: RegionCompiler, texts: Iterable[Text]) -> None:
         self._regions = regions
         self._compile = compile_with(regions)
-        self._read = reader(texts)
+        self._texts = list(texts)
+        self._read = reader(self._texts)
 
     def explore(self, pc: int, *, known: bool) -> Explored | None:
         """The region at ``pc``, which is not compiled again where it is ``known``."""
-        blocks = self._regions.discover(pc, self._read)
-        if not blocks or pc not in blocks:
+        found = self._regions.discover(pc, self._read)
+        if found is None:
             return None
         region = None
         if not known:
             try:
-                region = self._compile(pc, self._read)
+                text = next(text for text in self._texts if text.start <= pc < text.end)
+                region = self._compile(Request(pc, text.start, text.data, self._read))
             except (CompileError, DefinitionError):
                 return None
             if region is None:
                 return None
-        ranges = tuple((block.pc, block.instructions[-1].next_pc) for block in blocks.values())
         entries: set[int] = set()
         inner: set[int] = set()
         heads: set[int] = set()
-        for block in blocks.values():
+        for block in found.blocks.values():
             entries |= self._pointers(block)
-            for successor in block.successors:
-                if successor not in blocks:
-                    inner.add(successor)
-                elif successor <= block.instructions[-1].pc:
-                    heads.add(successor)
+            for key in block.successors:
+                if key not in found.blocks:
+                    inner.add(key[1])
+                elif key[1] <= block.instructions[-1].pc and key[0] == block.key[0]:
+                    heads.add(key[1])
+        own = {key[1] for key in found.blocks}
         packed = b"" if region is None else region.pack()
         return Explored(
-            pc, packed, ranges, tuple(entries - blocks.keys()), tuple(inner), tuple(heads - {pc})
+            pc,
+            packed,
+            tuple(found.ranges),
+            tuple(entries - own),
+            tuple(inner),
+            tuple(heads - {pc}),
         )
 
     def _pointers(self, block: Block) -> set[int]:

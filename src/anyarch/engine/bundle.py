@@ -13,8 +13,8 @@ from typing import Final
 
 from anyarch.data import dataclass
 
-# pc, entry, instructions, cells, ranges, lines, code, digest
-_HEAD: Final = struct.Struct("<QIIHHII16s")
+# pc, entry, instructions, cells, ranges, lines, code, precise, digest
+_HEAD: Final = struct.Struct("<QIIHHIIB16s")
 _LINE: Final = struct.Struct("<Ii")  # offset in the code, guest pc relative to the region's
 _U64: Final = struct.Struct("<Q")
 
@@ -36,6 +36,7 @@ class CompiledRegion:
     digest: bytes
     code: bytes
     lines: bytes = b""
+    precise: bool = False  # all registers are exact at faults too
 
     def locate(self, offset: int) -> int | None:
         """The guest pc of the access whose instruction is at an offset of the code."""
@@ -63,6 +64,7 @@ class CompiledRegion:
                 len(self.ranges),
                 len(self.lines),
                 len(self.code),
+                self.precise,
                 self.digest,
             )
             + struct.pack(f"<{len(numbers)}Q", *numbers)
@@ -76,7 +78,8 @@ def unpack(data: bytes) -> list[CompiledRegion]:
     regions = []
     at = 0
     while at < len(data):
-        pc, entry, count, cells, ranges, lines, nbytes, digest = _HEAD.unpack_from(data, at)
+        head = _HEAD.unpack_from(data, at)
+        pc, entry, count, cells, ranges, lines, nbytes, precise, digest = head
         at += _HEAD.size
         numbers = struct.unpack_from(f"<{cells + 2 * ranges}Q", data, at)
         at += 8 * len(numbers)
@@ -93,6 +96,7 @@ def unpack(data: bytes) -> list[CompiledRegion]:
                 digest,
                 data[at + lines : at + lines + nbytes],
                 data[at : at + lines],
+                bool(precise),
             )
         )
         at += lines + nbytes

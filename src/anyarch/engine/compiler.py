@@ -18,6 +18,7 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
+from anyarch.data import dataclass
 from anyarch.engine.bundle import CompiledRegion, digest_of, pack_lines, unpack
 from anyarch.engine.collection import collect_when_due
 from anyarch.errors import CompileError, DefinitionError, MemoryFault
@@ -27,15 +28,42 @@ if TYPE_CHECKING:
     from anyarch.engine.store import RegionStore
     from anyarch.host.code import NativeCode
 
-# pc, address of the window, its size, key of the mapping or zeros; then the window.
-_REQUEST: Final = struct.Struct("<QQI32s")
-# Size of the packed region, 0 for none; microseconds that it took to compile.
-_REPLY: Final = struct.Struct("<IQ")
+# pc, address of the window, its size, precise, key of the mapping or zeros; then the window.
+_REQUEST: Final = struct.Struct("<QQIB32s")
+# A reply with the size of the packed region, 0 for none, and microseconds that it took to compile;
+# or, before it, that many bytes of guest memory are needed from an address. The client answers with
+# their number and the bytes.
+_REPLY: Final = struct.Struct("<cIQ")
+_DONE, _READ = b"d", b"r"
+_COUNT: Final = struct.Struct("<I")
 WINDOW: Final = 16384  # guest code on either side of pc that the compiler is shown
 MEMORY_LIMIT: Final = 400 << 20  # of the compiler's process, in bytes
 _HIGH_DESCRIPTOR: Final = 900
 _IDLE: Final = 1.0  # seconds without a request after which there is time for other work
 _PATIENCE: Final = 8  # compilers that die before one answers; then there is none to be had
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What is to be compiled: the region at ``pc``, from the code around it, the window.
+
+    It is kept under ``key``, the mapping's, if there is one. ``read`` gives other memory, for jump
+    tables; MemoryFault where there is none.
+    """
+
+    pc: int
+    start: int
+    window: bytes
+    read: Callable[[int, int], bytes]
+    key: str | None = None
+    precise: bool = False
+
+    def read_code(self, address: int, nbytes: int) -> bytes:
+        """Code in the window; MemoryFault outside."""
+        offset = address - self.start
+        if not 0 <= offset <= len(self.window) - nbytes:
+            raise MemoryFault(address, "execute")
+        return self.window[offset : offset + nbytes]
 
 
 class Client:
@@ -50,24 +78,32 @@ class Client:
         self.started = 0
         self.seconds = 0.0  # that compilers have worked for us
 
-    def compile(
-        self, pc: int, start: int, window: bytes, key: str | None = None
-    ) -> CompiledRegion | None:
-        """The region at ``pc``, or None; the compiler's death is None as well.
-
-        ``key`` is that of the mapping, under which the compiler keeps the region.
-        """
+    def compile(self, request: Request) -> CompiledRegion | None:
+        """The region, or None; the compiler's death is None as well."""
         if self._failures >= _PATIENCE:
             return None
         for _ in range(2):
             try:
                 connection = self._connect()
-                head = _REQUEST.pack(pc, start, len(window), bytes.fromhex(key or ""))
-                connection.sendall(head + window)
-                nbytes, microseconds = _REPLY.unpack(_receive(connection, _REPLY.size))
+                head = _REQUEST.pack(
+                    request.pc,
+                    request.start,
+                    len(request.window),
+                    request.precise,
+                    bytes.fromhex(request.key or ""),
+                )
+                connection.sendall(head + request.window)
+                kind, nbytes, number = _REPLY.unpack(_receive(connection, _REPLY.size))
+                while kind == _READ:
+                    try:
+                        data = request.read(number, nbytes)
+                    except MemoryFault:
+                        data = b""
+                    connection.sendall(_COUNT.pack(len(data)) + data)
+                    kind, nbytes, number = _REPLY.unpack(_receive(connection, _REPLY.size))
                 packed = _receive(connection, nbytes)
                 self._failures = 0
-                self.seconds += microseconds / 1e6
+                self.seconds += number / 1e6
                 return unpack(packed)[0] if packed else None
             except (OSError, struct.error, ValueError):
                 self._failures += 1
@@ -134,7 +170,7 @@ def _resident() -> int:
 
 
 def serve(
-    compile_region: Callable[[int, Callable[[int, int], bytes]], CompiledRegion | None],
+    compile_region: Callable[[Request], CompiledRegion | None],
     store: RegionStore,
 ) -> None:
     """The compiler's main loop, on the socket that is standard input."""
@@ -157,38 +193,45 @@ def serve(
 
 def _serve_one(
     connection: socket.socket,
-    compile_region: Callable[[int, Callable[[int, int], bytes]], CompiledRegion | None],
+    compile_region: Callable[[Request], CompiledRegion | None],
     store: RegionStore,
 ) -> None:
-    pc, start, nbytes, raw_key = _REQUEST.unpack(_receive(connection, _REQUEST.size))
+    pc, start, nbytes, precise, raw_key = _REQUEST.unpack(_receive(connection, _REQUEST.size))
     window = _receive(connection, nbytes)
     key = raw_key.hex() if any(raw_key) else None
 
     def read(address: int, count: int) -> bytes:
-        offset = address - start
-        if not 0 <= offset <= len(window) - count:
-            raise MemoryFault(address, "execute")
-        return window[offset : offset + count]
+        if start <= address <= start + nbytes - count:
+            return window[address - start : address - start + count]
+        connection.sendall(_REPLY.pack(_READ, count, address))
+        (received,) = _COUNT.unpack(_receive(connection, _COUNT.size))
+        data = _receive(connection, received)
+        if received < count:
+            raise MemoryFault(address, "read")
+        return data
 
+    request = Request(pc, start, window, read, key, bool(precise))
     begun = time.perf_counter_ns()
     # Another process may have had it compiled since the client looked.
-    region = store.find(key, pc, read) if key else None
+    region = store.find(key, pc, request.read_code) if key else None
+    if region is not None and request.precise and not region.precise:
+        region = None
     known = region is not None
     if region is None:
         try:
-            region = compile_region(pc, read)
+            region = compile_region(request)
         except (CompileError, DefinitionError):
             region = None
     packed = b"" if region is None else region.pack()
     microseconds = (time.perf_counter_ns() - begun) // 1000
     try:
-        connection.sendall(_REPLY.pack(len(packed), microseconds) + packed)
+        connection.sendall(_REPLY.pack(_DONE, len(packed), microseconds) + packed)
     finally:  # what a guest that has gone was waiting for is kept too
         if key and region is not None and not known:
             store.append(key, [region])
 
 
-def compile_with(compiler: object) -> Callable[..., CompiledRegion | None]:
+def compile_with(compiler: object) -> Callable[[Request], CompiledRegion | None]:
     """What :func:`serve` needs, from a RegionCompiler."""
     from anyarch.emit.compile import Blob, compile_blob
     from anyarch.engine.regions import RegionCompiler
@@ -197,14 +240,15 @@ def compile_with(compiler: object) -> Callable[..., CompiledRegion | None]:
 
     assert isinstance(compiler, RegionCompiler)
 
-    def compile_region(pc: int, read: Callable[[int, int], bytes]) -> CompiledRegion | None:
-        region = compiler.discover(pc, read)
+    def compile_region(request: Request) -> CompiledRegion | None:
+        pc = request.pc
+        region = compiler.discover(pc, request.read_code, request.read)
         if region is None:
             return None
-        emitter, blob = build(region, guarded=False)
+        emitter, blob = build(region, precise=request.precise, guarded=False)
         missing = set(range(1, len(emitter.pcs) + 1)) - {line for _, line in blob.lines}
         if missing:  # an access was merged into another
-            emitter, blob = build(region, guarded=True)
+            emitter, blob = build(region, precise=request.precise, guarded=True)
         ranges = tuple(region.ranges)
         return CompiledRegion(
             pc,
@@ -212,13 +256,14 @@ def compile_with(compiler: object) -> Callable[..., CompiledRegion | None]:
             region.instructions,
             tuple(emitter.cells),
             ranges,
-            digest_of(ranges, read),
+            digest_of(ranges, request.read_code),
             blob.code,
             pack_lines(((at, emitter.pcs[line - 1]) for at, line in blob.lines if line), pc),
+            request.precise,
         )
 
-    def build(region: Region, *, guarded: bool) -> tuple[RegionEmitter, Blob]:
-        emitter = RegionEmitter(compiler, region, guarded=guarded)
+    def build(region: Region, *, precise: bool, guarded: bool) -> tuple[RegionEmitter, Blob]:
+        emitter = RegionEmitter(compiler, region, precise=precise, guarded=guarded)
         return emitter, compile_blob(emitter.text(), places={"cells": CELL_DISTANCE})
 
     return compile_region

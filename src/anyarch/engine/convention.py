@@ -18,6 +18,7 @@ CALL: Final = "x86_regcallcc"
 ATTRIBUTES: Final = (
     'attributes #2 = { nounwind strictfp "no-stack-arg-probe" "no_callee_saved_registers" }'
 )
+FROM_REGION: Final = 2  # who polls, where a region calls code of another kind
 OFFSET_BITS: Final = 28  # of an entry's place relative to region_base
 
 VECTOR_TYPES: Final = {64: "double", 128: "<2 x i64>"}
@@ -128,7 +129,8 @@ class RegionConvention:
         loads, values = self._reload("back")
         lines = [
             _load("memory", "memory_base", "ptr"),
-            "  %status = call i32 @aa_run(ptr %context, ptr null, ptr %memory)\n",
+            f"  %status = call i32 @aa_run(ptr %context, ptr inttoptr (i64 {FROM_REGION} to ptr), "
+            "ptr %memory)\n",
             "  %ended = icmp ne i32 %status, 0\n",
             "  br i1 %ended, label %leave, label %back\nleave:\n",
             "  call void @aa_leave(ptr %context, i32 %status)\n  unreachable\nback:\n",

@@ -71,7 +71,7 @@ class Sampler(Protocol):
     """Who wants to know where time is spent."""
 
     def begin(self, pc: int) -> None: ...
-    def note(self, pc: int) -> None: ...
+    def note(self, runner: Interpreter, source: int) -> bool: ...
     def after_fork(self) -> None: ...
 
 
@@ -276,8 +276,8 @@ class Interpreter:
                 self.arena.code_announced()
             elif code == ExitCode.STOP and self._bytes[_SAMPLE]:
                 self._bytes[_SAMPLE] = 0
-                if self.sampler is not None:
-                    self.sampler.note(self.state.pc)
+                if self.sampler is not None and self.sampler.note(self, self._get("record")):
+                    self._bytes[_SAMPLE] = 1
                 if self._bytes[_STOP]:
                     return self._exit(code)
             elif code == ExitCode.BUDGET and self._get("remaining"):

@@ -12,13 +12,14 @@ import struct
 import threading
 from bisect import bisect_right
 from collections import Counter
-from typing import Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 from anyarch.data import dataclass
 from anyarch.engine.arena import RecordArena
 from anyarch.engine.bundle import CompiledRegion, digest_of
-from anyarch.engine.compiler import WINDOW
-from anyarch.engine.convention import table_entry
+from anyarch.engine.compiler import WINDOW, Request
+from anyarch.engine.convention import FROM_REGION, table_entry
+from anyarch.engine.interpreter import IN_CONTEXT
 from anyarch.engine.store import RegionStore
 from anyarch.errors import HostError, MemoryFault
 from anyarch.host.code import CELL_DISTANCE, NativeCode, append_region, region_base
@@ -26,19 +27,24 @@ from anyarch.host.mapping import MAP_ANONYMOUS, MAP_NORESERVE, MAP_PRIVATE, map_
 from anyarch.host.stack import STACK_NBYTES
 from anyarch.host.x86_64 import call_stub
 from anyarch.memory.pageflags import EXEC, HOOK
+from anyarch.memory.space import PROT_EXEC, PROT_WRITE
+
+if TYPE_CHECKING:
+    from anyarch.engine.interpreter import Interpreter
 
 RECORD_NBYTES: Final = 32  # a word for aa_resolve; handler, pc, entry
 RECORDS_NBYTES: Final = 1 << 24
 _PAGE: Final = 4096
+_TRIES: Final = 4  # polls at which one sample looks for a root
+_LONGEST: Final = 16  # bytes of an instruction
+_GRACE: Final = 0.01  # seconds that a guest runs before it is sampled
 
 
 class Compiler(Protocol):
     """Who makes regions: a process of its own, or in tests a function."""
 
-    def compile(
-        self, pc: int, start: int, window: bytes, key: str | None = None
-    ) -> CompiledRegion | None:
-        """The region at a pc, from the code around it; kept under the mapping's key."""
+    def compile(self, request: Request) -> CompiledRegion | None:
+        """The region that was asked for, or None."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,8 +66,11 @@ class Jit:
         native: NativeCode,
         compiler: Compiler,
         store: RegionStore | None = None,
+        *,
+        precise: bool = False,
     ) -> None:
         self.arena, self.compiler, self.store = arena, compiler, store
+        self.precise = precise
         self._resolver, self._handler = native.address("aa_resolve"), native.address("aa_region")
         install = ctypes.CFUNCTYPE(None, *[ctypes.c_uint64] * 4)
         remove = ctypes.CFUNCTYPE(None, *[ctypes.c_uint64] * 2)
@@ -75,6 +84,9 @@ class Jit:
         self._places: list[tuple[int, CompiledRegion]] = []  # every region ever, by address
         self.installed: dict[int, Installed] = {}
         self._refused: set[int] = set()
+        self._precise: set[int] = set()  # regions in which something faulted
+        self._version = -1  # of the address space, when what is mapped was last looked at
+        self._seen: set[int] = set()  # where executable mappings begin
         self._bundles: dict[str, dict[int, CompiledRegion]] = {}  # by cache key, then pc
         # The lock of the address space: who changes a mapping holds it when it comes to `drop`, and
         # who forks holds it too, so that no child finds an installation half done.
@@ -103,7 +115,11 @@ class Jit:
             if pc in self.installed:
                 return True
             start, window = self._window(pc)
-        region = self.compiler.compile(pc, start, window, key) if window else None
+            precise = self._is_precise(pc)
+        if not window:
+            return False
+        read = self.arena.space.read
+        region = self.compiler.compile(Request(pc, start, window, read, key, precise))
         with self._lock:
             if region is None:
                 self._refused.add(pc)
@@ -112,6 +128,16 @@ class Jit:
             if key is not None:
                 self._bundles[key][pc] = region
             return self._place(region)
+
+    def _is_precise(self, pc: int) -> bool:
+        """Whether registers have to be exact at faults: in code that was made at run time, and
+        where something has faulted."""
+        if self.precise or pc in self._precise:
+            return True
+        for mapping in self.arena.space.regions():
+            if mapping.start <= pc < mapping.end:
+                return not mapping.file or bool(mapping.prot & PROT_WRITE)
+        return True
 
     def _window(self, pc: int) -> tuple[int, bytes]:
         """The executable bytes around a pc, as far as they are contiguous."""
@@ -134,6 +160,17 @@ class Jit:
         with self._lock:
             self._load_bundle(pc)
 
+    def load_new(self) -> None:
+        """Install what the cache has for code that was mapped since the last time."""
+        version = self.arena.space.version
+        if version == self._version:
+            return
+        self._version = version
+        starts = {m.start for m in self.arena.space.regions() if m.prot & PROT_EXEC}
+        for start in starts - self._seen:
+            self.load(start)
+        self._seen = starts
+
     def _load_bundle(self, pc: int) -> str | None:
         """Install what the cache has for the mapping around a pc; the mapping's cache key."""
         if self.store is None:
@@ -152,8 +189,14 @@ class Jit:
             return None
         if key not in self._bundles:
             bundle = self._bundles[key] = {}
-            for region in self.store.load(key):
-                if region.pc not in self.installed and self._place(region):
+            found = self.store.load(key)
+            self._precise |= {region.pc for region in found if region.precise}
+            for region in found:
+                if (
+                    region.pc not in self.installed
+                    and region.precise >= (region.pc in self._precise)
+                    and self._place(region)
+                ):
                     bundle[region.pc] = region
                     self.loaded += 1
         elif pc in (bundle := self._bundles[key]) and self._place(bundle[pc]):
@@ -213,6 +256,14 @@ class Jit:
         if index < 0:
             return None
         address, region = self._places[index]
+        if not region.precise and region.pc not in self._precise:
+            with self._lock:
+                self._precise.add(region.pc)
+                for bundle in self._bundles.values():
+                    if bundle.get(region.pc) is region:
+                        del bundle[region.pc]
+                if region.pc in self.installed:
+                    self._remove_region(region.pc)
         return region.locate(host - address)
 
     def drop(self, start: int, end: int) -> None:
@@ -221,17 +272,19 @@ class Jit:
             self._refused.clear()
             for pc, installed in list(self.installed.items()):
                 if any(low < end and start < high for low, high in installed.region.ranges):
-                    del self.installed[pc]
-                    _write(installed.record, self._resolver)
-                    self._remove(self.arena.translator, pc)
-                    for cell, stub in self._cells.get(pc, ()):
-                        _write(cell, stub)
-                    index, value = table_entry(
-                        pc, installed.address + installed.region.entry - region_base()
-                    )
-                    entry = ctypes.c_uint64.from_address(self._table + 8 * index)
-                    if entry.value == value:
-                        entry.value = 0
+                    self._remove_region(pc)
+
+    def _remove_region(self, pc: int) -> None:
+        installed = self.installed.pop(pc)
+        _write(installed.record, self._resolver)
+        self._remove(self.arena.translator, pc)
+        for cell, stub in self._cells.get(pc, ()):
+            _write(cell, stub)
+        entry = installed.address + installed.region.entry
+        index, value = table_entry(pc, entry - region_base())
+        found = ctypes.c_uint64.from_address(self._table + 8 * index)
+        if found.value == value:
+            found.value = 0
 
 
 def _write(pointer: int, *words: int) -> None:
@@ -240,45 +293,87 @@ def _write(pointer: int, *words: int) -> None:
 
 
 class Sampler:
-    """Finds hot code: a thread that asks for samples and has compiled what it has seen often."""
+    """Finds hot code and has it compiled, in two threads of its own.
+
+    One asks running threads for their pc now and then; they tell it where they poll. The other
+    compiles what has been seen ``threshold`` times. Roots of regions are heads of loops and of
+    functions: what is seen at another place is asked again at the next poll.
+    """
 
     def __init__(self, jit: Jit, *, threshold: int = 2, interval: float = 0.001) -> None:
         self.jit, self.threshold, self.interval = jit, threshold, interval
+        self._begin_anew()
+
+    def _begin_anew(self) -> None:
         self._counts: Counter[int] = Counter()
+        self._tries = 0
         self._wake = threading.Event()
+        self._ready = threading.Event()
         self._done = False
-        self._thread: threading.Thread | None = None
+        self._threads: list[threading.Thread] = []
 
     def begin(self, pc: int) -> None:
         """A guest is about to run from ``pc``: install what the cache has, and start sampling."""
-        if self._thread is None:
+        if not self._threads:
             self.jit.load(pc)
-            self._thread = threading.Thread(target=self._run, name="anyarch-jit", daemon=True)
-            self._thread.start()
+            self._threads = [
+                threading.Thread(target=work, name="anyarch-jit", daemon=True)
+                for work in (self._sample, self._compile)
+            ]
+            for thread in self._threads:
+                thread.start()
 
     def after_fork(self) -> None:
         """In a forked child: begin anew when it runs."""
-        self._thread = None
-        self._wake = threading.Event()
-        self._counts.clear()
+        self._begin_anew()
 
-    def note(self, pc: int) -> None:
-        """A thread was at a pc."""
+    def note(self, runner: Interpreter, source: int) -> bool:
+        """A thread was at its pc, to which ``source`` led; whether to ask again soon."""
+        if source == IN_CONTEXT:  # a region: compiled already
+            return False
+        pc = runner.state.pc
+        if source != FROM_REGION and not self._is_root(runner, pc, source):
+            self._tries = (self._tries + 1) % _TRIES
+            return self._tries != 0
+        self._tries = 0
         self._counts[pc] += 1
+        if self._counts[pc] == self.threshold:
+            self._ready.set()
+        return False
 
-    def _run(self) -> None:
+    def _is_root(self, runner: Interpreter, pc: int, source: int) -> bool:
+        """Whether a jump by the record ``source`` went backwards or was a call."""
+        if not source:
+            return False
+        from_pc = self.jit.arena.find(source)[2]
+        if pc <= from_pc:
+            return True
+        link = runner.architecture.convention.link
+        return link is not None and 0 < runner.state.get(*link) - from_pc <= _LONGEST
+
+    def _sample(self) -> None:
+        self._wake.wait(_GRACE)
         while not self._done:
-            self._wake.wait(self.interval)
             for runner in list(self.jit.arena.runners):
                 runner.sample()
-            for pc, count in list(self._counts.items()):
-                if count >= self.threshold:
-                    del self._counts[pc]
-                    self.jit.add(pc)
+            self.jit.load_new()
+            self._wake.wait(self.interval)
+
+    def _compile(self) -> None:
+        while not self._done:
+            self._ready.wait()
+            self._ready.clear()
+            while not self._done:
+                pc, count = max(self._counts.items(), key=lambda item: item[1], default=(0, 0))
+                if count < self.threshold:
+                    break
+                self.jit.add(pc)
+                del self._counts[pc]
 
     def close(self) -> None:
         """Stop sampling."""
         self._done = True
-        if self._thread is not None:
-            self._wake.set()
-            self._thread.join(timeout=1)
+        self._wake.set()
+        self._ready.set()
+        for thread in self._threads:
+            thread.join(timeout=1)

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 ARMS: Final = 512  # entries of one table
 REACH: Final = 1 << 16  # bytes of code on either side of the jump
 
+Read = Callable[[int, int], bytes]
+
 # An abstract value: ("const", v); ("near", v): v and something unknown; ("loaded", table, nbytes);
 # ("offset", table, nbytes, base): what was loaded from the table, and base.
 Value = tuple[str, int] | tuple[str, int, int] | tuple[str, int, int, int] | None
@@ -53,15 +55,16 @@ class Values:
             else:
                 self._known[where] = value
 
-    def arms(self, found: Occurrence, read: Callable[[int, int], bytes]) -> list[int]:
-        """The targets of a computed jump, where it takes them from a table."""
+    def arms(self, found: Occurrence, read: Read, read_data: Read) -> list[int]:
+        """The targets of a computed jump, where it takes them from a table. ``read`` has to have
+        code at the targets, ``read_data`` reads the table."""
         for effect in found.template.graph.effects:
             if effect.node.op == "jump":
                 match self._value(found, effect.node.args[0]):
                     case ("offset", table, nbytes, base):
-                        return _read_table(found.pc, table, nbytes, base, read)
+                        return _read_table(found.pc, table, nbytes, base, read, read_data)
                     case ("loaded", table, 8):
-                        return _read_table(found.pc, table, 8, 0, read)
+                        return _read_table(found.pc, table, 8, 0, read, read_data)
         return []
 
     def _value(self, found: Occurrence, node: Node) -> Value:
@@ -114,12 +117,13 @@ class Values:
 
 
 def _read_table(
-    pc: int, table: int, nbytes: int, base: int, read: Callable[[int, int], bytes]
+    pc: int, table: int, nbytes: int, base: int, read: Read, read_data: Read
 ) -> list[int]:
     arms: dict[int, None] = {}
     for index in range(ARMS):
         try:
-            entry = int.from_bytes(read(table + index * nbytes, nbytes), "little", signed=True)
+            data = read_data(table + index * nbytes, nbytes)
+            entry = int.from_bytes(data, "little", signed=True)
             target = base + entry & (1 << 64) - 1
             if abs(target - pc) > REACH or target & 1:
                 break

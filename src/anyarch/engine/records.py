@@ -270,9 +270,14 @@ class HandlerEmitter(Emitter):
         asked = self.let(f"icmp ne i32 {flag}, 0")
         self.branch(asked, stopping, going, unlikely=True)
         self.label(stopping)
+        self.announce_source()
         self.store_field("pc", target())
         self.end(ExitCode.STOP)
         self.label(going)
+
+    def announce_source(self) -> None:
+        """Before a stop: tell who polled."""
+        self.store_field("record", self.record)
 
     def dispatch(self, record: str) -> None:
         """Tail-call the handler of a record."""

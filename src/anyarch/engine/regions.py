@@ -123,9 +123,12 @@ class RegionCompiler:
             self._templates[form.name] = found
         return found
 
-    def discover(self, pc: int, read: Read) -> Region | None:
-        """The region at ``pc``, or None where there is nothing to compile."""
-        instructions, leaders = self._walk(pc, read, LIMIT)
+    def discover(self, pc: int, read: Read, read_data: Read | None = None) -> Region | None:
+        """The region at ``pc``, or None where there is nothing to compile.
+
+        ``read_data`` reads jump tables, which may lie where no code is.
+        """
+        instructions, leaders = self._walk(pc, read, LIMIT, read_data or read)
         if pc not in instructions or not instructions[pc].template.is_native:
             return None
         blocks: dict[Key, Block] = {}
@@ -139,7 +142,9 @@ class RegionCompiler:
         blocks |= self._blocks(instructions, leaders, ROOT)
         return Region(pc, blocks)
 
-    def _walk(self, pc: int, read: Read, limit: int) -> tuple[dict[int, Occurrence], set[int]]:
+    def _walk(
+        self, pc: int, read: Read, limit: int, read_data: Read
+    ) -> tuple[dict[int, Occurrence], set[int]]:
         """Instructions reached from ``pc`` without calls, and where blocks begin."""
         instructions: dict[int, Occurrence] = {}
         leaders = {pc}
@@ -153,7 +158,7 @@ class RegionCompiler:
                 instructions[at] = found
                 following, targets = self._flow(found)
                 if following is None and not targets:
-                    found.arms = targets = values.arms(found, read)
+                    found.arms = targets = values.arms(found, read, read_data)
                 values.step(found)
                 for target in targets:
                     leaders.add(target)
@@ -167,7 +172,7 @@ class RegionCompiler:
 
     def _leaf(self, pc: int, read: Read) -> tuple[dict[int, Occurrence], set[int]] | None:
         """A small function that calls nothing and leaves its return address where it is."""
-        instructions, leaders = self._walk(pc, read, INLINE_LIMIT)
+        instructions, leaders = self._walk(pc, read, INLINE_LIMIT, read)
         link = self.architecture.convention.link
         if link is None or len(instructions) >= INLINE_LIMIT or pc not in instructions:
             return None

@@ -364,6 +364,9 @@ class RegionEmitter(HandlerEmitter):
     def announce(self) -> None:
         """The debug location tells the fault handler everything."""
 
+    def announce_source(self) -> None:
+        """Who leaves for a region says so."""
+
     def memory(self, address: str) -> str:
         return f"{_GUEST} " + self.let(f"inttoptr i64 {address} to {_GUEST}")
 

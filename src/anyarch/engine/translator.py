@@ -555,6 +555,8 @@ entry:
   %asked = icmp ne i32 %stop, 0
   br i1 %asked, label %leave, label %look
 leave:
+  %sourcep = getelementptr i8, ptr %context, i64 {c_record}
+  store volatile ptr %record, ptr %sourcep
   ret i32 {stop}
 look:
   %pcp = getelementptr i8, ptr %context, i64 {c_pc}

@@ -53,6 +53,7 @@ class AddressSpace:
         self.mmap_base = self.limit - _STACK_GAP if bits >= 32 else self.limit
         self.on_code_change: Callable[[int, int], None] | None = None
         self.lock = RLock()
+        self.version = 0  # changes when something executable is mapped
         self._regions = Regions()
         self._start = 0
         try:
@@ -120,6 +121,7 @@ class AddressSpace:
             self._announce(start, end)
             self._map_host(start, end, prot, fd, offset, shared)
             self._regions.insert(Region(start, end, prot, shared, fd >= 0, offset, name))
+            self.version += prot & PROT_EXEC
             self.flags.fill(start, end, prot)
             return start
 
@@ -165,6 +167,7 @@ class AddressSpace:
                     pointer = self.base + region.start
                     host.protect_pages(pointer, region.end - region.start, _host_prot(prot))
                     self._regions.insert(region._replace(prot=prot))
+                    self.version += prot & PROT_EXEC
                     self.flags.fill(region.start, region.end, prot)
                 reached = region.end
             if reached != end:
