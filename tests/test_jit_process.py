@@ -31,6 +31,8 @@ CODE: Final = 0x10000
 WINDOW: Final = assemble(ARCHITECTURE, "a: addi a0, a0, 1; bnez a0, a; ret", CODE).ljust(
     4096, b"\0"
 )
+
+
 def _no_memory(address: int, nbytes: int) -> bytes:
     raise MemoryFault(address, "read")
 

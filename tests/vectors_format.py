@@ -337,7 +337,8 @@ class CompiledMachine(NativeMachine):
         jit = self._jits.get(id(self.engine))
         if jit is None:
             compiler = LocalCompiler(architecture, bounded=bounded)
-            jit = self._jits[id(self.engine)] = Jit(self.engine.arena, self.engine.native, compiler)
+            jit = Jit(self.engine.arena, self.engine.native, compiler, precise=False)
+            self._jits[id(self.engine)] = jit
         jit.add(CODE)
 
 

@@ -34,7 +34,7 @@ def make_engine(abi: LinuxAbi, engine: str, *, counting: bool = False) -> tuple[
         kind = Stepper
     native = native_code(abi.name)
     runner = kind(architecture(abi.name), space, native, thunk="aa_linux_thunk", counting=counting)
-    if engine == "jit" and not counting:
+    if engine in ("auto", "jit") and not counting:
         from anyarch.engine.jit import Jit, Sampler
         from anyarch.engine.store import RegionStore
 

@@ -464,12 +464,16 @@ class NativeEngine:
 
 
 class JitEngine(NativeEngine):
-    """Compiles what a case begins with, and what that links to, before it runs."""
+    """Compiles what a case begins with, and what that links to, before it runs.
 
-    def __init__(self, *, bounded: bool) -> None:
+    In the ``precise`` form registers are exact at faults.
+    """
+
+    def __init__(self, *, bounded: bool, precise: bool = False) -> None:
         super().__init__(bounded=bounded, counting=False)
         compiler = LocalCompiler(ARCHITECTURE, bounded=bounded)
-        self.jit = Jit(self.engine.arena, self.engine.native, compiler)
+        self.precise = precise
+        self.jit = Jit(self.engine.arena, self.engine.native, compiler, precise=precise)
 
     def prepare(self, case: Case) -> None:
         super().prepare(case)

@@ -58,7 +58,11 @@ class Installed:
 
 class Jit:
     """Installs regions for one arena: what the store has, where the compiler keeps what it makes,
-    and what is asked for."""
+    and what is asked for.
+
+    ``precise`` asks for exact registers at faults in all regions or in none; None leaves it to
+    what the code is.
+    """
 
     def __init__(
         self,
@@ -67,7 +71,7 @@ class Jit:
         compiler: Compiler,
         store: RegionStore | None = None,
         *,
-        precise: bool = False,
+        precise: bool | None = None,
     ) -> None:
         self.arena, self.compiler, self.store = arena, compiler, store
         self.precise = precise
@@ -132,7 +136,9 @@ class Jit:
     def _is_precise(self, pc: int) -> bool:
         """Whether registers have to be exact at faults: in code that was made at run time, and
         where something has faulted."""
-        if self.precise or pc in self._precise:
+        if self.precise is not None:
+            return self.precise
+        if pc in self._precise:
             return True
         for mapping in self.arena.space.regions():
             if mapping.start <= pc < mapping.end:
@@ -256,7 +262,7 @@ class Jit:
         if index < 0:
             return None
         address, region = self._places[index]
-        if not region.precise and region.pc not in self._precise:
+        if self.precise is None and not region.precise and region.pc not in self._precise:
             with self._lock:
                 self._precise.add(region.pc)
                 for bundle in self._bundles.values():

@@ -250,7 +250,7 @@ class RegionCompiler:
             node = effect.node
             if node.op == "jump":
                 (target,) = node.args
-                is_call = self.links(found)
+                is_call = self.links(found) is not None
                 if effect.guard is None and not is_call:
                     following = None
                 if target.number in found.template.constants and not is_call:
@@ -264,35 +264,35 @@ class RegionCompiler:
         ops = {effect.node.op for effect in found.template.graph.effects}
         return bool(ops & {"syscall", "jump"}) or not found.template.is_native
 
-    def links(self, found: Occurrence) -> bool:
-        """Whether a jump is a call: it stores the address behind it in a register."""
-        for effect in found.template.graph.effects:
-            if effect.node.op == "write":
-                index, value = effect.node.args
-                if (
-                    value.number in found.template.constants
-                    and found.constant(value) == found.next_pc
-                    and found.constant(index)
-                    != self.architecture.layout.by_name[str(effect.node.attrs[0])].zero
-                    and any(e.node.op == "jump" for e in found.template.graph.effects)
-                ):
-                    return True
-        return False
+    def links(self, found: Occurrence) -> tuple[str, int] | None:
+        """The register in which a call keeps the address behind it; None for other instructions.
+
+        A jump that keeps it where no function returns from (a PLT entry) is no call.
+        """
+        effects = found.template.graph.effects
+        if any(effect.node.op == "jump" for effect in effects):
+            for effect in effects:
+                if effect.node.op == "write":
+                    index, value = effect.node.args
+                    where = str(effect.node.attrs[0]), found.constant(index)
+                    if (
+                        where in self.architecture.return_registers
+                        and value.number in found.template.constants
+                        and found.constant(value) == found.next_pc
+                    ):
+                        return where
+        return None
 
     def call_target(self, found: Occurrence) -> int | None:
         """Where a direct call through the link register goes."""
-        if not found.template.is_native or not self.links(found):
+        link = self.architecture.convention.link
+        if not found.template.is_native or link is None or self.links(found) != link:
             return None
-        target = None
         for effect in found.template.graph.effects:
             node = effect.node
             if node.op == "jump" and node.args[0].number in found.template.constants:
-                target = found.constant(node.args[0])
-            elif node.op == "write":
-                where = str(node.attrs[0]), found.constant(node.args[0])
-                if where != self.architecture.convention.link:
-                    return None
-        return target
+                return found.constant(node.args[0])
+        return None
 
     def is_return(self, found: Occurrence, target: Node) -> bool:
         """Whether a computed jump goes where a return address is kept."""

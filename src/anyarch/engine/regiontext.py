@@ -530,17 +530,18 @@ class RegionEmitter(HandlerEmitter):
 
     def _tail_call(self, function: str, values: list[str] | None = None, link: str = "") -> None:
         """Leave everything to another function of the convention."""
-        if not link:
-            link = "0"
-            if self.convention.link in self.used and self.convention.link is not None:
-                link = self.let(f"load i64, ptr {_variable(self.convention.link)}, align 8")
-            elif self.convention.link is not None:
-                link = "%in.0"
-        operands = self.convention.arguments(link, values or self._travelling())
+        operands = self.convention.arguments(link or self._link(), values or self._travelling())
         result = self.let(
             f"musttail call {CALL} {self.convention.result} {function}({operands}) #2"
         )
         self.line(f"ret {self.convention.result} {result}")
+
+    def _link(self) -> str:
+        """The value of the link register."""
+        link = self.convention.link
+        if link is None or link not in self.used:
+            return "%in.0"
+        return self.let(f"load i64, ptr {_variable(link)}, align 8")
 
     def _check_mode(self, pc: int) -> None:
         """The region takes the rounding mode for a valid one: checked where it may have changed."""
@@ -663,7 +664,10 @@ class RegionEmitter(HandlerEmitter):
             self.store_field("pc", pc)
             function = self._look_up(pc)
         self._spill()
-        operands = self.convention.arguments(str(self.here.next_pc), self._travelling())
+        link = str(self.here.next_pc)
+        if self.compiler.links(self.here) != self.convention.link:
+            link = self._link()
+        operands = self.convention.arguments(link, self._travelling())
         result = self.let(f"call {CALL} {self.convention.result} {function}({operands}) #2")
         pc, *values = (
             self.let(f"extractvalue {self.convention.result} {result}, {index}")
