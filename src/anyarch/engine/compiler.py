@@ -28,8 +28,9 @@ if TYPE_CHECKING:
     from anyarch.engine.store import RegionStore
     from anyarch.host.code import NativeCode
 
-# pc, address of the window, its size, precise, key of the mapping or zeros; then the window.
-_REQUEST: Final = struct.Struct("<QQIB32s")
+# pc, address of the window, its size, precise, key of the mapping or zeros, size of the hints; then
+# the window and the hints.
+_REQUEST: Final = struct.Struct("<QQIB32sI")
 # A reply with the size of the packed region, 0 for none, and microseconds that it took to compile;
 # or, before it, that many bytes of guest memory are needed from an address. The client answers with
 # their number and the bytes.
@@ -48,7 +49,8 @@ class Request:
     """What is to be compiled: the region at ``pc``, from the code around it, the window.
 
     It is kept under ``key``, the mapping's, if there is one. ``read`` gives other memory, for jump
-    tables; MemoryFault where there is none.
+    tables; MemoryFault where there is none. ``hints`` are values that the registers of the link
+    register's file once had at ``pc``, eight bytes each: they may lead to jump tables.
     """
 
     pc: int
@@ -57,6 +59,7 @@ class Request:
     read: Callable[[int, int], bytes]
     key: str | None = None
     precise: bool = False
+    hints: bytes = b""
 
     def read_code(self, address: int, nbytes: int) -> bytes:
         """Code in the window; MemoryFault outside."""
@@ -91,8 +94,9 @@ class Client:
                     len(request.window),
                     request.precise,
                     bytes.fromhex(request.key or ""),
+                    len(request.hints),
                 )
-                connection.sendall(head + request.window)
+                connection.sendall(head + request.window + request.hints)
                 kind, nbytes, number = _REPLY.unpack(_receive(connection, _REPLY.size))
                 while kind == _READ:
                     try:
@@ -196,8 +200,11 @@ def _serve_one(
     compile_region: Callable[[Request], CompiledRegion | None],
     store: RegionStore,
 ) -> None:
-    pc, start, nbytes, precise, raw_key = _REQUEST.unpack(_receive(connection, _REQUEST.size))
+    pc, start, nbytes, precise, raw_key, hints_nbytes = _REQUEST.unpack(
+        _receive(connection, _REQUEST.size)
+    )
     window = _receive(connection, nbytes)
+    hints = _receive(connection, hints_nbytes)
     key = raw_key.hex() if any(raw_key) else None
 
     def read(address: int, count: int) -> bytes:
@@ -210,7 +217,7 @@ def _serve_one(
             raise MemoryFault(address, "read")
         return data
 
-    request = Request(pc, start, window, read, key, bool(precise))
+    request = Request(pc, start, window, read, key, bool(precise), hints)
     begun = time.perf_counter_ns()
     # Another process may have had it compiled since the client looked.
     region = store.find(key, pc, request.read_code) if key else None
@@ -242,7 +249,7 @@ def compile_with(compiler: object) -> Callable[[Request], CompiledRegion | None]
 
     def compile_region(request: Request) -> CompiledRegion | None:
         pc = request.pc
-        region = compiler.discover(pc, request.read_code, request.read)
+        region = compiler.discover(pc, request.read_code, request.read, request.hints)
         if region is None:
             return None
         emitter, blob = build(region, precise=request.precise, guarded=False)

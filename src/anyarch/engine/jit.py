@@ -107,8 +107,10 @@ class Jit:
                 raise MemoryFault(byte, "execute")
         return space.read(address, nbytes)
 
-    def add(self, pc: int) -> bool:
+    def add(self, pc: int, hints: bytes = b"") -> bool:
         """Put the region at ``pc`` in place, from the cache or compiled anew.
+
+        ``hints`` are the registers that somebody had there, see :class:`Request`.
 
         False where it is in place already, or where there is none to be had. While instructions
         are counted there is none: regions do not count."""
@@ -123,7 +125,7 @@ class Jit:
         if not window:
             return False
         read = self.arena.space.read
-        region = self.compiler.compile(Request(pc, start, window, read, key, precise))
+        region = self.compiler.compile(Request(pc, start, window, read, key, precise, hints))
         with self._lock:
             if region is None:
                 self._refused.add(pc)
@@ -312,6 +314,7 @@ class Sampler:
 
     def _begin_anew(self) -> None:
         self._counts: Counter[int] = Counter()
+        self._hints: dict[int, bytes] = {}
         self._tries = 0
         self._wake = threading.Event()
         self._ready = threading.Event()
@@ -344,6 +347,7 @@ class Sampler:
         self._tries = 0
         self._counts[pc] += 1
         if self._counts[pc] == self.threshold:
+            self._hints[pc] = self._registers(runner)
             self._ready.set()
         return False
 
@@ -356,6 +360,13 @@ class Sampler:
             return True
         link = runner.architecture.convention.link
         return link is not None and 0 < runner.state.get(*link) - from_pc <= _LONGEST
+
+    def _registers(self, runner: Interpreter) -> bytes:
+        link = runner.architecture.convention.link
+        if link is None:
+            return b""
+        count = runner.architecture.layout.by_name[link[0]].count
+        return struct.pack(f"<{count}Q", *(runner.state.get(link[0], i) for i in range(count)))
 
     def _sample(self) -> None:
         self._wake.wait(_GRACE)
@@ -373,7 +384,7 @@ class Sampler:
                 pc, count = max(self._counts.items(), key=lambda item: item[1], default=(0, 0))
                 if count < self.threshold:
                     break
-                self.jit.add(pc)
+                self.jit.add(pc, self._hints.pop(pc, b""))
                 del self._counts[pc]
 
     def close(self) -> None:

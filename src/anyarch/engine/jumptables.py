@@ -31,9 +31,17 @@ class Values:
     """What is known of the registers at one place."""
 
     def __init__(
-        self, architecture: Architecture, known: dict[tuple[str, int], Value] | None = None
+        self,
+        architecture: Architecture,
+        known: dict[tuple[str, int], Value] | None = None,
+        hints: bytes = b"",
     ) -> None:
         self._architecture, self._known = architecture, known or {}
+        link = architecture.convention.link
+        if link is not None:
+            for index in range(len(hints) // 8):
+                value = int.from_bytes(hints[8 * index : 8 * index + 8], "little")
+                self._known[link[0], index] = "const", value
 
     def copy(self) -> Values:
         """For another path from here."""
@@ -63,8 +71,8 @@ class Values:
                 match self._value(found, effect.node.args[0]):
                     case ("offset", table, nbytes, base):
                         return _read_table(found.pc, table, nbytes, base, read, read_data)
-                    case ("loaded", table, 8):
-                        return _read_table(found.pc, table, 8, 0, read, read_data)
+                    case ("loaded", table, nbytes):
+                        return _read_table(found.pc, table, nbytes, 0, read, read_data)
         return []
 
     def _value(self, found: Occurrence, node: Node) -> Value:

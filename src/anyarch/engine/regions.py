@@ -123,12 +123,16 @@ class RegionCompiler:
             self._templates[form.name] = found
         return found
 
-    def discover(self, pc: int, read: Read, read_data: Read | None = None) -> Region | None:
+    def discover(
+        self, pc: int, read: Read, read_data: Read | None = None, hints: bytes = b""
+    ) -> Region | None:
         """The region at ``pc``, or None where there is nothing to compile.
 
-        ``read_data`` reads jump tables, which may lie where no code is.
+        ``read_data`` reads jump tables, which may lie where no code is; ``hints`` are values that
+        registers once had there (:class:`anyarch.engine.compiler.Request`).
         """
-        instructions, leaders = self._walk(pc, read, LIMIT, read_data or read)
+        values = Values(self.architecture, hints=hints)
+        instructions, leaders = self._walk(pc, read, LIMIT, read_data or read, values)
         if pc not in instructions or not instructions[pc].template.is_native:
             return None
         blocks: dict[Key, Block] = {}
@@ -143,12 +147,12 @@ class RegionCompiler:
         return Region(pc, blocks)
 
     def _walk(
-        self, pc: int, read: Read, limit: int, read_data: Read
+        self, pc: int, read: Read, limit: int, read_data: Read, values: Values
     ) -> tuple[dict[int, Occurrence], set[int]]:
         """Instructions reached from ``pc`` without calls, and where blocks begin."""
         instructions: dict[int, Occurrence] = {}
         leaders = {pc}
-        work = [(pc, Values(self.architecture))]
+        work = [(pc, values)]
         while work and len(instructions) < limit:
             at, values = work.pop(0)
             while at not in instructions and len(instructions) < limit:
@@ -172,7 +176,7 @@ class RegionCompiler:
 
     def _leaf(self, pc: int, read: Read) -> tuple[dict[int, Occurrence], set[int]] | None:
         """A small function that calls nothing and leaves its return address where it is."""
-        instructions, leaders = self._walk(pc, read, INLINE_LIMIT, read)
+        instructions, leaders = self._walk(pc, read, INLINE_LIMIT, read, Values(self.architecture))
         link = self.architecture.convention.link
         if link is None or len(instructions) >= INLINE_LIMIT or pc not in instructions:
             return None

@@ -99,6 +99,7 @@ class RegionEmitter(HandlerEmitter):
         self.dirty: set[Place] = set()
         self.result_format = ""  # of the instruction's result, if its NaN may stay as it is
         self.singles: set[Place] = set()  # registers whose variable is that of a single
+        self.pending: dict[Place, None] = {}  # kept registers that the context does not have yet
         self.known: dict[Place, int] = {}  # registers that hold a constant in this block
         self.loaded: set[tuple[Place, int]] = set()  # addresses (register, offset) loaded from
 
@@ -167,7 +168,8 @@ class RegionEmitter(HandlerEmitter):
     def _forgets(self, found: Occurrence) -> bool:
         """Whether registers come anew from elsewhere after an instruction."""
         ops = {effect.node.op for effect in found.template.graph.effects}
-        return "syscall" in ops or (self.compiler.links(found) and not found.is_inlined)
+        is_call = self.compiler.links(found) is not None and not found.is_inlined
+        return "syscall" in ops or is_call
 
     def _gets_dirty(self, place: Place) -> bool:
         """Whether a write leaves the context behind, without the convention taking care of it."""
@@ -225,7 +227,7 @@ class RegionEmitter(HandlerEmitter):
         self.label(_label(block.key))
         self.block_key = block.key
         self.dirty = set(self.entry_dirty[block.key])
-        self.known, self.loaded = {}, set()
+        self.known, self.loaded, self.pending = {}, set(), {}
         self.singles = set(self.entry_singles[block.key])
         self.unobserved = {} if self.precise else self.float_use.unobserved(block)
         self.lazy = {}
@@ -297,7 +299,9 @@ class RegionEmitter(HandlerEmitter):
         self.loaded = {address for address in self.loaded if address[0] != place}
         if self._gets_dirty(place):
             self.dirty.add(place)
-        elif self.precise or place in self.convention.kept:
+        elif place in self.convention.kept and not self.precise:
+            self.pending[place] = None
+        elif self.precise:
             value = self.value(node.args[1])
             size = node.args[1].size
             pointer = self.context(self.convention.offset(place))
@@ -362,7 +366,8 @@ class RegionEmitter(HandlerEmitter):
 
     # Memory.
     def announce(self) -> None:
-        """The debug location tells the fault handler everything."""
+        """Kept registers have to be in the context; where we are the debug location tells."""
+        self._keep()
 
     def announce_source(self) -> None:
         """Who leaves for a region says so."""
@@ -514,12 +519,23 @@ class RegionEmitter(HandlerEmitter):
         pointer = self.context(self.convention.offset(place))
         self._put(place, self.let(f"load {kind}, ptr {pointer}, align 8"))
 
+    def _keep(self, *, leaving: bool = False) -> None:
+        """Bring the kept registers in the context up to date: they are until the next write, unless
+        this is only on a path that leaves, or guarded."""
+        for place in self.pending:
+            kind, value = self._raw(place)
+            pointer = self.context(self.convention.offset(place))
+            self.line(f"store volatile {kind} {value}, ptr {pointer}, align 8")
+        if not leaving and len(self._known) == 1:
+            self.pending = {}
+
     # Leaving.
     def leave(self, code: ExitCode) -> None:
         self.store_field("pc", str(self.here.pc))
         self.end(code)
 
     def end(self, code: ExitCode) -> None:
+        self._keep(leaving=True)
         self._spill()
         self.store_field("exit_code", str(int(code)))
         self._tail_call(self._native("region_leave"))
@@ -577,6 +593,7 @@ class RegionEmitter(HandlerEmitter):
         if key not in self.blocks:
             self._exit_to(pc)
             return
+        self._keep()
         if pc <= self.here.pc:
             self.stop_poll(str(pc))
         self._agree(key)
@@ -591,6 +608,7 @@ class RegionEmitter(HandlerEmitter):
         return self.let(f"load ptr, ptr {cell}, align 8")
 
     def _exit_to(self, pc: int) -> None:
+        self._keep()
         self._spill()
         self._tail_call(self._cell(pc))
 
@@ -611,6 +629,7 @@ class RegionEmitter(HandlerEmitter):
             self.block_key = ROOT, self.block_key[0]
             self._go(self.block_key[1])
             return
+        self._keep()
         self._spill()
         last = "undef"
         values = zip(
@@ -622,6 +641,7 @@ class RegionEmitter(HandlerEmitter):
 
     def _switch(self, pc: str, arms: list[int]) -> None:
         """Jump to one of the targets that are known, or wherever else."""
+        self._keep()
         self.stop_poll(pc)
         arms = [arm for arm in arms if (self.block_key[0], arm) in self.blocks]
         missing = self.name("other")
@@ -652,6 +672,7 @@ class RegionEmitter(HandlerEmitter):
 
     def _call(self, target: Node) -> None:
         """Call guest code as a host function; it comes back with the expected pc, or not."""
+        self._keep()
         known = self._fold(self.here, target)
         if self.here.is_inlined and known is not None:
             self._agree((self.here.next_pc, known))
@@ -720,6 +741,7 @@ class RegionEmitter(HandlerEmitter):
     def find(self, pc: str) -> None:
         self.store_field("pc", pc)
         function = self._look_up(pc)
+        self._keep()
         self._spill()
         self._tail_call(function)
 
@@ -727,6 +749,7 @@ class RegionEmitter(HandlerEmitter):
         return str(self.here.next_pc)
 
     def _syscall(self) -> None:
+        self._keep()
         self._spill()
         self._commit_passed()
         self.dirty = set()  # from here on the context has what is true: the call may write there
