@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import re
 import statistics
+import subprocess
 import sys
 from pathlib import Path
 
@@ -11,16 +13,17 @@ from rich.console import Console
 from rich.table import Table
 
 from anyarch.errors import Error
-from benchmarks.suite import (
+from benchmarks.runner import (
+    HELLO,
     VECTORS,
     Run,
     available_ways,
+    environment,
     execute,
     machine_name,
-    peak_kilobytes,
     qemu_version,
 )
-from tests.programs.build import ROOT, compile_c
+from tests.programs.build import compile_c
 
 
 def main() -> int:
@@ -59,16 +62,34 @@ def main() -> int:
 
 def collect(engines: list[str]) -> dict[str, list[str | Path]]:
     """Commands by name: hello in every way, Python alone, and anyarch's version."""
-    hello = ROOT / "examples" / "hello.c"
     commands: dict[str, list[str | Path]] = {}
     for way in available_ways(engines):
         if way == VECTORS:
             continue
-        program = compile_c(hello, way.target, flags=way.flags)
+        program = compile_c(HELLO, way.target, flags=way.flags)
         commands[f"hello, {way.name}"] = [*way.prefix, program]
     commands["python -c pass"] = [sys.executable, "-c", "pass"]
     commands["anyarch --version"] = [sys.executable, "-m", "anyarch", "--version"]
     return commands
+
+
+def peak_kilobytes(command: list[str | Path]) -> int:
+    """Most memory that a command has resident, sampled while it runs.
+
+    Not what wait4 reports: Linux counts there what this process held before the exec.
+    """
+    peak = 0
+    process = subprocess.Popen(
+        [str(part) for part in command],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        env=environment(),
+    )
+    status = Path(f"/proc/{process.pid}/status")
+    while found := re.search(r"VmHWM:\s*(\d+) kB", status.read_text()):
+        peak = max(peak, int(found[1]))
+    process.wait()
+    return peak
 
 
 if __name__ == "__main__":
