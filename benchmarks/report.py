@@ -18,7 +18,7 @@ class Report:
 
     columns: Sequence[str]
     ratios: Sequence[tuple[str, str]]
-    unit: str = "s"
+    unit: str = "seconds"
     digits: int = 3
     note: str = "ratios: how many times as long, below 1 is faster"
     rows: dict[str, dict[str, float]] = dataclasses.field(default_factory=dict)
@@ -34,17 +34,17 @@ class Report:
     def table(self) -> Table:
         """For the terminal."""
         table = Table()
-        table.add_column("", no_wrap=True)
+        table.add_column(self.unit, no_wrap=True)
         for name in self.columns:
-            table.add_column(f"{name} {self.unit}", justify="right")
+            table.add_column(heading(name), justify="right")
         for above, below in self.ratios:
-            table.add_column(f"{above} / {below}", justify="right")
+            table.add_column(f"{heading(above)}\n/ {below}", justify="right")
         quotients = [self.quotients(*pair) for pair in self.ratios]
         for name, row in self.rows.items():
             cells = [format_value(row.get(column), self.digits) for column in self.columns]
             cells += [format_value(each.get(name), 2) for each in quotients]
             table.add_row(name, *cells)
-        if quotients:
+        if quotients and len(self.rows) > 1:
             means = [format_value(geometric_mean(each.values()), 2) for each in quotients]
             table.add_section()
             table.add_row("geometric mean", *([""] * len(self.columns)), *means)
@@ -63,6 +63,11 @@ def geometric_mean(values: Iterable[float]) -> float | None:
     """The mean for ratios; None of nothing."""
     logarithms = [math.log(value) for value in values]
     return math.exp(math.fsum(logarithms) / len(logarithms)) if logarithms else None
+
+
+def heading(name: str) -> str:
+    """A column's name on two lines: many narrow columns fit."""
+    return name.replace(" ", "\n", 1)
 
 
 def format_value(value: float | None, digits: int) -> str:

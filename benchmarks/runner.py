@@ -183,11 +183,16 @@ def compare(
             text = json.dumps({**about, **report.record()}, indent=2)
             options.json.write_text(text + "\n", encoding="utf-8")
     if report.rows:
-        # Eighty columns, what a pipe gets otherwise, would cut the numbers.
-        Console(width=None if sys.stdout.isatty() else 180).print(report.table())
+        show(report)
     print(f"{machine_name()}; {qemu_version() or 'QEMU is not installed'}")
     print(f"medians of {options.repeat} interleaved runs; {report.note}")
     return status
+
+
+def show(report: Report) -> None:
+    """Print a report's table."""
+    # Eighty columns, what a pipe gets otherwise, would cut the numbers.
+    Console(width=None if sys.stdout.isatty() else 160).print(report.table())
 
 
 def measure(

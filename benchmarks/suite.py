@@ -14,8 +14,6 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
-from rich.console import Console
-
 from anyarch.errors import Error
 from benchmarks.report import Report
 from benchmarks.runner import (
@@ -31,6 +29,7 @@ from benchmarks.runner import (
     options_parser,
     ratios,
     seconds_of,
+    show,
     with_caches,
 )
 from tests.programs.build import RISCV, compile_c
@@ -108,7 +107,7 @@ def main() -> int:
         except Error as error:
             print(error, file=sys.stderr)
             status = 1
-        Console().print(rates.table())
+        show(rates)
     return status
 
 

@@ -56,16 +56,22 @@ def zig_version() -> str:
 
 
 def compile_c(
-    source: Path, target: Target, *, optimise: str = "-O2", flags: Sequence[str] = EXACT
+    source: Path,
+    target: Target,
+    *,
+    optimise: str = "-O2",
+    flags: Sequence[str] = EXACT,
+    others: Sequence[Path] = (),
 ) -> Path:
-    """Compile one C or assembly file to a static executable and return its path.
+    """Compile C or assembly files to a static executable, named after the first; return its path.
 
     Raises BuildError with the compiler's own message.
     """
     options = [optimise, *flags]
     if target.cpu is not None:
         options.append(f"-mcpu={target.cpu}")
-    text = "\0".join([zig_version(), target.triple, *options]).encode() + source.read_bytes()
+    text = "\0".join([zig_version(), target.triple, *options]).encode()
+    text += b"\0".join(file.read_bytes() for file in (source, *others))
     digest = hashlib.sha256(text).hexdigest()[:12]
     output = FOLDER / f"{source.stem}-{target.name}-{digest}"
     if output.exists():
@@ -73,7 +79,7 @@ def compile_c(
     FOLDER.mkdir(parents=True, exist_ok=True)
     unfinished = output.with_name(f"{output.name}.{os.getpid()}")
     command = [sys.executable, "-m", "ziglang", "cc", "-target", target.triple, "-static", "-s"]
-    command += [*options, "-o", str(unfinished), str(source), "-lm"]
+    command += [*options, "-o", str(unfinished), *map(str, (source, *others)), "-lm"]
     compilation = subprocess.run(command, capture_output=True, text=True)
     if compilation.returncode != 0:
         raise BuildError(
