@@ -271,9 +271,9 @@ def _killed_after(process: subprocess.Popen[bytes], seconds: float) -> Iterator[
 
 
 def environment() -> dict[str, str]:
-    """Ours, where Python finds this copy of anyarch first."""
+    """Ours, where Python finds this copy of anyarch first, and everybody sorts alike."""
     path = [str(ROOT / "src"), os.environ.get("PYTHONPATH", "")]
-    return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, path))}
+    return {**os.environ, "LC_ALL": "C", "PYTHONPATH": os.pathsep.join(filter(None, path))}
 
 
 def execute(command: Sequence[str | Path], extra: Mapping[str, str] | None = None) -> Run:
