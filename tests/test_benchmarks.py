@@ -12,6 +12,7 @@ import pytest
 from benchmarks import suite
 from benchmarks.report import Report
 from benchmarks.runner import (
+    HELLO,
     NATIVE,
     BenchmarkError,
     Caches,
@@ -24,7 +25,7 @@ from benchmarks.runner import (
     ratios,
     with_caches,
 )
-from tests.programs.build import RISCV
+from tests.programs.build import RISCV, compile_c
 
 # How much work is little; 1 for the others.
 SIZES: Final = {
@@ -83,6 +84,10 @@ def test_a_cold_cache_holds_the_interpreter_and_a_warm_one_what_was_added() -> N
     expected = [os.path.basename(interpreter())]
     with Caches() as caches:
         cold = Path(caches.environment("cold")["ANYARCH_CACHE"])
+        execute(
+            [*GUEST.prefix, "--engine", "interp", compile_c(HELLO, RISCV)],
+            {"ANYARCH_CACHE": str(cold)},
+        )
         assert os.listdir(cold) == expected
         (cold / "region").touch()
         assert caches.environment("warm") == {"ANYARCH_CACHE": str(cold)}

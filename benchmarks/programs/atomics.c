@@ -29,7 +29,7 @@ static void *work(void *unused)
 int main(int argc, char **argv)
 {
     pthread_t threads[THREADS];
-    tickets = argc > 1 ? strtoul(argv[1], NULL, 10) : 20000000;
+    tickets = argc > 1 ? strtoul(argv[1], NULL, 10) : 100000000;
     for (int i = 0; i < THREADS; i++)
         pthread_create(&threads[i], NULL, work, NULL);
     for (int i = 0; i < THREADS; i++)
