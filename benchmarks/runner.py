@@ -35,6 +35,7 @@ FLAGS: Final = ("-ffp-contract=off",)
 # RV64GC has no vectors, so the native programs that guests are compared with have none either.
 SCALAR: Final = (*FLAGS, "-fno-vectorize", "-fno-slp-vectorize")
 SECONDS: Final = 1000
+COMPILER_SECONDS: Final = 30  # what a compiler needs for the region that it has begun, at most
 HELLO: Final = ROOT / "examples" / "hello.c"
 # Engines that keep nothing for the next run.
 STATELESS: Final = ("interp", "reference")
@@ -204,7 +205,11 @@ def measure(
     with Caches() as caches:
         for _ in range(repeat):
             for name, command in commands.items():
-                run = execute(command.arguments, caches.environment(command.cache))
+                try:
+                    run = execute(command.arguments, caches.environment(command.cache))
+                except BenchmarkError as error:
+                    raise BenchmarkError(f"{name}: {error}") from None
+                caches.settle()
                 samples[name].append(value(run))
                 if not command.compared:
                     continue
@@ -236,6 +241,13 @@ class Caches:
         if self._folder is not None:
             self._folder.cleanup()
 
+    def settle(self) -> None:
+        """Wait for the compilers of the run before: they outlive it, and would disturb the next."""
+        folder = self._folder.name.encode() if self._folder is not None else None
+        deadline = time.monotonic() + COMPILER_SECONDS
+        while folder and _is_used(folder) and time.monotonic() < deadline:
+            time.sleep(0.05)
+
     def environment(self, state: str) -> dict[str, str]:
         """What a command needs in its environment to find the cache in that state."""
         if not state:
@@ -247,6 +259,17 @@ class Caches:
             # The interpreter is the same for all programs: a first run finds it compiled.
             shutil.copy(interpreter(), self._folder.name)
         return {"ANYARCH_CACHE": self._folder.name}
+
+
+def _is_used(folder: bytes) -> bool:
+    """Whether a process has a folder's name in its environment."""
+    for environ in Path("/proc").glob("[0-9]*/environ"):
+        try:
+            if folder in environ.read_bytes():
+                return True
+        except OSError:  # it has ended, or is another user's
+            continue
+    return False
 
 
 def interpreter() -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 from pathlib import Path
 from typing import Final
@@ -94,6 +95,19 @@ def test_a_cold_cache_holds_the_interpreter_and_a_warm_one_what_was_added() -> N
         again = Path(caches.environment("cold")["ANYARCH_CACHE"])
         assert os.listdir(again) == expected and not cold.exists()
     assert not again.exists()
+
+
+def test_what_still_compiles_is_waited_for() -> None:
+    with Caches() as caches:
+        found = caches.environment("cold")
+        sleeper = subprocess.Popen(["sleep", "0.5"], env={**os.environ, **found})
+        caches.settle()
+        assert sleeper.poll() is not None or is_zombie(sleeper.pid)
+        sleeper.wait()
+
+
+def is_zombie(pid: int) -> bool:
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
 
 
 def test_only_engines_that_keep_code_are_measured_cold_and_warm() -> None:
