@@ -49,12 +49,15 @@ static void *spin(void *argument)
     return NULL;
 }
 
+static atomic_int returned;
+
 static void *block_in_read(void *argument)
 {
     char room;
-    sem_post(&ready);
     ssize_t result = read(*(int *)argument, &room, 1);
-    return (void *)(intptr_t)(result == -1 && errno == EINTR);
+    int interrupted = result == -1 && errno == EINTR;
+    atomic_store(&returned, 1);
+    return (void *)(intptr_t)interrupted;
 }
 
 static void directed(void)
@@ -69,20 +72,22 @@ static void directed(void)
         pthread_kill(threads[i], SIGUSR1);
     for (int i = 0; i < 6; i++)
         pthread_join(threads[i], NULL);
+    printf("directed %d here %d", atomic_load(&all), atomic_load(&mine));
     int ends[2], interrupted = 0;
     if (pipe(ends))
         abort();
     for (int i = 0; i < 5; i++) {
         void *result;
+        atomic_store(&returned, 0);
         pthread_create(&threads[0], NULL, block_in_read, &ends[0]);
-        sem_wait(&ready);
-        usleep(2000);
-        pthread_kill(threads[0], SIGUSR1);
+        do { /* A signal that comes before the read does not interrupt it. */
+            usleep(1000);
+            pthread_kill(threads[0], SIGUSR1);
+        } while (!atomic_load(&returned));
         pthread_join(threads[0], &result);
         interrupted += (intptr_t)result;
     }
-    printf("directed %d here %d interrupted %d\n", atomic_load(&all), atomic_load(&mine),
-           interrupted);
+    printf(" interrupted %d\n", interrupted);
 }
 
 static void *block_and_wait(void *argument)
