@@ -250,7 +250,9 @@ def test_thunk_table() -> None:
 
     assert entry("read") == (HOST_NUMBERS["read"], 0b10, 0, 0, 0, 0, 0)
     assert entry("writev") == (HOST_NUMBERS["writev"], 0, 2, 0, 0, 0, 0)
-    assert entry("newfstatat") == (HOST_NUMBERS["newfstatat"], 0b110, 0, 0, 2, 3, 0)
+    assert entry("newfstatat") == (HOST_NUMBERS["newfstatat"], 0b110, 0, 0, 2 | 3 << 4, 0, 0)
+    assert entry("nanosleep") == (HOST_NUMBERS["nanosleep"], 0b11, 0, 0, 0, 1, 0)
+    assert entry("ppoll") == (HOST_NUMBERS["ppoll"], 0b1101, 0, 0, 0, 4 << 4, 0)
     assert entry("fcntl")[3] == 0b111
     assert entry("rt_sigaction")[0] == entry("mmap")[0] == entry("execve")[0] == -1
     rooted = fill_thunk_table(RISCV64, CALLS.get, paths=False)

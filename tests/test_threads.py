@@ -9,6 +9,8 @@ import sys
 from pathlib import Path
 from typing import Final
 
+import pytest
+
 import anyarch
 from anyarch.linux.vfork import Loan
 from anyarch.memory.space import PROT_READ, PROT_WRITE, AddressSpace
@@ -128,3 +130,94 @@ def test_frequent_calls_do_not_enter_python(tmp_path: Path) -> None:
         if len(words) == 3 and words[0] in ("getpid", "clock_gettime", "futex"):
             counts[words[0]] = (int(words[1]), int(words[2]))
     assert counts == {"getpid": (1000, 0), "clock_gettime": (1000, 0), "futex": (2000, 0)}
+
+
+_WAITS: Final = r"""
+#define _GNU_SOURCE
+#include <errno.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <sys/epoll.h>
+#include <sys/ipc.h>
+#include <sys/select.h>
+#include <sys/sem.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+static struct timespec began;
+static struct timespec limit = {0, 300000000};
+static void show(const char *what, long result)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    long ms = (now.tv_sec - began.tv_sec) * 1000 + (now.tv_nsec - began.tv_nsec) / 1000000;
+    printf("%s %ld %d: %s\n", what, result, result < 0 ? errno : 0,
+           ms < 299 ? "early" : ms > 2000 ? "late" : "on time");
+    clock_gettime(CLOCK_MONOTONIC, &began);
+}
+int main(void)
+{
+    int word = 0, poller = epoll_create1(0), semaphore = semget(IPC_PRIVATE, 1, 0600);
+    struct epoll_event event;
+    struct sembuf operation = {0, -1, 0};
+    sigset_t set;
+    sigemptyset(&set);
+    sigaddset(&set, SIGUSR1);
+    sigprocmask(SIG_BLOCK, &set, NULL);
+    setvbuf(stdout, NULL, _IONBF, 0);
+    show("begin", 0);
+    show("nanosleep", syscall(SYS_nanosleep, &limit, NULL));
+    show("clock_nanosleep", clock_nanosleep(CLOCK_MONOTONIC, 0, &limit, NULL));
+    show("futex", syscall(SYS_futex, &word, 0, 0, &limit, NULL, 0));
+    show("sigtimedwait", sigtimedwait(&set, NULL, &limit));
+    show("epoll_pwait", epoll_wait(poller, &event, 1, 300));
+    show("epoll_pwait2", syscall(SYS_epoll_pwait2, poller, &event, 1, &limit, NULL, 8));
+    show("poll", poll(NULL, 0, 300));
+    show("select", select(0, NULL, NULL, NULL, &(struct timeval){0, 300000}));
+    show("semtimedop", semtimedop(semaphore, &operation, 1, &limit));
+    struct timespec until = began;
+    until.tv_nsec += 300000000;
+    until.tv_sec += until.tv_nsec / 1000000000;
+    until.tv_nsec %= 1000000000;
+    show("until", clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &until, NULL));
+    semctl(semaphore, 0, IPC_RMID);
+    return 0;
+}
+"""
+_STOPPED: Final = """
+import os, sys, threading, time
+from anyarch import _run
+from anyarch.linux.program import run_program
+def make(abi, engine):
+    runner, space = _run.make_engine(abi, engine)
+    def stop():
+        while True:
+            time.sleep(0.05)
+            runner.request_stop()
+    threading.Thread(target=stop, daemon=True).start()
+    return runner, space
+trace = sys.argv[2] or None
+os._exit(run_program(sys.argv[1], make_engine=make, strace=trace).shell_status)
+"""
+
+
+@pytest.mark.parametrize("traced", [False, True], ids=["native", "traced"])
+def test_our_own_requests_do_not_prolong_waits(traced: bool, tmp_path: Path) -> None:
+    """A thread is asked to stop for reasons that the guest must not see, again and again."""
+    program = _compile(_WAITS, tmp_path)
+    environment = dict(os.environ, PYTHONPATH=str(Path(anyarch.__file__).parents[1]))
+    command = [sys.executable, "-c", _STOPPED, program, os.devnull if traced else ""]
+    done = subprocess.run(command, env=environment, capture_output=True, timeout=60, check=True)
+    assert done.stdout.decode().splitlines()[1:] == [
+        "nanosleep 0 0: on time",
+        "clock_nanosleep 0 0: on time",
+        "futex -1 110: on time",
+        "sigtimedwait -1 11: on time",
+        "epoll_pwait 0 0: on time",
+        "epoll_pwait2 0 0: on time",
+        "poll 0 0: on time",
+        "select 0 0: on time",
+        "semtimedop -1 11: on time",
+        "until 0 0: on time",
+    ]

@@ -264,6 +264,49 @@ static void spawning(void)
     printf("vfork shares %d %d: %d\n", local, written == 3 + ENOENT, WEXITSTATUS(status));
 }
 
+static int ends[2];
+
+/* A child of vfork that goes on only when the writing end of a pipe is closed everywhere. */
+static void *vfork_and_wait(void *argument)
+{
+    pid_t pid = vfork();
+    if (pid == 0) {
+        char room;
+        atomic_store((atomic_int *)argument, 1);
+        close(ends[1]);
+        read(ends[0], &room, 1);
+        _exit(0);
+    }
+    waitpid(pid, NULL, 0);
+    return NULL;
+}
+
+static pthread_t begin_vfork(void)
+{
+    pthread_t thread;
+    atomic_int *begun = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    pipe(ends);
+    pthread_create(&thread, NULL, vfork_and_wait, begun);
+    while (!atomic_load(begun))
+        usleep(1000);
+    return thread;
+}
+
+/* vfork waits for its own child, not for those that are forked meanwhile. */
+static void fork_beside_vfork(void)
+{
+    pthread_t thread = begin_vfork();
+    pid_t pid = fork();
+    if (pid == 0) {
+        close(ends[1]);
+        sleep(1000);
+    }
+    close(ends[1]);
+    pthread_join(thread, NULL);
+    kill(pid, SIGKILL);
+    _exit(24);
+}
+
 int main(int argc, char **argv)
 {
     setvbuf(stdout, NULL, _IONBF, 0);
@@ -284,7 +327,9 @@ int main(int argc, char **argv)
     in_child("fault", faulting_thread);
     robust();
     spawning();
+    in_child("fork beside vfork", fork_beside_vfork);
     start(spin, 2);
     start(sleep_long, 2);
+    begin_vfork(); /* does not keep us from ending */
     return 17;
 }

@@ -12,7 +12,7 @@ import threading
 from _thread import allocate_lock, stack_size, start_new_thread
 from collections import Counter
 from collections.abc import Callable, Sequence
-from functools import cache
+from functools import cache, partial
 from typing import TYPE_CHECKING, Final, NoReturn
 
 from anyarch.data import dataclass, field
@@ -27,9 +27,9 @@ from anyarch.linux.image import Image, load_program
 from anyarch.linux.interfaces import Engine
 from anyarch.linux.paths import Proc, host_path
 from anyarch.linux.scripts import Program, find_program
-from anyarch.linux.thread import Ended, Thread
+from anyarch.linux.thread import INTERRUPTED, Ended, Thread
 from anyarch.linux.thunks import empty_thunk_table, fill_thunk_table
-from anyarch.linux.vfork import Loan
+from anyarch.linux.vfork import READ_NBYTES, Loan
 from anyarch.memory.space import AddressSpace
 
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ class Process:
     ) -> None:
         self.space, self.abi, self.options = space, abi, options
         self.actions = sig.Actions(abi, engine.claim_signal)
-        self.actions.forward = self._forward
+        self.actions.wake = self._wake
         if options.crash_report or options.core is not None:
             self.actions.examined = sig.CORE_SIGNALS
         self.proc = Proc(self)
@@ -105,6 +105,7 @@ class Process:
         self._replacement: _Replacement | None = None
         self._failure: BaseException | None = None
         self._loan: Loan | None = None  # what the parent waits for
+        self._loans: set[Loan] = set()  # what threads of ours wait for
         self._noted: set[str] = set()
         self._changed = threading.Condition(threading.RLock())  # guards all about threads
         if options.trace is not None:
@@ -190,6 +191,7 @@ class Process:
         leader = self.leader
         while True:
             if not self.stopping:
+                leader.signals.close()
                 leader.release()
             self._wait_for_others()
             if self._failure is not None:
@@ -324,9 +326,7 @@ class Process:
         return next((thread for thread in self.threads if thread.tid == tid), None)
 
     def _leave(self, thread: Thread) -> None:
-        sig.block_all()
-        for signum, info in thread.signals.remaining():
-            self._forward(signum, info, thread.signals)
+        thread.signals.close()
         if self.stopping:
             thread.release_locks()
         else:
@@ -336,37 +336,51 @@ class Process:
             self._idle.append(thread)
             self._changed.notify_all()
 
-    def _forward(self, signum: int, info: bytes, giver: sig.Signals) -> bool:
-        """Give a signal for the process to another thread that does not block it, if one is."""
+    def _wake(self, signum: int, giver: sig.Signals) -> None:
+        """Have another thread look for a shared signal: one that does not block it, or where all
+        do each of them, for it may be waiting with another mask."""
         with self._changed:
-            for thread in self.threads:
-                signals = thread.signals
-                if signals is not giver and not signals.mask >> (signum - 1) & 1:
-                    signals.incoming.append((signum, info))
-                    thread.engine.request_stop()
-                    return True
-        return False
+            others = [thread for thread in self.threads if thread.signals is not giver]
+            takers = [thread for thread in others if not thread.signals.mask >> (signum - 1) & 1]
+            for thread in takers[:1] or others:
+                thread.engine.request_stop()
 
     # Processes
 
     def fork(self, thread: Thread, *, wait: bool) -> int:
         """Fork; 0 in the child. ``wait``: until the child has executed a program or ended."""
-        loan = Loan(self.space, thread.stack_pointer) if wait else None
+        loan = None
         before = sig.block_all()  # what arrives meanwhile is for the parent
         try:
             with self.space.lock:  # no other thread is halfway through a change
+                if wait:
+                    loan = Loan(self.space, thread.stack_pointer)
+                    self._loans.add(loan)
                 pid = os.fork()
                 if pid == 0:
                     self._become_child(thread, loan)
         except OSError:
             if loan is not None:
+                self._loans.discard(loan)
                 loan.cancel()
             raise
         finally:
             set_host_mask(before)
         if pid and loan is not None:
-            loan.wait()
+            try:
+                loan.wait(partial(self._read, thread))
+            finally:
+                self._loans.discard(loan)
         return pid
+
+    def _read(self, thread: Thread, fd: int) -> bytes:
+        """Read; only the end of the process interrupts it."""
+        pointer = thread.scratch_room(READ_NBYTES)
+        while (result := thread.call("read", fd, pointer, READ_NBYTES)) in INTERRUPTED:
+            thread.engine.clear_stop()
+            if self.stopping:
+                raise Ended
+        return thread.scratch_read(pointer, max(result, 0))
 
     def _become_child(self, thread: Thread, loan: Loan | None) -> None:
         self.is_child = True
@@ -377,6 +391,9 @@ class Process:
         self.timers.clear()
         self.stopping = False
         self._outcome = self._replacement = None
+        for other in self._loans - {loan}:  # nobody waits for us to close them
+            other.cancel()
+        self._loans.clear()
         if self._loan is not None:  # our parent's to repay
             self._end_loan(self._loan)
         self._loan = loan

@@ -12,12 +12,12 @@ import errno
 import os
 import struct
 from _thread import get_native_id
-from collections import deque
 from collections.abc import Callable
 from typing import Final, NoReturn
 
 from anyarch.data import dataclass
 from anyarch.errors import MemoryFault
+from anyarch.host.context import FIELDS
 from anyarch.host.signals import default_signal, ignore_signal, release_signal
 from anyarch.linux.abi import Handler, LinuxAbi
 from anyarch.linux.hostcalls import change_host_mask, host_action, host_call, set_host_mask
@@ -40,6 +40,7 @@ _SA_ONSTACK, _SA_RESTART, _SA_NODEFER, _SA_RESETHAND = 0x08000000, 0x10000000, 0
 _SA_KERNEL: Final = 0x1 | 0x2  # NOCLDSTOP, NOCLDWAIT: what the host's kernel must know
 _SS_ONSTACK, _SS_DISABLE, _SS_AUTODISARM = 1, 2, 1 << 31
 _SIGINFO_NBYTES: Final = 128
+_PENDING: Final = FIELDS["pending"][0] >> 3
 _FIRST_QUEUED: Final = 32  # real-time signals queue
 _UCONTEXT: Final = struct.Struct("<QQQI4xQQ120x8x")  # flags, link, stack, mask; context at 176
 
@@ -88,7 +89,9 @@ class Actions:
         self.abi = abi
         self.trampoline = 0
         self.on_delivery: Callable[[int, bytes], None] | None = None  # strace
-        self.forward: Callable[[int, bytes, Signals], bool] = lambda *_: False
+        # For the process, and arrived at a thread that blocks them: for whoever takes them.
+        self.shared: list[tuple[int, bytes]] = []
+        self.wake: Callable[[int, Signals], None] = lambda *_: None  # others than a thread, to look
         self.examined: frozenset[int] = frozenset()  # a death by these is to be seen here
         self._claim = claim  # of a host signal, for the guest
         self._actions: dict[int, Action] = {}
@@ -170,14 +173,13 @@ class Signals:
     ) -> None:
         self.engine, self.space, self.abi, self.actions = engine, space, abi, actions
         self.queued: dict[int, list[bytes]] = {}  # arrived, not delivered: siginfo
-        self.incoming: deque[tuple[int, bytes]] = deque()  # from other threads of ours
         self.alternate = (0, _SS_DISABLE, 0)
         self.mask = set_host_mask(None)
+        self._words = engine.context.view.cast("Q")
 
     def renew(self, mask: int) -> None:
         """A new thread has its parent's mask, and nothing else."""
         self.queued.clear()
-        self.incoming.clear()
         self.alternate = (0, _SS_DISABLE, 0)
         self.mask = mask
 
@@ -185,6 +187,7 @@ class Signals:
         """In the child: what had arrived at the parent is the parent's."""
         self.collect()
         self.queued.clear()
+        self.actions.shared.clear()
 
     def after_execute(self, before: Signals) -> None:
         """The program was replaced, at the wish of the thread with the signals ``before``."""
@@ -201,7 +204,8 @@ class Signals:
         self.actions.set(signum, action)
         ignored = action.handler == SIG_DFL and signum in _IGNORED
         if action.handler == SIG_IGN or ignored:
-            self.queued.pop(signum, None)
+            while self._pop(signum) is not None:
+                pass
 
     # The mask
 
@@ -212,77 +216,103 @@ class Signals:
         # Not set as a whole: a real-time signal that has arrived just now stays blocked until it
         # is collected.
         change_host_mask(host_mask(mask & ~before), host_mask(before & ~mask))
-        if self.queued or self.incoming:
-            self._pass_on()
+        if self.holds_any():
+            self._pass_on(mask & ~before)
 
-    def _pass_on(self) -> None:
-        """Give what is blocked from now on, and is for the process, to a thread that takes it."""
+    def _pass_on(self, blocked: int) -> None:
+        """Leave to others what is blocked from now on and is for the process."""
+        for signum, _ in list(self.actions.shared):
+            if blocked >> (signum - 1) & 1:
+                self.actions.wake(signum, self)  # it may have counted on us
         self.collect()
         for signum in [signum for signum in self.queued if self.mask >> (signum - 1) & 1]:
-            infos = self.queued.pop(signum)
-            kept = [info for info in infos if not self._passed(signum, info)]
-            if kept:
-                self.queued[signum] = kept
+            for info in self.queued.pop(signum):
+                if _is_for_process(signum, info):
+                    self._share(signum, info)
+                else:
+                    self._queue(signum, info)
 
-    def _passed(self, signum: int, info: bytes) -> bool:
-        return _is_for_process(signum, info) and self.actions.forward(signum, info, self)
+    def _share(self, signum: int, info: bytes) -> None:
+        shared = self.actions.shared
+        if signum >= _FIRST_QUEUED or all(signum != other for other, _ in shared):
+            shared.append((signum, info))
+        self.actions.wake(signum, self)
 
-    def remaining(self) -> list[tuple[int, bytes]]:
-        """What arrived at a thread that has ended, and was for the process."""
-        self.collect()
-        return [
-            (signum, info)
-            for signum, infos in self.queued.items()
-            for info in infos
-            if _is_for_process(signum, info)
-        ]
+    def close(self) -> None:
+        """The thread ends: it takes nothing any more, and what was for the process is shared."""
+        block_all()
+        before, self.mask = self.mask, _ALL
+        self._pass_on(_ALL & ~before)
 
     # Arrival
 
-    def collect(self) -> None:
-        """Take what native code has noted, and what other threads have passed on."""
+    def holds_any(self) -> bool:
+        """Whether signals have arrived, here or for the process, and are not delivered."""
+        return bool(self._words[_PENDING] or self.queued or self.actions.shared)
+
+    def collect(self, mask: int = _ALL) -> None:
+        """Take what native code has noted. ``mask`` is what is blocked while the guest waits.
+
+        The request to stop stays: it may have been made for something else.
+        """
         unblocked = False
-        while self.engine.context.get("pending"):
-            self.engine.clear_stop()
+        while self._words[_PENDING]:
             # Unblocks real-time signals that wait for this, so that more arrive.
             for signum, info in self.engine.take_pending():
-                self._queue(signum, info)
+                blocked = (self.mask & mask) >> (signum - 1) & 1
+                if blocked and _is_for_process(signum, info):
+                    self._share(signum, info)
+                else:
+                    self._queue(signum, info)
                 unblocked = unblocked or signum >= _FIRST_QUEUED
         if unblocked:
             change_host_mask(host_mask(self.mask), 0)
-        while self.incoming:
-            self._queue(*self.incoming.popleft())
 
     def _queue(self, signum: int, info: bytes) -> None:
         infos = self.queued.setdefault(signum, [])
         if not infos or signum >= _FIRST_QUEUED:
             infos.append(info)
 
-    def _pop(self, signum: int) -> bytes:
-        infos = self.queued[signum]
-        info = infos.pop(0)
-        if not infos:
-            del self.queued[signum]
-        return info
+    def _pop(self, signum: int) -> bytes | None:
+        infos = self.queued.get(signum)
+        if infos is not None:
+            info = infos.pop(0)
+            if not infos:
+                del self.queued[signum]
+            return info
+        shared = self.actions.shared
+        for item in [item for item in shared if item[0] == signum]:
+            try:
+                shared.remove(item)
+            except ValueError:
+                continue  # another thread was faster
+            return item[1]
+        return None
 
     def queued_set(self) -> int:
         """The signals that have arrived, as a set."""
         self.collect()
-        return sum(1 << (signum - 1) for signum in self.queued)
+        return sum(1 << (signum - 1) for signum in self._arrived())
+
+    def _arrived(self) -> set[int]:
+        return {*self.queued, *(signum for signum, _ in self.actions.shared)}
 
     def deliverable(self, mask: int | None = None) -> int:
         """The first signal that has arrived and is not blocked, or 0."""
-        self.collect()
-        if not self.queued:
+        if not self.holds_any():
             return 0
         blocked = self.mask if mask is None else mask & ~_UNBLOCKABLE
-        ready = [signum for signum in self.queued if not blocked >> (signum - 1) & 1]
+        self.collect(blocked)
+        ready = [signum for signum in self._arrived() if not blocked >> (signum - 1) & 1]
         return min(ready, key=lambda signum: (signum not in SYNCHRONOUS, signum), default=0)
 
     def take(self, wanted: int) -> tuple[int, bytes] | None:
         """Remove and return an arrived signal of a set."""
-        signum = self.deliverable(~wanted & _ALL)
-        return (signum, self._pop(signum)) if signum else None
+        while signum := self.deliverable(~wanted & _ALL):
+            info = self._pop(signum)
+            if info is not None:
+                return signum, info
+        return None
 
     def is_ours(self, signum: int) -> bool:
         """Whether a signal sent to ourselves is dealt with here, not by the host: a fault's, and
@@ -333,6 +363,8 @@ class Signals:
 
     def _deliver(self, signum: int) -> None:
         info = self._pop(signum)
+        if info is None:
+            return  # another thread has taken it
         action = self.actions.get(signum)
         if self.actions.on_delivery is not None:
             self.actions.on_delivery(signum, info)

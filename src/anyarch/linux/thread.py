@@ -12,10 +12,11 @@ import os
 import struct
 import sys
 from _thread import get_native_id
+from time import monotonic_ns
 from typing import TYPE_CHECKING, Final, NoReturn
 
 from anyarch.errors import MemoryFault
-from anyarch.host.context import FIELDS, REGISTERS, ExitCode
+from anyarch.host.context import REGISTERS, ExitCode
 from anyarch.host.cpu import PAGE
 from anyarch.linux import signals as sig
 from anyarch.linux.abi import generic_stat
@@ -24,7 +25,15 @@ from anyarch.linux.hostcalls import host_call
 from anyarch.linux.interfaces import Engine, Exit
 from anyarch.linux.numbers import HOST_NUMBERS
 from anyarch.linux.robust import release_robust_list
-from anyarch.linux.thunks import ENTRY_NBYTES, INTERRUPTED, TABLE_NBYTES, TOUCHING, native_counts
+from anyarch.linux import thunks
+from anyarch.linux.thunks import (
+    BEGAN,
+    ENTRY_NBYTES,
+    TABLE_NBYTES,
+    TOUCHING,
+    is_mask,
+    native_counts,
+)
 
 if TYPE_CHECKING:
     from anyarch.linux.image import Image
@@ -32,19 +41,20 @@ if TYPE_CHECKING:
 
 _WORD: Final = (1 << 64) - 1
 _NOT_BEGUN: Final = -512  # from an engine: interrupted, and may be repeated
+INTERRUPTED: Final = (_NOT_BEGUN, -errno.EINTR)
 _PATH_MAXIMUM: Final = 4096
 _STRINGS_MAXIMUM: Final = 0x20000  # bytes of one argument, and number of arguments
 _IOV_MAXIMUM: Final = 1024
 _SCRATCH_NBYTES: Final = 1 << 18
 _FUTEX_WAKE: Final = 1
 _AT_SYMLINK_NOFOLLOW: Final = 0x100
-_PENDING: Final = FIELDS["pending"][0] >> 3
 _SIGNALS_OF_EXITS: Final = {
     ExitCode.ILLEGAL: (sig.SIGILL, 1),  # ILL_ILLOPC
     ExitCode.BREAKPOINT: (sig.SIGTRAP, 1),  # TRAP_BRKPT
     ExitCode.HALT: (sig.SIGILL, 5),  # ILL_PRVOPC
     ExitCode.EXCEPTION: (sig.SIGILL, 1),
 }
+_TIMESPEC: Final = struct.Struct("<qq")
 _SEGV_MAPERR, _SEGV_ACCERR = 1, 2
 _EXPECTED: Final = frozenset(("rseq",))  # C libraries ask, and do without
 
@@ -69,6 +79,7 @@ class Thread:
         self._scratch = mmap.mmap(-1, _SCRATCH_NBYTES, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
         self._scratch_base = ctypes.addressof(ctypes.c_char.from_buffer(self._scratch))
         self._scratch_used = 0
+        self._waited = 0  # nanoseconds that the call being served has waited before
         self._words = engine.context.view.cast("Q")
         self._number_word = self._offset(self.abi.number) >> 3
         self._argument_words = [self._offset(index) >> 3 for index in self.abi.arguments]
@@ -190,9 +201,8 @@ class Thread:
         self.engine.clear_stop()
         if self.process.stopping:
             raise Ended
-        signals = self.signals
-        if waited_mask is not None or self._words[_PENDING] or signals.queued or signals.incoming:
-            signals.deliver(waited_mask)
+        if self.signals.holds_any():
+            self.signals.deliver(waited_mask)
 
     def _handle(self, exit: Exit) -> None:
         code = exit.code
@@ -234,16 +244,21 @@ class Thread:
         arguments = [words[index] for index in self._argument_words[: len(call.arguments)]]
         trace = self.options.trace
         self._scratch_used = 0
+        began = monotonic_ns() if call.timeout else 0
         if self._was_interrupted():
             result: int | None = -errno.EINTR
-        elif self.signals.deliverable():
+            seconds, nanoseconds = _TIMESPEC.unpack_from(self._table, BEGAN)
+            began = seconds * 10**9 + nanoseconds
+        elif self.signals.holds_any() and self._deliverable(call, arguments):
             result = _NOT_BEGUN
         else:
             self.options.python_calls[call.name] += 1
             if trace is not None:
                 trace.enter(self, call, arguments)
             result = self._perform(call, arguments)
-        if result == _NOT_BEGUN or result == -errno.EINTR:
+        if call.timeout and result in INTERRUPTED:
+            result = self._wait_on(call, arguments, result, began)
+        if result is not None and result in INTERRUPTED:
             self._interrupt(call, arguments, result)
         elif result is not None:
             words[self._result_word] = result & _WORD
@@ -290,10 +305,29 @@ class Thread:
         return self.call(call.name, *host)
 
     def _was_interrupted(self) -> bool:
-        if not self._table[INTERRUPTED]:
+        if not self._table[thunks.INTERRUPTED]:
             return False
-        self._table[INTERRUPTED] = 0
+        self._table[thunks.INTERRUPTED] = 0
         return True
+
+    def _wait_on(
+        self, call: Call, arguments: list[int], result: int | None, began: int
+    ) -> int | None:
+        """Go on with a call that waits for a limited time, since ``began``, while it was only
+        requests of ours that have interrupted it."""
+        while result in INTERRUPTED and self.engine.context.get("stop"):
+            if self._deliverable(call, arguments):
+                break
+            self.engine.clear_stop()
+            if self.process.stopping:
+                raise Ended
+            self._scratch_used = 0
+            self._waited = monotonic_ns() - began
+            try:
+                result = self._perform(call, arguments)
+            finally:
+                self._waited = 0
+        return result
 
     def _interrupt(self, call: Call, arguments: list[int], result: int) -> None:
         """A signal interrupted the call, or came before it: say EINTR, or have it repeated."""
@@ -302,6 +336,8 @@ class Thread:
         restarts = self.signals.restarts(signum) if signum else None
         if result == -errno.EINTR:
             repeats = restarts is None and (signum > 0 or bool(self.engine.context.get("stop")))
+        elif signum and self.signals.mask >> (signum - 1) & 1:
+            repeats = False  # it is the call that lets the signal in
         else:
             repeats = restarts is not False or not call.restart
         trace = self.options.trace
@@ -313,15 +349,18 @@ class Thread:
             self.set_register(self.abi.result, -errno.EINTR)
         self._settle(waited_mask)
 
+    def _deliverable(self, call: Call, arguments: list[int]) -> bool:
+        """Whether a signal comes before the call, or as soon as the call's own mask is in force."""
+        if self.signals.deliverable():
+            return True
+        waited_mask = self._waited_mask(call, arguments)
+        return waited_mask is not None and self.signals.deliverable(waited_mask) > 0
+
     def _waited_mask(self, call: Call, arguments: list[int]) -> int | None:
         """The mask that was in force during the call, for calls that set one."""
         try:
             for argument, address in zip(call.arguments, arguments, strict=True):
-                if (
-                    argument.kind == "sigset_in"
-                    and argument.name in ("mask", "sigmask")
-                    and address
-                ):
+                if address and is_mask(argument):
                     return int.from_bytes(self.space.read(address, 8), "little")
             if call.name == "pselect6" and arguments[5]:
                 (address,) = struct.unpack("<Q", self.space.read(arguments[5], 8))
@@ -359,6 +398,19 @@ class Thread:
     def pointer(self, address: int) -> int:
         """The host's pointer for a guest's; null stays null."""
         return self.space.base + address if address else 0
+
+    def timeout(self, address: int) -> int:
+        """The host's pointer for a guest's ``struct timespec`` that limits the call; to a shorter
+        one where a part of it is over."""
+        if not address or not self._waited:
+            return self.pointer(address)
+        seconds, nanoseconds = _TIMESPEC.unpack(self.space.read(address, _TIMESPEC.size))
+        left = self.left_of(seconds * 10**9 + nanoseconds)
+        return self.scratch_bytes(_TIMESPEC.pack(*divmod(left, 10**9)))
+
+    def left_of(self, nanoseconds: int) -> int:
+        """What is left of a time that limits the call."""
+        return max(nanoseconds - self._waited, 0)
 
     def set_register(self, index: int, value: int) -> None:
         """Set a general register, modulo 2**64."""

@@ -2,10 +2,12 @@
 
 The table has 512 entries of 16 bytes: the host's number (i16, -1 sends the call to Python), a bit
 for each argument that is a pointer (u8); which argument, plus one, is an iovec (u8); a bit for
-each operation that is served (u16, 0 serves all); which argument is a path (u8) and which receives
-a stat (u8); how often it was called (u64). Two words after the last entry say that a call was made
+each operation that is served (u16, 0 serves all); which argument is a path and which receives
+a stat (u8, four bits each); which is a timeout that begins with the call and which a signal mask
+(u8, alike); how often it was called (u64). Two words after the last entry say that a call was made
 and interrupted, and that a fault now is one of the call's arguments; a third, that absolute
-paths are for Python.
+paths are for Python; two more, when the last call with a timeout began. A call with a mask is for
+Python: signals that it lets in may have arrived before.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ from typing import Final
 
 from anyarch.host.context import FIELDS
 from anyarch.linux.abi import LinuxAbi
-from anyarch.linux.calls.table import IOVECS, PATHS, POINTERS, Call
+from anyarch.linux.calls.table import IOVECS, PATHS, POINTERS, Argument, Call
 from anyarch.linux.numbers import HOST_NUMBERS
 
 ENTRIES: Final = 512
@@ -25,8 +27,11 @@ ENTRY_NBYTES: Final = _ENTRY.size
 INTERRUPTED: Final = ENTRIES * _ENTRY.size  # u64: the last native call gave -EINTR
 TOUCHING: Final = INTERRUPTED + 8  # u64: the thunk itself is touching guest memory
 ROOTED: Final = TOUCHING + 8  # u64: absolute paths are looked up in a root folder, by Python
-TABLE_NBYTES: Final = ROOTED + 8
+BEGAN: Final = ROOTED + 8  # struct timespec, CLOCK_MONOTONIC
+TABLE_NBYTES: Final = BEGAN + 16
 _VECTORS: Final = 16  # iovec entries that are translated on the stack
+_CLOCK_MONOTONIC: Final = 1
+_MASKS: Final = ("mask", "sigmask")  # arguments that are in force while a call waits
 _OWN_PATHS: Final = b"/proc"  # paths that begin so are for Python
 
 
@@ -49,7 +54,7 @@ def fill_thunk_table(
 
 
 def _entry(abi: LinuxAbi, call: Call) -> bytes | None:
-    pointers = vector = path = stat = 0
+    pointers = vector = path = stat = mask = 0
     for index, argument in enumerate(call.arguments):
         if argument.parameter == "open" and abi.open_flags:
             return None  # its flags must be translated
@@ -59,16 +64,27 @@ def _entry(abi: LinuxAbi, call: Call) -> bytes | None:
             path = index + 1
         if argument.parameter == "stat":
             stat = index + 1
+        if is_mask(argument):
+            mask = index + 1
         if argument.kind in IOVECS:
             vector = index + 1
         elif argument.kind in POINTERS:
             pointers |= 1 << index
-    return _ENTRY.pack(HOST_NUMBERS[call.name], pointers, vector, call.operations, path, stat, 0)
+    names = [argument.name for argument in call.arguments]
+    timeout = names.index(call.timeout) + 1 if call.timeout else 0
+    number = HOST_NUMBERS[call.name]
+    places = path | stat << 4, timeout | mask << 4
+    return _ENTRY.pack(number, pointers, vector, call.operations, *places, 0)
+
+
+def is_mask(argument: Argument) -> bool:
+    """Whether an argument is the signal mask that is in force during a call."""
+    return argument.kind == "sigset_in" and argument.name in _MASKS
 
 
 def empty_thunk_table() -> bytes:
     """A table that sends every call to Python, as strace needs."""
-    return _ENTRY.pack(-1, 0, 0, 0, 0, 0, 0) * ENTRIES + bytes(24)
+    return _ENTRY.pack(-1, 0, 0, 0, 0, 0, 0) * ENTRIES + bytes(TABLE_NBYTES - INTERRUPTED)
 
 
 def native_counts(table: bytes) -> dict[int, int]:
@@ -157,6 +173,7 @@ def thunk_text() -> str:
     """LLVM text of ``aa_linux_thunk``: 0 when it served the call, 1 when Python is to."""
     table = FIELDS["syscall_table"][0]
     passed = "i64 %h0, i64 %second, i64 %third, i64 %h3, i64 %h4, i64 %h5"
+    clock = f"i64 {_CLOCK_MONOTONIC}, i64 %began.i, i64 0, i64 0, i64 0, i64 0"
     return f"""
 define i32 @aa_linux_thunk(ptr %context, ptr %memory) {{
 entry:
@@ -187,10 +204,12 @@ check:
   %served.p = getelementptr i8, ptr %entry.p, i64 4
   %served.16 = load i16, ptr %served.p, align 2
   %served = zext i16 %served.16 to i64
-  %path.p = getelementptr i8, ptr %entry.p, i64 6
-  %path = load i8, ptr %path.p
-  %stat.p = getelementptr i8, ptr %entry.p, i64 7
-  %stat.argument = load i8, ptr %stat.p
+  %places.p = getelementptr i8, ptr %entry.p, i64 6
+  %places = load i8, ptr %places.p
+  %path = and i8 %places, 15
+  %stat.argument = lshr i8 %places, 4
+  %waits.p = getelementptr i8, ptr %entry.p, i64 7
+  %waits = load i8, ptr %waits.p
 {"".join(_argument(index) for index in range(6))}\
   %every = icmp eq i64 %served, 0
   %operation = and i64 %a1, 127
@@ -200,7 +219,37 @@ check:
   %bit = trunc i64 %shifted to i1
   %named = and i1 %small, %bit
   %go = or i1 %every, %named
-  br i1 %go, label %paths, label %python
+  br i1 %go, label %served_here, label %python
+served_here:
+  %at_once = icmp eq i8 %waits, 0
+  br i1 %at_once, label %paths, label %waiting
+waiting:
+  ; A mask is the fourth argument of every call that is served here, a timeout the first, third or
+  ; fourth.
+  %unmasked = icmp ult i8 %waits, 16
+  %mask.null = icmp eq i64 %a3, 0
+  %open = or i1 %unmasked, %mask.null
+  br i1 %open, label %timed, label %python
+timed:
+  %timeout.place = and i8 %waits, 15
+  %timeout.none = icmp eq i8 %timeout.place, 0
+  %timeout.first = icmp eq i8 %timeout.place, 1
+  %timeout.third = icmp eq i8 %timeout.place, 3
+  %timeout.34 = select i1 %timeout.third, i64 %a2, i64 %a3
+  %timeout.134 = select i1 %timeout.first, i64 %a0, i64 %timeout.34
+  %timeout = select i1 %timeout.none, i64 0, i64 %timeout.134
+  %endless = icmp eq i64 %timeout, 0
+  ; Of calls with operations the first alone has a timeout that begins with the call: futex.
+  %operation.other = icmp ne i64 %operation, 0
+  %operated = xor i1 %every, true
+  %until = and i1 %operated, %operation.other
+  %no_clock = or i1 %endless, %until
+  br i1 %no_clock, label %paths, label %look_at_clock
+look_at_clock:
+  %began.p = getelementptr i8, ptr %table, i64 {BEGAN}
+  %began.i = ptrtoint ptr %began.p to i64
+  %looked = call i64 @aa_syscall(ptr %context, i64 {HOST_NUMBERS["clock_gettime"]}, {clock})
+  br label %paths
 paths:
   %unnamed = icmp eq i8 %path, 0
   br i1 %unnamed, label %path_ready, label %named_file

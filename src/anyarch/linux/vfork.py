@@ -10,17 +10,25 @@ import contextlib
 import fcntl
 import os
 import struct
+from collections.abc import Callable
 from typing import Final
 
 from anyarch.errors import MemoryFault
+from anyarch.host.signals import exchange_action
 from anyarch.memory.space import PROT_WRITE, AddressSpace
 
 _STACK_NBYTES: Final = 1 << 16  # of the caller's frames
 _REGION_NBYTES: Final = 1 << 18
 _TOTAL_NBYTES: Final = 1 << 20
 _PAGE: Final = 4096
+READ_NBYTES: Final = 1 << 16
+_SIGPIPE, _IGNORE = 13, struct.pack("<QQQQ", 1, 0, 0, 0)
 _FIRST_DESCRIPTOR: Final = 900  # ours are kept away from the guest's
 _CHANGE: Final = struct.Struct("<Q8s")
+
+
+def _read(fd: int) -> bytes:
+    return os.read(fd, READ_NBYTES)
 
 
 class Loan:
@@ -39,25 +47,41 @@ class Loan:
         else:
             os.close(writing)
 
-    def wait(self) -> None:
-        """In the parent: until the child has executed a program or ended."""
-        os.close(self.descriptor)
+    def wait(self, read: Callable[[int], bytes] = _read) -> None:
+        """In the parent: until the child has executed a program or ended. ``read`` returns what
+        can be read from a descriptor, or raises to give up."""
+        self._close_writing()
         changes = b""
-        while data := os.read(self._reading, 1 << 16):
-            changes += data
-        os.close(self._reading)
+        try:
+            while data := read(self._reading):
+                changes += data
+        finally:
+            self._close_reading()
         for address, word in _CHANGE.iter_unpack(changes[: len(changes) // 16 * 16]):
             with contextlib.suppress(MemoryFault):
                 self._space.write(address, word)
 
     def accept(self) -> None:
         """In the child: the parent's end is not ours."""
-        os.close(self._reading)
+        self._close_reading()
 
     def cancel(self) -> None:
-        """There is no child."""
-        os.close(self._reading)
-        os.close(self.descriptor)
+        """There is no child, or it is not the calling process."""
+        self._close_reading()
+        self._close_writing()
+
+    # A process may be forked meanwhile: what it gets of a loan tells the truth.
+    def _close_reading(self) -> None:
+        with self._space.lock:
+            if self._reading >= 0:
+                os.close(self._reading)
+            self._reading = -1
+
+    def _close_writing(self) -> None:
+        with self._space.lock:
+            if self.descriptor >= 0:
+                os.close(self.descriptor)
+            self.descriptor = -1
 
     def send(self) -> None:
         """In the child: tell the parent what has changed; it goes on waiting."""
@@ -71,7 +95,7 @@ class Loan:
 
     def end(self) -> None:
         """In the child: the parent goes on."""
-        os.close(self.descriptor)
+        self._close_writing()
 
 
 def _keep(space: AddressSpace, stack_pointer: int) -> list[tuple[int, bytes]]:
@@ -104,6 +128,9 @@ def _differences(start: int, before: bytes, after: bytes) -> list[bytes]:
 
 
 def _write_all(fd: int, data: bytes) -> None:
+    """Write, also where the parent is dead: that is nothing that the guest would be told of."""
+    action = exchange_action(_SIGPIPE, _IGNORE)
     with contextlib.suppress(BrokenPipeError):
         while data:
             data = data[os.write(fd, data) :]
+    exchange_action(_SIGPIPE, action)

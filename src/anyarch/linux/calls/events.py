@@ -20,7 +20,7 @@ EVENTS.passed(
 for _name, _signature in {
     "epoll_create1": "flags:flags.open",
     "eventfd2": "initval:uint flags:flags.open",
-    "signalfd4": "fd:fd mask:sigset_in size:size flags:flags.open",
+    "signalfd4": "fd:fd set:sigset_in size:size flags:flags.open",
 }.items():
     EVENTS.passed(_name, _signature, native=True)
 
@@ -74,12 +74,16 @@ def _wait(thread: Thread, name: str, events: int, count: int, arguments: list[in
 @EVENTS.handled(
     "epoll_pwait",
     "epfd:fd events:struct_out.epoll_events count:int timeout:int sigmask:sigset_in size:size",
+    timeout="timeout",
 )
 def epoll_pwait(
     thread: Thread, epfd: int, events: int, count: int, timeout: int, mask: int, size: int
 ) -> int:
     """Wait for events."""
-    arguments = [epfd, 0, 0, timeout, thread.pointer(mask), size]
+    milliseconds = (timeout & 0xFFFFFFFF ^ 1 << 31) - (1 << 31)
+    if milliseconds > 0:
+        milliseconds = -(-thread.left_of(milliseconds * 10**6) // 10**6)
+    arguments = [epfd, 0, 0, milliseconds, thread.pointer(mask), size]
     return _wait(thread, "epoll_pwait", events, count, arguments)
 
 
@@ -87,10 +91,11 @@ def epoll_pwait(
     "epoll_pwait2",
     "epfd:fd events:struct_out.epoll_events count:int timeout:struct_in.timespec "
     "sigmask:sigset_in size:size",
+    timeout="timeout",
 )
 def epoll_pwait2(
     thread: Thread, epfd: int, events: int, count: int, timeout: int, mask: int, size: int
 ) -> int:
     """Wait for events, with a finer timeout."""
-    arguments = [epfd, 0, 0, thread.pointer(timeout), thread.pointer(mask), size]
+    arguments = [epfd, 0, 0, thread.timeout(timeout), thread.pointer(mask), size]
     return _wait(thread, "epoll_pwait2", events, count, arguments)

@@ -21,7 +21,6 @@ _PROT_READ, _PROT_WRITE, _PROT_EXEC = 1, 2, 4
 
 for _name, _signature in {
     "semop": "semid:int sops:pointer nsops:size",
-    "semtimedop": "semid:int sops:pointer nsops:size timeout:struct_in.timespec",
     "msgsnd": "msqid:int msgp:pointer msgsz:size msgflg:hex",
     "msgrcv": "msqid:int msgp:pointer msgsz:size msgtyp:long msgflg:hex",
 }.items():
@@ -47,6 +46,20 @@ for _name, _signature in {
     ),
 }.items():
     IPC.passed(_name, _signature, native=True, restart=True)
+
+
+
+@IPC.handled(
+    "semtimedop",
+    "semid:int sops:pointer nsops:size timeout:struct_in.timespec",
+    native=True,
+    timeout="timeout",
+)
+def semtimedop(thread: Thread, identifier: int, operations: int, count: int, timeout: int) -> int:
+    """Operations on semaphores, for so long at most."""
+    pointer = thread.pointer(operations)
+    return thread.call("semtimedop", identifier, pointer, count, thread.timeout(timeout))
+
 
 _IPC_RMID, _IPC_SET, _IPC_STAT, _IPC_64 = 0, 1, 2, 0x100
 _SEM_STAT, _SEM_STAT_ANY, _SETVAL = 18, 20, 16

@@ -79,15 +79,15 @@ def rt_sigsuspend(thread: Thread, address: int, size: int) -> int:
     """Wait for a signal, with another mask meanwhile."""
     if size != _SET_NBYTES:
         return -errno.EINVAL
-    mask = _read_set(thread, address)
-    if thread.signals.deliverable(mask):
-        return -errno.EINTR
-    pointer = thread.scratch_bytes(struct.pack("<Q", host_mask(mask)))
+    mask = host_mask(_read_set(thread, address))
+    pointer = thread.scratch_bytes(struct.pack("<Q", mask))
     return thread.call("rt_sigsuspend", pointer, _SET_NBYTES)
 
 
 @SIGNALS.handled(
-    "rt_sigtimedwait", "set:sigset_in info:struct_out.siginfo timeout:struct_in.timespec size:size"
+    "rt_sigtimedwait",
+    "set:sigset_in info:struct_out.siginfo timeout:struct_in.timespec size:size",
+    timeout="timeout",
 )
 def rt_sigtimedwait(thread: Thread, address: int, info: int, timeout: int, size: int) -> int:
     """Take a signal of the set, without running its handler."""
@@ -102,7 +102,7 @@ def rt_sigtimedwait(thread: Thread, address: int, info: int, timeout: int, size:
         return signum
     pointer = thread.scratch_bytes(struct.pack("<Q", host_mask(wanted)))
     return thread.call(
-        "rt_sigtimedwait", pointer, thread.pointer(info), thread.pointer(timeout), size
+        "rt_sigtimedwait", pointer, thread.pointer(info), thread.timeout(timeout), size
     )
 
 

@@ -45,7 +45,8 @@ class Argument:
 @dataclass(slots=True, frozen=True)
 class Call:
     """One system call. ``operations``, where not 0, has a bit for each value of the second
-    argument (its low seven bits) that may run natively."""
+    argument (its low seven bits) that may run natively. ``timeout`` names the argument that says
+    for how long to wait, counted from the call."""
 
     name: str
     arguments: tuple[Argument, ...]
@@ -53,6 +54,7 @@ class Call:
     native: bool
     restart: bool  # SA_RESTART repeats it
     operations: int
+    timeout: str
     handler: Handler | None  # None: passed to the host, arguments translated
 
 
@@ -83,11 +85,12 @@ class Family:
         native: bool = False,
         restart: bool = False,
         operations: int = 0,
+        timeout: str = "",
     ) -> None:
         """Declare a call that the host serves. ``native``: without Python; no path may be among
         the arguments, and every structure is the same for guest and host."""
         arguments = parse_signature(signature)
-        self.calls[name] = Call(name, arguments, result, native, restart, operations, None)
+        self.calls[name] = Call(name, arguments, result, native, restart, operations, timeout, None)
 
     def handled(
         self,
@@ -98,13 +101,16 @@ class Family:
         native: bool = False,
         restart: bool = False,
         operations: int = 0,
+        timeout: str = "",
     ) -> Callable[[Handler], Handler]:
         """Declare a call that the decorated function serves, and where ``native`` allows it the
         host does just as well."""
 
         def declare(handler: Handler) -> Handler:
             arguments = parse_signature(signature)
-            self.calls[name] = Call(name, arguments, result, native, restart, operations, handler)
+            self.calls[name] = Call(
+                name, arguments, result, native, restart, operations, timeout, handler
+            )
             return handler
 
         return declare

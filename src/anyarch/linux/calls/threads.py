@@ -53,6 +53,7 @@ def get_robust_list(thread: Thread, tid: int, head: int, nbytes: int) -> int:
     return 0
 
 
+_FUTEX_WAIT: Final = 0
 _FUTEX_NUMBERS: Final = frozenset((3, 4, 5, 12))  # requeueing and wake_op: val2, not a timeout
 # Wait and wake, with a bit set or without, locks with priority inheritance: what has a timeout.
 _FUTEX_NATIVE: Final = sum(1 << operation for operation in (0, 1, 6, 7, 8, 9, 10, 11, 13))
@@ -64,12 +65,15 @@ _FUTEX_NATIVE: Final = sum(1 << operation for operation in (0, 1, 6, 7, 8, 9, 10
     native=True,
     restart=True,
     operations=_FUTEX_NATIVE,
+    timeout="timeout",
 )
 def futex(
     thread: Thread, address: int, operation: int, value: int, timeout: int, other: int, third: int
 ) -> int:
     """Wait for and wake waiters of a word in memory."""
-    if operation & 0x7F not in _FUTEX_NUMBERS:
+    if operation & 0x7F == _FUTEX_WAIT:  # alone in telling for how long, not until when
+        timeout = thread.timeout(timeout)
+    elif operation & 0x7F not in _FUTEX_NUMBERS:
         timeout = thread.pointer(timeout)
     return thread.call(
         "futex",

@@ -19,10 +19,6 @@ for _name, _signature in {
     "settimeofday": "tv:struct_in.timeval tz:pointer",
     "adjtimex": "buf:pointer",
     "clock_adjtime": "clock:enum.clock buf:pointer",
-    "nanosleep": "req:struct_in.timespec rem:struct_out.timespec",
-    "clock_nanosleep": (
-        "clock:enum.clock flags:flags.timer req:struct_in.timespec rem:struct_out.timespec"
-    ),
     "getitimer": "which:enum.itimer value:struct_out.itimerval",
     "setitimer": "which:enum.itimer new:struct_in.itimerval old:struct_out.itimerval",
     "timer_settime": (
@@ -39,6 +35,33 @@ for _name, _signature in {
     "times": "buf:struct_out.tms",
 }.items():
     TIME.passed(_name, _signature, native=True)
+
+
+_TIMER_ABSTIME: Final = 1
+
+
+@TIME.handled(
+    "nanosleep",
+    "req:struct_in.timespec rem:struct_out.timespec",
+    native=True,
+    timeout="req",
+)
+def nanosleep(thread: Thread, request: int, left: int) -> int:
+    """Sleep."""
+    return thread.call("nanosleep", thread.timeout(request), thread.pointer(left))
+
+
+@TIME.handled(
+    "clock_nanosleep",
+    "clock:enum.clock flags:flags.timer req:struct_in.timespec rem:struct_out.timespec",
+    native=True,
+    timeout="req",
+)
+def clock_nanosleep(thread: Thread, clock: int, flags: int, request: int, left: int) -> int:
+    """Sleep by a clock, for a time or until one."""
+    absolute = flags & _TIMER_ABSTIME
+    until = thread.pointer(request) if absolute else thread.timeout(request)
+    return thread.call("clock_nanosleep", clock, flags, until, thread.pointer(left))
 
 
 @TIME.handled("timer_create", "clock:enum.clock sevp:struct_in.sigevent timerid:struct_out.int")
