@@ -192,8 +192,10 @@ class Signals:
     def after_execute(self, before: Signals) -> None:
         """The program was replaced, at the wish of the thread with the signals ``before``."""
         self.alternate = (0, _SS_DISABLE, 0)
-        if before is not self:
-            self.queued.update(before.queued)
+        if before is not self:  # what was sent to this thread, not to the process, is lost
+            self.mask = _ALL
+            self._pass_on(0)
+            self.queued = dict(before.queued)
             self.mask = before.mask
             set_host_mask(host_mask(self.mask))
 

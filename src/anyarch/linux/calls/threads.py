@@ -89,7 +89,7 @@ def futex(
 # clone flags, sched.h
 _VM, _FS, _FILES, _SIGHAND, _PIDFD, _VFORK = 0x100, 0x200, 0x400, 0x800, 0x1000, 0x4000
 _THREAD, _SYSVSEM, _SETTLS, _PARENT_SETTID = 0x10000, 0x40000, 0x80000, 0x100000
-_CHILD_CLEARTID, _CHILD_SETTID = 0x200000, 0x1000000
+_CHILD_CLEARTID, _DETACHED, _CHILD_SETTID = 0x200000, 0x400000, 0x1000000
 _CLEAR_SIGHAND: Final = 0x100000000
 _NAMESPACES: Final = 0x7E020000
 _INTO_CGROUP: Final = 0x200000000
@@ -143,7 +143,9 @@ def clone3(thread: Thread, address: int, nbytes: int) -> int:
     )
     if any(data[88:]):
         return -errno.E2BIG
-    if flags & 0xFF or exit_signal > 64 or bool(stack) != bool(stack_nbytes):
+    if flags & (0xFF | _DETACHED) or exit_signal > 64 or bool(stack) != bool(stack_nbytes):
+        return -errno.EINVAL
+    if flags & _THREAD and exit_signal:
         return -errno.EINVAL
     if any(data[_CLONE3.size : 80]):  # set_tid needs privileges over a namespace
         return -errno.EPERM
