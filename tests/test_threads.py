@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Final
 
@@ -197,17 +198,20 @@ def make(abi, engine):
             runner.request_stop()
     threading.Thread(target=stop, daemon=True).start()
     return runner, space
-trace = sys.argv[2] or None
-os._exit(run_program(sys.argv[1], make_engine=make, strace=trace).shell_status)
+program, engine, trace = sys.argv[1:]
+outcome = run_program(program, make_engine=make, engine=engine, strace=trace or None)
+os._exit(outcome.shell_status)
 """
 
 
-@pytest.mark.parametrize("traced", [False, True], ids=["native", "traced"])
-def test_our_own_requests_do_not_prolong_waits(traced: bool, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("engine", "trace"), [("interp", ""), ("interp", os.devnull), ("jit", "")]
+)
+def test_our_own_requests_do_not_prolong_waits(engine: str, trace: str, tmp_path: Path) -> None:
     """A thread is asked to stop for reasons that the guest must not see, again and again."""
     program = _compile(_WAITS, tmp_path)
     environment = dict(os.environ, PYTHONPATH=str(Path(anyarch.__file__).parents[1]))
-    command = [sys.executable, "-c", _STOPPED, program, os.devnull if traced else ""]
+    command = [sys.executable, "-c", _STOPPED, program, engine, trace]
     done = subprocess.run(command, env=environment, capture_output=True, timeout=60, check=True)
     assert done.stdout.decode().splitlines()[1:] == [
         "nanosleep 0 0: on time",
@@ -221,3 +225,36 @@ def test_our_own_requests_do_not_prolong_waits(traced: bool, tmp_path: Path) -> 
         "semtimedop -1 11: on time",
         "until 0 0: on time",
     ]
+
+
+def _resident(pid: int) -> int:
+    """Kilobytes in memory."""
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmRSS"))
+
+
+@pytest.mark.parametrize("engine", ["interp", "jit"])
+def test_stress_leaves_nothing_behind(engine: str) -> None:
+    """64 threads with locks, signals, fork and exec, for ``ANYARCH_STRESS`` seconds."""
+    seconds = int(os.environ.get("ANYARCH_STRESS", "6"))
+    program = compile_c(Path(__file__).parent / "linux_programs/thread_stress.c", RISCV)
+    environment = dict(os.environ, PYTHONPATH=str(Path(anyarch.__file__).parents[1]))
+    command = [sys.executable, "-m", "anyarch", "run", "--engine", engine, program, str(seconds)]
+    process = subprocess.Popen(
+        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    samples = []
+    try:
+        time.sleep(seconds / 3)
+        for _ in range(10):
+            descriptors = len(os.listdir(f"/proc/{process.pid}/fd"))
+            samples.append((descriptors, _resident(process.pid)))
+            time.sleep(seconds / 30)
+        output, _ = process.communicate(timeout=seconds + 60)
+    finally:
+        process.kill()
+        process.wait()
+    assert output == b"failures 0 zombies 0 sums 1 children 1 signals 1\n"
+    descriptors = sorted(count for count, _ in samples)
+    assert descriptors[-1] <= descriptors[0] + 2, samples  # one call may be at work
+    assert samples[-1][1] < samples[0][1] * 1.3 + 4000, samples

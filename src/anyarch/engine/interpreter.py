@@ -361,7 +361,9 @@ class Interpreter:
 
     # What the layers above use.
     def syscall(self, number: int, /, *arguments: int) -> int:
-        """Host system call; see :meth:`NativeCode.syscall`."""
+        """Host system call; see :meth:`NativeCode.syscall`. A sample is not worth interrupting it:
+        it is taken back, for the guest may have nowhere to leave it but after the call."""
+        self._bytes[_SAMPLE] = 0
         return self.native.syscall(self.context, number, *arguments)
 
     def request_stop(self) -> None:
