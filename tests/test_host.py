@@ -479,7 +479,7 @@ def test_signal_that_reaches_another_thread_is_passed_on(native: NativeCode) -> 
         seen.extend([result, [n for n, _ in take_pending(native, machine.context)]])
 
     # As in a thread that never ran a guest.
-    signals._thread_state.__dict__.pop("stack", None)
+    signals._thread_state.__dict__.pop("holder", None)
     thread = threading.Thread(target=guest)
     claim_signal(signal.SIGUSR2, native)
     try:

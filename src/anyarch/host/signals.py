@@ -27,7 +27,6 @@ from anyarch.host.mapping import (
     os_error,
     protect_pages,
     reserve,
-    unmap_pages,
 )
 
 __all__ = [
@@ -78,7 +77,7 @@ class _Actions:
         self.fault = 0  # the closures that are installed, 0 before install_fault_handlers
         self.signal = 0
         self.restorer = 0
-        self.free_slots: list[int] = []
+        self.stacks: list[_SignalStack] = []  # of threads that have ended
         self.used_slots = 0
         self.original: dict[int, bytes] = {}
         info = struct.pack("<iiiiiiQ", layout.STOP_SIGNAL, 0, _SI_QUEUE, 0, 0, 0, self.page)
@@ -114,10 +113,8 @@ class _Actions:
         ctypes.c_uint64.from_address(place + 8).value = thread
         ctypes.c_uint64.from_address(place).value = context
 
-    def take_slot(self) -> int:
+    def new_slot(self) -> int:
         with self.lock:
-            if self.free_slots:
-                return self.free_slots.pop()
             if self.used_slots == layout.SLOT_COUNT:
                 raise HostError(
                     f"{layout.SLOT_COUNT} threads run guests already: wait until one has ended"
@@ -132,22 +129,22 @@ class _Actions:
         self.lock = RLock()
         for slot in range(self.used_slots):
             self.write_slot(slot, 0, 0)
-        stack = _thread_state.__dict__.get("stack")
+        stack = _own_stack()
         if stack is not None:
             stack.thread = get_native_id()
             self.write_slot(stack.slot, stack.context.pointer, stack.thread)
 
 
 class _SignalStack:
-    """A thread's alternate signal stack, whose aligned base leads to the context."""
+    """An alternate signal stack, whose aligned base leads to the context, and its slot. Threads
+    take it one after the other."""
 
-    _exiting = staticmethod(sys.is_finalizing)  # module globals may be gone by then
+    context: Context
 
-    def __init__(self, actions: _Actions, context: Context) -> None:
+    def __init__(self, actions: _Actions) -> None:
         self.actions = actions
-        self.thread = get_native_id()
-        self.context = context
-        self.slot = actions.take_slot()
+        self.thread = 0
+        self.slot = actions.new_slot()
         self.start = reserve(layout.STACK_NBYTES, layout.STACK_NBYTES)
         usable = layout.STACK_NBYTES - layout.STACK_START
         protect_pages(self.start, 4096, PROT_READ | PROT_WRITE)
@@ -158,6 +155,10 @@ class _SignalStack:
         self.replaced = _AltStackStruct(None, _SS_DISABLE, 0)
         self.wanted_pointer = ctypes.addressof(self.wanted)
         self.current_pointer = ctypes.addressof(self.current)
+
+    def take(self, context: Context) -> None:
+        """The calling thread has no other."""
+        self.thread = get_native_id()
         self.bind(context)
         self.switch()
 
@@ -177,19 +178,35 @@ class _SignalStack:
             if _sigaltstack(self.wanted_pointer, None):
                 raise HostError(f"cannot set the alternate signal stack: {os_error()}")
 
-    def __del__(self) -> None:
-        if self._exiting():
-            return
+    def give_back(self) -> None:
+        """The thread ends; in a forked child, it is no more."""
         self.actions.write_slot(self.slot, 0, 0)
-        self.actions.free_slots.append(self.slot)
-        # In a forked child this may be the stack of a thread that is no more.
         if self.thread == get_native_id():
             _sigaltstack(ctypes.addressof(self.replaced), None)
-        unmap_pages(self.start, layout.STACK_NBYTES)
+        self.actions.stacks.append(self)
+
+
+class _Holder:
+    """Has a stack while its thread lives."""
+
+    __slots__ = ("stack",)
+    _exiting = staticmethod(sys.is_finalizing)  # module globals may be gone by then
+
+    def __init__(self, stack: _SignalStack) -> None:
+        self.stack = stack
+
+    def __del__(self) -> None:
+        if not self._exiting():
+            self.stack.give_back()
 
 
 _thread_state: Final = _local()
 _process: list[_Actions] = []
+
+
+def _own_stack() -> _SignalStack | None:
+    holder: _Holder | None = _thread_state.__dict__.get("holder")
+    return None if holder is None else holder.stack
 
 
 def _actions() -> _Actions:
@@ -222,7 +239,7 @@ def install_fault_handlers(native: NativeCode) -> None:
             # NODEFER: a previous handler that raises the signal again must get through.
             actions.install(number, actions.fault, _SA_NODEFER, 0)
         _install_signal(actions, layout.STOP_SIGNAL, 0)
-    stack: _SignalStack | None = _thread_state.__dict__.get("stack")
+    stack = _own_stack()
     if stack is not None:
         stack.switch()
 
@@ -240,12 +257,14 @@ def prepare_thread(context: Context) -> None:
     Call it whenever a thread begins to run a context. What it set up lasts until the thread ends.
     Where another library has replaced the signal stack, install_fault_handlers takes it back.
     """
-    stack: _SignalStack | None = _thread_state.__dict__.get("stack")
-    if stack is None:
-        _thread_state.__dict__["stack"] = _SignalStack(_actions(), context)
-        return
-    if stack.context is not context:
-        stack.bind(context)
+    holder: _Holder | None = _thread_state.__dict__.get("holder")
+    if holder is None:
+        actions = _actions()
+        stack = actions.stacks.pop() if actions.stacks else _SignalStack(actions)
+        stack.take(context)
+        _thread_state.__dict__["holder"] = _Holder(stack)
+    elif holder.stack.context is not context:
+        holder.stack.bind(context)
 
 
 def claim_signal(number: int, native: NativeCode, flags: int = 0) -> None:
