@@ -75,6 +75,8 @@ FIELDS: Final[dict[str, tuple[int, int]]] = {
     "region_table": (400, 8),  # host pointer: region entries by hash of pc, see engine/convention
     "region_base": (408, 8),  # host pointer that the table's entries are relative to
     "fault_host": (416, 8),  # host address of the instruction that faulted, 0 once it was seen
+    "signal_mask": (512, 8),  # what the guest blocks
+    "signals_held": (520, 8),  # nonzero: signals have arrived that the mask may hold back
     "syscall_block": (288, 56),  # number and six arguments of a host system call from Python
 }
 REGISTERS: Final = 1024  # first byte of the guest's registers

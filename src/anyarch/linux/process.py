@@ -23,6 +23,7 @@ from anyarch.linux.abi import LinuxAbi
 from anyarch.linux.calls import CALLS
 from anyarch.linux.calls.threads import ThreadStart
 from anyarch.linux.hostcalls import host_call, set_host_mask
+from anyarch.linux.masks import host_mask
 from anyarch.linux.image import Image, load_program
 from anyarch.linux.interfaces import Engine
 from anyarch.linux.paths import Proc, host_path
@@ -308,7 +309,7 @@ class Process:
         finally:
             begun()
         try:
-            set_host_mask(sig.host_mask(thread.signals.mask))
+            set_host_mask(host_mask(thread.signals.mask))
             thread.run()
             if thread is self.leader:  # in a child that this thread forked
                 self._end_child(self._lead())
@@ -342,6 +343,10 @@ class Process:
         with self._changed:
             others = [thread for thread in self.threads if thread.signals is not giver]
             takers = [thread for thread in others if not thread.signals.mask >> (signum - 1) & 1]
+            for thread in others:
+                thread.signals.hold()
+            for thread in takers[:1]:
+                thread.signals.asked.add(signum)
             for thread in takers[:1] or others:
                 thread.engine.request_stop()
 

@@ -22,6 +22,7 @@ from anyarch.host.signals import default_signal, ignore_signal, release_signal
 from anyarch.linux.abi import Handler, LinuxAbi
 from anyarch.linux.hostcalls import change_host_mask, host_action, host_call, set_host_mask
 from anyarch.linux.interfaces import Engine
+from anyarch.linux.masks import UNBLOCKABLE, host_mask
 from anyarch.memory.space import AddressSpace
 
 SIG_DFL, SIG_IGN = 0, 1
@@ -31,16 +32,15 @@ _IGNORED: Final = frozenset((17, _SIGCONT, 23, 28))  # CHLD, CONT, URG, WINCH
 _STOPPING: Final = frozenset((_SIGSTOP, 20, 21, 22))  # STOP, TSTP, TTIN, TTOU
 CORE_SIGNALS: Final = frozenset((3, 6, 24, 25, 31))  # QUIT, ABRT, XCPU, XFSZ, SYS
 SYNCHRONOUS: Final = frozenset((SIGILL, SIGTRAP, SIGBUS, SIGFPE, SIGSEGV))
-# Never blocked on the host: faults of native code, and the signal that stops it.
-_HOST_OPEN: Final = sum(1 << (number - 1) for number in (SIGILL, SIGBUS, SIGFPE, SIGSEGV, 33))
-_UNBLOCKABLE: Final = 1 << (SIGKILL - 1) | 1 << (_SIGSTOP - 1)
 _ALL: Final = (1 << 64) - 1
 
 _SA_ONSTACK, _SA_RESTART, _SA_NODEFER, _SA_RESETHAND = 0x08000000, 0x10000000, 0x40000000, 1 << 31
 _SA_KERNEL: Final = 0x1 | 0x2  # NOCLDSTOP, NOCLDWAIT: what the host's kernel must know
 _SS_ONSTACK, _SS_DISABLE, _SS_AUTODISARM = 1, 2, 1 << 31
 _SIGINFO_NBYTES: Final = 128
-_PENDING: Final = FIELDS["pending"][0] >> 3
+_PENDING, _MASK, _HELD = (
+    FIELDS[name][0] >> 3 for name in ("pending", "signal_mask", "signals_held")
+)
 _FIRST_QUEUED: Final = 32  # real-time signals queue
 _UCONTEXT: Final = struct.Struct("<QQQI4xQQ120x8x")  # flags, link, stack, mask; context at 176
 
@@ -67,14 +67,9 @@ class Action:
 _DEFAULT: Final = Action()
 
 
-def host_mask(mask: int) -> int:
-    """What the host blocks where the guest blocks ``mask``."""
-    return mask & ~_HOST_OPEN
-
-
 def block_all() -> int:
     """Block every signal of the guest's for this thread; the host's mask before."""
-    return set_host_mask(_ALL & ~_HOST_OPEN)
+    return set_host_mask(host_mask(_ALL))
 
 
 def _is_for_process(signum: int, info: bytes) -> bool:
@@ -161,7 +156,7 @@ class Actions:
     def unpack(self, data: bytes) -> Action:
         """The action that ``struct sigaction`` describes."""
         handler, flags, *rest = self._layout().unpack(data)
-        mask = rest[-1] & ~_UNBLOCKABLE
+        mask = rest[-1] & ~UNBLOCKABLE
         return Action(handler, flags, mask, rest[0] if len(rest) == 2 else 0)
 
 
@@ -174,12 +169,24 @@ class Signals:
         self.engine, self.space, self.abi, self.actions = engine, space, abi, actions
         self.queued: dict[int, list[bytes]] = {}  # arrived, not delivered: siginfo
         self.alternate = (0, _SS_DISABLE, 0)
-        self.mask = set_host_mask(None)
+        self.asked: set[int] = set()  # shared signals that this thread was woken for
         self._words = engine.context.view.cast("Q")
+        self.mask = set_host_mask(None)
+
+    @property
+    def mask(self) -> int:
+        """The blocked signals. Native code changes it too."""
+        return self._words[_MASK]
+
+    @mask.setter
+    def mask(self, mask: int) -> None:
+        self._words[_MASK] = mask
 
     def renew(self, mask: int) -> None:
         """A new thread has its parent's mask, and nothing else."""
         self.queued.clear()
+        self.asked.clear()
+        self.hold()
         self.alternate = (0, _SS_DISABLE, 0)
         self.mask = mask
 
@@ -194,7 +201,7 @@ class Signals:
         self.alternate = (0, _SS_DISABLE, 0)
         if before is not self:  # what was sent to this thread, not to the process, is lost
             self.mask = _ALL
-            self._pass_on(0)
+            self._pass_on()
             self.queued = dict(before.queued)
             self.mask = before.mask
             set_host_mask(host_mask(self.mask))
@@ -213,20 +220,29 @@ class Signals:
 
     def set_mask(self, mask: int) -> None:
         """Set the blocked signals."""
-        mask &= ~_UNBLOCKABLE
+        mask &= ~UNBLOCKABLE
         before, self.mask = self.mask, mask
         # Not set as a whole: a real-time signal that has arrived just now stays blocked until it
         # is collected.
         change_host_mask(host_mask(mask & ~before), host_mask(before & ~mask))
         if self.holds_any():
-            self._pass_on(mask & ~before)
+            self._pass_on()
+        self._words[_HELD] = self._holds_back()
 
-    def _pass_on(self, blocked: int) -> None:
-        """Leave to others what is blocked from now on and is for the process."""
-        for signum, _ in list(self.actions.shared):
-            if blocked >> (signum - 1) & 1:
-                self.actions.wake(signum, self)  # it may have counted on us
+    def _holds_back(self) -> bool:
+        return bool(self.queued or self.actions.shared)
+
+    def hold(self) -> None:
+        """The mask may hold back shared signals: native code is not to change it."""
+        self._words[_HELD] = 1
+
+    def _pass_on(self) -> None:
+        """Leave to others what is blocked here and is for the process."""
         self.collect()
+        while self.asked:
+            signum = self.asked.pop()
+            if self.mask >> (signum - 1) & 1 and signum in self._arrived():
+                self.actions.wake(signum, self)
         for signum in [signum for signum in self.queued if self.mask >> (signum - 1) & 1]:
             for info in self.queued.pop(signum):
                 if _is_for_process(signum, info):
@@ -243,8 +259,8 @@ class Signals:
     def close(self) -> None:
         """The thread ends: it takes nothing any more, and what was for the process is shared."""
         block_all()
-        before, self.mask = self.mask, _ALL
-        self._pass_on(_ALL & ~before)
+        self.mask = _ALL
+        self._pass_on()
 
     # Arrival
 
@@ -303,7 +319,7 @@ class Signals:
         """The first signal that has arrived and is not blocked, or 0."""
         if not self.holds_any():
             return 0
-        blocked = self.mask if mask is None else mask & ~_UNBLOCKABLE
+        blocked = self.mask if mask is None else mask & ~UNBLOCKABLE
         self.collect(blocked)
         ready = [signum for signum in self._arrived() if not blocked >> (signum - 1) & 1]
         return min(ready, key=lambda signum: (signum not in SYNCHRONOUS, signum), default=0)
@@ -362,6 +378,9 @@ class Signals:
                 self._deliver(signum)
         while signum := self.deliverable():
             self._deliver(signum)
+        if self.asked:
+            self._pass_on()
+        self._words[_HELD] = self._holds_back()
 
     def _deliver(self, signum: int) -> None:
         info = self._pop(signum)

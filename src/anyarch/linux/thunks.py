@@ -19,6 +19,7 @@ from typing import Final
 from anyarch.host.context import FIELDS
 from anyarch.linux.abi import LinuxAbi
 from anyarch.linux.calls.table import IOVECS, PATHS, POINTERS, Argument, Call
+from anyarch.linux.masks import MASK_CALL, mask_thunk_text
 from anyarch.linux.numbers import HOST_NUMBERS
 
 ENTRIES: Final = 512
@@ -174,7 +175,7 @@ def thunk_text() -> str:
     table = FIELDS["syscall_table"][0]
     passed = "i64 %h0, i64 %second, i64 %third, i64 %h3, i64 %h4, i64 %h5"
     clock = f"i64 {_CLOCK_MONOTONIC}, i64 %began.i, i64 0, i64 0, i64 0, i64 0"
-    return f"""
+    return f"""{mask_thunk_text()}
 define i32 @aa_linux_thunk(ptr %context, ptr %memory) {{
 entry:
   %stat = alloca [144 x i8], align 16
@@ -196,6 +197,14 @@ look:
   br i1 %native, label %check, label %python
 check:
   %host = zext i16 %host.16 to i64
+  %times.p = getelementptr i8, ptr %entry.p, i64 8
+  %is_mask = icmp eq i64 %host, {MASK_CALL}
+  br i1 %is_mask, label %mask, label %pass
+mask:
+  %unserved = call i32 @aa_linux_mask(ptr %context, ptr %memory, ptr %touching)
+  %masked = icmp eq i32 %unserved, 0
+  br i1 %masked, label %count_call, label %python
+pass:
   %pointers.p = getelementptr i8, ptr %entry.p, i64 2
   %pointers.8 = load i8, ptr %pointers.p
   %pointers = zext i8 %pointers.8 to i64
@@ -337,12 +346,13 @@ convert:
 {_touching(0)}\
   br label %done
 done:
-  %times.p = getelementptr i8, ptr %entry.p, i64 8
+{_register(7, "result")}\
+  store volatile i64 %result, ptr %result.p, align 8
+  br label %count_call
+count_call:
   %times = load i64, ptr %times.p, align 8
   %times.next = add i64 %times, 1
   store i64 %times.next, ptr %times.p, align 8
-{_register(7, "result")}\
-  store volatile i64 %result, ptr %result.p, align 8
   ret i32 0
 python:
   ret i32 1

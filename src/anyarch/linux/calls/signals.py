@@ -7,7 +7,7 @@ import struct
 from typing import TYPE_CHECKING, Final
 
 from anyarch.linux.calls.table import Family
-from anyarch.linux.signals import host_mask
+from anyarch.linux.masks import host_mask
 
 if TYPE_CHECKING:
     from anyarch.linux.thread import Thread
@@ -37,7 +37,11 @@ def rt_sigaction(thread: Thread, signum: int, new: int, old: int, size: int) -> 
     return 0
 
 
-@SIGNALS.handled("rt_sigprocmask", "how:enum.sigmask set:sigset_in oldset:sigset_out size:size")
+@SIGNALS.handled(
+    "rt_sigprocmask",
+    "how:enum.sigmask set:sigset_in oldset:sigset_out size:size",
+    native=True,  # by a thunk of its own: see linux/masks
+)
 def rt_sigprocmask(thread: Thread, how: int, new: int, old: int, size: int) -> int:
     """Read and set the blocked signals."""
     if size != _SET_NBYTES:
