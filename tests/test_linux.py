@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Final
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import anyarch
@@ -181,6 +181,7 @@ def test_damage_is_named(changes: dict[str, int], message: str, tmp_path: Path) 
     assert str(caught.value).startswith("program: ")
 
 
+@settings(deadline=None)  # the machine may be busy
 @given(st.binary(max_size=200), st.integers(0, 120))
 def test_no_file_breaks_the_reader(
     tmp_path_factory: pytest.TempPathFactory, data: bytes, at: int
@@ -257,7 +258,7 @@ def test_thunk_table() -> None:
     assert entry("rt_sigaction")[0] == entry("mmap")[0] == entry("execve")[0] == -1
     rooted = fill_thunk_table(RISCV64, CALLS.get, paths=False)
     assert rooted[:ROOTED] == table[:ROOTED]
-    assert (table[ROOTED:], rooted[ROOTED:]) == (bytes(8), b"\1" + bytes(7))
+    assert (table[ROOTED:], rooted[ROOTED:]) == (bytes(24), b"\1" + bytes(23))
 
 
 def test_signatures() -> None:

@@ -204,9 +204,7 @@ os._exit(outcome.shell_status)
 """
 
 
-@pytest.mark.parametrize(
-    ("engine", "trace"), [("interp", ""), ("interp", os.devnull), ("jit", "")]
-)
+@pytest.mark.parametrize(("engine", "trace"), [("interp", ""), ("interp", os.devnull), ("jit", "")])
 def test_our_own_requests_do_not_prolong_waits(engine: str, trace: str, tmp_path: Path) -> None:
     """A thread is asked to stop for reasons that the guest must not see, again and again."""
     program = _compile(_WAITS, tmp_path)

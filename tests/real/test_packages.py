@@ -155,12 +155,22 @@ def test_python(root: Path, tmp_path: Path) -> None:
     assert status == 0
 
 
+# Tests of Python's own suite that are left out, each with the reason.
+LEFT_OUT: Final = {
+    "test_create_connection_ssl_1": "25 TLS handshakes at once have 60 s, which asyncio counts; "
+    "two busy cores take longer, under QEMU too",
+}
+
+
 @all_packages
 @pytest.mark.parametrize(
     "name", "int float struct json threading subprocess socket signal mmap asyncio".split()
 )
 def test_pythons_own_tests(name: str, large_root: Path, tmp_path: Path) -> None:
-    status, output = run(large_root, f"python3.13 -m test test_{name}", tmp_path, 1800)
+    left_out = " ".join(f"-i {test}" for test in LEFT_OUT)
+    # The limits of single tests are stretched with the limit of the whole.
+    script = f"python3.13 -m test -u cpu,walltime --timeout 3600 {left_out} test_{name}"
+    status, output = run(large_root, script, tmp_path, 3600)
     assert status == 0, output
 
 

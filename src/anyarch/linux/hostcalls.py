@@ -13,6 +13,18 @@ _libc: Final = ctypes.CDLL(None, use_errno=True)
 _syscall: Final = _libc.syscall
 _syscall.restype = ctypes.c_long
 _syscall.argtypes = (ctypes.c_long,) * 7
+# With the interpreter lock held: for what never waits, and would else wait for the lock.
+_mask_call: Final = ctypes.PyDLL(None, use_errno=True).syscall
+_mask_call.restype = ctypes.c_long
+_mask_call.argtypes = (
+    ctypes.c_long,
+    ctypes.c_long,
+    ctypes.c_void_p,
+    ctypes.c_void_p,
+    ctypes.c_long,
+)
+_RT_SIGPROCMASK: Final = HOST_NUMBERS["rt_sigprocmask"]
+_Masks: Final = ctypes.c_uint64 * 2
 _SIG_BLOCK, _SIG_UNBLOCK, _SIG_SETMASK = 0, 1, 2
 
 
@@ -25,13 +37,11 @@ def host_call(name: str, *arguments: int) -> int:
 
 def set_host_mask(mask: int | None) -> int:
     """Set the thread's signal mask, if one is given; return the one before."""
-    words = (ctypes.c_uint64 * 2)(mask or 0)
-    address = ctypes.addressof(words)
-    result = host_call(
-        "rt_sigprocmask", _SIG_SETMASK, address if mask is not None else 0, address + 8, 8
-    )
-    if result < 0:
-        raise HostError(f"the kernel refuses signal mask {mask or 0:#x}: {os.strerror(-result)}")
+    words = _Masks(mask or 0)
+    new = None if mask is None else ctypes.byref(words)
+    if _mask_call(_RT_SIGPROCMASK, _SIG_SETMASK, new, ctypes.byref(words, 8), 8):
+        reason = os.strerror(ctypes.get_errno())
+        raise HostError(f"the kernel refuses signal mask {mask or 0:#x}: {reason}")
     return words[1]
 
 
@@ -40,7 +50,7 @@ def change_host_mask(blocked: int, unblocked: int) -> None:
     for how, signals in ((_SIG_BLOCK, blocked), (_SIG_UNBLOCK, unblocked)):
         if signals:
             word = ctypes.c_uint64(signals)
-            host_call("rt_sigprocmask", how, ctypes.addressof(word), 0, 8)
+            _mask_call(_RT_SIGPROCMASK, how, ctypes.byref(word), None, 8)
 
 
 def host_action(signum: int) -> int:

@@ -1,4 +1,4 @@
-"""``rt_sigprocmask`` without Python: C libraries call it around everything that signals could spoil.
+"""``rt_sigprocmask`` without Python: C libraries call it around whatever signals could spoil.
 
 The context's ``signal_mask`` is what the guest blocks; the host blocks the same, but for the
 signals that are never blocked there. A thread at which signals have arrived goes to Python, which
@@ -62,8 +62,8 @@ tell_{name}:
 
 def mask_thunk_text() -> str:
     """LLVM text of ``aa_linux_mask``: 0 when it served the call, 1 when Python is to. ``touching``
-    is set while it touches guest memory. What it has done before it sends the call to Python, Python
-    may do once more."""
+    is set while it touches guest memory. What it has done before it sends the call to Python may be
+    done once more."""
     return f"""
 define internal i32 @aa_linux_mask(ptr %context, ptr %memory, ptr %touching) {{
 entry:

@@ -23,12 +23,12 @@ from anyarch.linux.abi import LinuxAbi
 from anyarch.linux.calls import CALLS
 from anyarch.linux.calls.threads import ThreadStart
 from anyarch.linux.hostcalls import host_call, set_host_mask
-from anyarch.linux.masks import host_mask
 from anyarch.linux.image import Image, load_program
 from anyarch.linux.interfaces import Engine
+from anyarch.linux.masks import host_mask
 from anyarch.linux.paths import Proc, host_path
 from anyarch.linux.scripts import Program, find_program
-from anyarch.linux.thread import INTERRUPTED, Ended, Thread
+from anyarch.linux.thread import INTERRUPTIONS, Ended, Thread
 from anyarch.linux.thunks import empty_thunk_table, fill_thunk_table
 from anyarch.linux.vfork import READ_NBYTES, Loan
 from anyarch.memory.space import AddressSpace
@@ -112,15 +112,14 @@ class Process:
         if options.trace is not None:
             self.reserved |= options.trace.descriptors
             self.actions.on_delivery = options.trace.signal
-        self.leader = Thread(self, engine, self._call_table())
+        if options.trace is not None:
+            self._call_table = empty_thunk_table()
+        else:
+            self._call_table = fill_thunk_table(abi, CALLS.get, paths=options.root is None)
+        self.leader = Thread(self, engine, self._call_table)
         self.leader.begin()
         self.threads = [self.leader]
         self._idle: list[Thread] = []  # ended; their engines are used again
-
-    def _call_table(self) -> bytes:
-        if self.options.trace is not None:
-            return empty_thunk_table()
-        return fill_thunk_table(self.abi, CALLS.get, paths=self.options.root is None)
 
     def native_counts(self) -> Counter[int]:
         """How often each call number was served without Python."""
@@ -263,7 +262,7 @@ class Process:
         if thread is None:
             _start_host_threads()
             try:
-                thread = Thread(self, parent.engine.spawn(), self._call_table())
+                thread = Thread(self, parent.engine.spawn(), self._call_table)
             except (HostError, OSError):  # no memory, or too many mappings
                 return -errno.EAGAIN
         thread.renew(parent)
@@ -381,7 +380,7 @@ class Process:
     def _read(self, thread: Thread, fd: int) -> bytes:
         """Read; only the end of the process interrupts it."""
         pointer = thread.scratch_room(READ_NBYTES)
-        while (result := thread.call("read", fd, pointer, READ_NBYTES)) in INTERRUPTED:
+        while (result := thread.call("read", fd, pointer, READ_NBYTES)) in INTERRUPTIONS:
             thread.engine.clear_stop()
             if self.stopping:
                 raise Ended

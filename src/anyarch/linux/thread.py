@@ -25,10 +25,10 @@ from anyarch.linux.hostcalls import host_call
 from anyarch.linux.interfaces import Engine, Exit
 from anyarch.linux.numbers import HOST_NUMBERS
 from anyarch.linux.robust import release_robust_list
-from anyarch.linux import thunks
 from anyarch.linux.thunks import (
     BEGAN,
     ENTRY_NBYTES,
+    INTERRUPTED,
     TABLE_NBYTES,
     TOUCHING,
     is_mask,
@@ -41,12 +41,13 @@ if TYPE_CHECKING:
 
 _WORD: Final = (1 << 64) - 1
 _NOT_BEGUN: Final = -512  # from an engine: interrupted, and may be repeated
-INTERRUPTED: Final = (_NOT_BEGUN, -errno.EINTR)
+INTERRUPTIONS: Final = (_NOT_BEGUN, -errno.EINTR)
 _PATH_MAXIMUM: Final = 4096
 _STRINGS_MAXIMUM: Final = 0x20000  # bytes of one argument, and number of arguments
 _IOV_MAXIMUM: Final = 1024
 _SCRATCH_NBYTES: Final = 1 << 18
-_FUTEX_WAKE: Final = 1
+_FUTEX_WAKE_OP: Final = 5
+_SET_ZERO: Final = 2 << 24  # FUTEX_OP(SET, 0, LT, 0): a thread's number is not less than 0
 _AT_SYMLINK_NOFOLLOW: Final = 0x100
 _SIGNALS_OF_EXITS: Final = {
     ExitCode.ILLEGAL: (sig.SIGILL, 1),  # ILL_ILLOPC
@@ -184,11 +185,8 @@ class Thread:
         it touches the guest's memory."""
         self.release_locks()
         if self.clear_tid:
-            try:
-                self.space.write(self.clear_tid, bytes(4))
-            except MemoryFault:
-                return
-            host_call("futex", self.pointer(self.clear_tid), _FUTEX_WAKE, 1)
+            word = self.pointer(self.clear_tid)
+            host_call("futex", word, _FUTEX_WAKE_OP, 1, 0, word, _SET_ZERO)
 
     def after_fork(self) -> None:
         """In a forked child, which this thread alone has reached."""
@@ -256,9 +254,9 @@ class Thread:
             if trace is not None:
                 trace.enter(self, call, arguments)
             result = self._perform(call, arguments)
-        if call.timeout and result in INTERRUPTED:
+        if call.timeout and result in INTERRUPTIONS:
             result = self._wait_on(call, arguments, result, began)
-        if result is not None and result in INTERRUPTED:
+        if result is not None and result in INTERRUPTIONS:
             self._interrupt(call, arguments, result)
         elif result is not None:
             words[self._result_word] = result & _WORD
@@ -305,9 +303,9 @@ class Thread:
         return self.call(call.name, *host)
 
     def _was_interrupted(self) -> bool:
-        if not self._table[thunks.INTERRUPTED]:
+        if not self._table[INTERRUPTED]:
             return False
-        self._table[thunks.INTERRUPTED] = 0
+        self._table[INTERRUPTED] = 0
         return True
 
     def _wait_on(
@@ -315,7 +313,7 @@ class Thread:
     ) -> int | None:
         """Go on with a call that waits for a limited time, since ``began``, while it was only
         requests of ours that have interrupted it."""
-        while result in INTERRUPTED and self.engine.context.get("stop"):
+        while result in INTERRUPTIONS and self.engine.context.get("stop"):
             if self._deliverable(call, arguments):
                 break
             self.engine.clear_stop()

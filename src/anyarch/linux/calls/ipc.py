@@ -48,7 +48,6 @@ for _name, _signature in {
     IPC.passed(_name, _signature, native=True, restart=True)
 
 
-
 @IPC.handled(
     "semtimedop",
     "semid:int sops:pointer nsops:size timeout:struct_in.timespec",
