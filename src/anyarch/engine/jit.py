@@ -12,6 +12,7 @@ import struct
 import threading
 from bisect import bisect_right
 from collections import Counter
+from signal import SIG_BLOCK, SIG_SETMASK, pthread_sigmask, valid_signals
 from typing import TYPE_CHECKING, Final, Protocol
 
 from anyarch.data import dataclass
@@ -23,6 +24,7 @@ from anyarch.engine.interpreter import IN_CONTEXT
 from anyarch.engine.store import RegionStore
 from anyarch.errors import HostError, MemoryFault
 from anyarch.host.code import CELL_DISTANCE, NativeCode, append_region, region_base
+from anyarch.host.descriptors import unshare_descriptors
 from anyarch.host.mapping import MAP_ANONYMOUS, MAP_NORESERVE, MAP_PRIVATE, map_pages
 from anyarch.host.stack import STACK_NBYTES
 from anyarch.host.x86_64 import call_stub
@@ -329,8 +331,10 @@ class Sampler:
                 threading.Thread(target=work, name="anyarch-jit", daemon=True)
                 for work in (self._sample, self._compile)
             ]
+            before = pthread_sigmask(SIG_BLOCK, valid_signals())  # they take none of the guest's
             for thread in self._threads:
                 thread.start()
+            pthread_sigmask(SIG_SETMASK, before)
 
     def after_fork(self) -> None:
         """In a forked child: begin anew when it runs."""
@@ -369,6 +373,7 @@ class Sampler:
         return struct.pack(f"<{count}Q", *(runner.state.get(link[0], i) for i in range(count)))
 
     def _sample(self) -> None:
+        unshare_descriptors()
         self._wake.wait(_GRACE)
         while not self._done:
             for runner in list(self.jit.arena.runners):
@@ -377,11 +382,14 @@ class Sampler:
             self._wake.wait(self.interval)
 
     def _compile(self) -> None:
+        unshare_descriptors()
         while not self._done:
             self._ready.wait()
             self._ready.clear()
             while not self._done:
-                pc, count = max(self._counts.items(), key=lambda item: item[1], default=(0, 0))
+                pc, count = max(
+                    list(self._counts.items()), key=lambda item: item[1], default=(0, 0)
+                )
                 if count < self.threshold:
                     break
                 self.jit.add(pc, self._hints.pop(pc, b""))

@@ -1,0 +1,23 @@
+"""A thread with file descriptors of its own, beside a guest that does with the others what it likes."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from anyarch.errors import HostError
+from anyarch.host import x86_64 as machine
+from anyarch.host.mapping import libc, os_error
+
+__all__ = ["unshare_descriptors"]
+
+_LAST: Final = 0xFFFFFFFF
+_CLOSE_RANGE_UNSHARE: Final = 2
+
+
+def unshare_descriptors() -> None:
+    """From now on the calling thread shares no descriptor with the others, and has none.
+
+    What it opens gets no number that the guest would miss, and the guest cannot close it.
+    """
+    if libc.syscall(machine.NR_CLOSE_RANGE, 0, _LAST, _CLOSE_RANGE_UNSHARE):
+        raise HostError(f"cannot have descriptors of our own: {os_error()}")
