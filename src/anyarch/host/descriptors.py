@@ -1,4 +1,4 @@
-"""A thread with file descriptors of its own, beside a guest that does with the others what it likes."""
+"""A thread with descriptors of its own, beside a guest that does with the others what it likes."""
 
 from __future__ import annotations
 
