@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Final
@@ -13,9 +14,10 @@ from typing import Final
 import pytest
 
 import anyarch
+from anyarch.host.descriptors import unshare_descriptors
 from anyarch.linux.vfork import Loan
 from anyarch.memory.space import PROT_READ, PROT_WRITE, AddressSpace
-from tests.programs.build import RISCV, compile_c
+from tests.programs.build import HOST, RISCV, compile_c
 
 _PAGE: Final = 4096
 
@@ -256,3 +258,31 @@ def test_stress_leaves_nothing_behind(engine: str) -> None:
     descriptors = sorted(count for count, _ in samples)
     assert descriptors[-1] <= descriptors[0] + 2, samples  # one call may be at work
     assert samples[-1][1] < samples[0][1] * 1.3 + 4000, samples
+
+
+@pytest.mark.parametrize("name", ["exec_storm", "shared_signals", "thread_signals", "threads"])
+def test_the_compiled_tier_does_the_same(name: str) -> None:
+    """It has threads and descriptors of its own, of which the guest must see nothing."""
+    source = Path(__file__).parent / f"linux_programs/{name}.c"
+    native = subprocess.run([compile_c(source, HOST)], capture_output=True, timeout=60, check=True)
+    done = anyarch.run(compile_c(source, RISCV), engine="jit", timeout=120)
+    assert (done.stdout, done.stderr, done.status) == (native.stdout, native.stderr, 0)
+
+
+def test_threads_of_ours_have_descriptors_of_their_own() -> None:
+    reading, writing = os.pipe()
+    numbers = []
+
+    def work() -> None:
+        unshare_descriptors()
+        with pytest.raises(OSError):
+            os.fstat(writing)
+        numbers.append(os.open(os.devnull, os.O_RDONLY))
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert numbers == [3]
+    os.close(writing)
+    assert os.read(reading, 1) == b""  # no copy keeps it open
+    os.close(reading)
