@@ -12,7 +12,6 @@ import struct
 import threading
 from bisect import bisect_right
 from collections import Counter
-from signal import SIG_BLOCK, SIG_SETMASK, pthread_sigmask, valid_signals
 from typing import TYPE_CHECKING, Final, Protocol
 
 from anyarch.data import dataclass
@@ -26,6 +25,7 @@ from anyarch.errors import HostError, MemoryFault
 from anyarch.host.code import CELL_DISTANCE, NativeCode, append_region, region_base
 from anyarch.host.descriptors import unshare_descriptors
 from anyarch.host.mapping import MAP_ANONYMOUS, MAP_NORESERVE, MAP_PRIVATE, map_pages
+from anyarch.host.signalmask import block_signals, set_host_mask
 from anyarch.host.stack import STACK_NBYTES
 from anyarch.host.x86_64 import call_stub
 from anyarch.memory.pageflags import EXEC, HOOK
@@ -331,10 +331,10 @@ class Sampler:
                 threading.Thread(target=work, name="anyarch-jit", daemon=True)
                 for work in (self._sample, self._compile)
             ]
-            before = pthread_sigmask(SIG_BLOCK, valid_signals())  # they take none of the guest's
+            before = block_signals()  # they take none of the guest's
             for thread in self._threads:
                 thread.start()
-            pthread_sigmask(SIG_SETMASK, before)
+            set_host_mask(before)
 
     def after_fork(self) -> None:
         """In a forked child: begin anew when it runs."""

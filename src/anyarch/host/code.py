@@ -5,7 +5,6 @@ from __future__ import annotations
 import ctypes
 import os
 import struct
-from signal import SIG_BLOCK, SIG_SETMASK, pthread_sigmask, valid_signals
 
 from anyarch.emit.compile import Blob
 from anyarch.errors import HostError
@@ -25,6 +24,7 @@ from anyarch.host.mapping import (
     round_up,
     unmap_pages,
 )
+from anyarch.host.signalmask import ALL_SIGNALS, set_host_mask
 
 __all__ = ["NativeCode", "load"]
 
@@ -133,11 +133,11 @@ class NativeCode:
         )
         spawn = ctypes.CFUNCTYPE(ctypes.c_int64, *[ctypes.c_void_p] * 3, *[ctypes.c_int64] * 2)
         null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
-        before = pthread_sigmask(SIG_BLOCK, valid_signals())  # no handler of ours runs in it
+        before = set_host_mask(ALL_SIGNALS)  # no handler of ours runs in it
         try:
             pid = spawn(self.address("aa_spawn"))(argv[0], argv, envp, descriptor, null)
         finally:
-            pthread_sigmask(SIG_SETMASK, before)
+            set_host_mask(before)
             os.close(null)
         if pid < 0:
             raise OSError(-pid, os.strerror(-pid))

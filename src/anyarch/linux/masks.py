@@ -10,19 +10,17 @@ from __future__ import annotations
 from typing import Final
 
 from anyarch.host.context import FIELDS
+from anyarch.host.signalmask import ALL_SIGNALS, OPEN_SIGNALS
 from anyarch.linux.numbers import HOST_NUMBERS
 
-# Never blocked on the host: faults of native code (ILL, BUS, FPE, SEGV), and what stops it.
-HOST_OPEN: Final = sum(1 << (number - 1) for number in (4, 7, 8, 11, 33))
 UNBLOCKABLE: Final = 1 << 8 | 1 << 18  # KILL, STOP
 MASK_CALL: Final = HOST_NUMBERS["rt_sigprocmask"]
 _SIG_BLOCK, _SIG_UNBLOCK, _SIG_SETMASK = 0, 1, 2
-_WORD: Final = (1 << 64) - 1
 
 
 def host_mask(mask: int) -> int:
     """What the host blocks where the guest blocks ``mask``."""
-    return mask & ~HOST_OPEN
+    return mask & ~OPEN_SIGNALS
 
 
 def _signed(mask: int) -> int:
@@ -101,9 +99,9 @@ read:
   %is_unblock = icmp eq i32 %how, {_SIG_UNBLOCK}
   %taken_or_set = select i1 %is_unblock, i64 %taken, i64 %new
   %wanted = select i1 %is_block, i64 %added, i64 %taken_or_set
-  %after = and i64 %wanted, {_signed(_WORD & ~UNBLOCKABLE)}
+  %after = and i64 %wanted, {_signed(ALL_SIGNALS & ~UNBLOCKABLE)}
   %changed.all = xor i64 %before, %after
-  %changed = and i64 %changed.all, {_signed(_WORD & ~HOST_OPEN)}
+  %changed = and i64 %changed.all, {_signed(ALL_SIGNALS & ~OPEN_SIGNALS)}
   %blocked = and i64 %changed, %after
   %unblocked = and i64 %changed, %before
 {_change("blocked", _SIG_BLOCK, "told_blocked")}\

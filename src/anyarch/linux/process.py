@@ -17,12 +17,13 @@ from typing import TYPE_CHECKING, Final, NoReturn
 
 from anyarch.data import dataclass, field
 from anyarch.errors import HostError, LoadError, MemoryFault
+from anyarch.host.signalmask import block_signals, set_host_mask
 from anyarch.host.signals import prepare_thread
 from anyarch.linux import signals as sig
 from anyarch.linux.abi import LinuxAbi
 from anyarch.linux.calls import CALLS
 from anyarch.linux.calls.threads import ThreadStart
-from anyarch.linux.hostcalls import host_call, set_host_mask
+from anyarch.linux.hostcalls import host_call
 from anyarch.linux.image import Image, load_program
 from anyarch.linux.interfaces import Engine
 from anyarch.linux.masks import host_mask
@@ -202,7 +203,7 @@ class Process:
             leader.run()
 
     def _wait_for_others(self) -> None:
-        before = sig.block_all() if len(self.threads) > 1 else None
+        before = block_signals() if len(self.threads) > 1 else None
         with self._changed:
             while len(self.threads) > 1:
                 if not self.stopping:
@@ -273,7 +274,7 @@ class Process:
         thread.clear_tid = start.clear_tid
         begun = allocate_lock()
         begun.acquire()
-        before = sig.block_all()  # until the thread knows where signals are noted
+        before = block_signals()  # until the thread knows where signals are noted
         stack = stack_size(_HOST_STACK_NBYTES)
         try:
             start_new_thread(self._run_thread, (thread, start, begun.release))
@@ -354,7 +355,7 @@ class Process:
     def fork(self, thread: Thread, *, wait: bool) -> int:
         """Fork; 0 in the child. ``wait``: until the child has executed a program or ended."""
         loan = None
-        before = sig.block_all()  # what arrives meanwhile is for the parent
+        before = block_signals()  # what arrives meanwhile is for the parent
         try:
             with self.space.lock:  # no other thread is halfway through a change
                 if wait:

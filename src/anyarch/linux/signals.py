@@ -18,9 +18,15 @@ from typing import Final, NoReturn
 from anyarch.data import dataclass
 from anyarch.errors import MemoryFault
 from anyarch.host.context import FIELDS
+from anyarch.host.signalmask import (
+    ALL_SIGNALS,
+    block_signals,
+    change_host_mask,
+    set_host_mask,
+)
 from anyarch.host.signals import default_signal, ignore_signal, release_signal
 from anyarch.linux.abi import Handler, LinuxAbi
-from anyarch.linux.hostcalls import change_host_mask, host_action, host_call, set_host_mask
+from anyarch.linux.hostcalls import host_action, host_call
 from anyarch.linux.interfaces import Engine
 from anyarch.linux.masks import UNBLOCKABLE, host_mask
 from anyarch.memory.space import AddressSpace
@@ -32,7 +38,6 @@ _IGNORED: Final = frozenset((17, _SIGCONT, 23, 28))  # CHLD, CONT, URG, WINCH
 _STOPPING: Final = frozenset((_SIGSTOP, 20, 21, 22))  # STOP, TSTP, TTIN, TTOU
 CORE_SIGNALS: Final = frozenset((3, 6, 24, 25, 31))  # QUIT, ABRT, XCPU, XFSZ, SYS
 SYNCHRONOUS: Final = frozenset((SIGILL, SIGTRAP, SIGBUS, SIGFPE, SIGSEGV))
-_ALL: Final = (1 << 64) - 1
 
 _SA_ONSTACK, _SA_RESTART, _SA_NODEFER, _SA_RESETHAND = 0x08000000, 0x10000000, 0x40000000, 1 << 31
 _SA_KERNEL: Final = 0x1 | 0x2  # NOCLDSTOP, NOCLDWAIT: what the host's kernel must know
@@ -65,11 +70,6 @@ class Action:
 
 
 _DEFAULT: Final = Action()
-
-
-def block_all() -> int:
-    """Block every signal of the guest's for this thread; the host's mask before."""
-    return set_host_mask(host_mask(_ALL))
 
 
 def _is_for_process(signum: int, info: bytes) -> bool:
@@ -200,7 +200,7 @@ class Signals:
         """The program was replaced, at the wish of the thread with the signals ``before``."""
         self.alternate = (0, _SS_DISABLE, 0)
         if before is not self:  # what was sent to this thread, not to the process, is lost
-            self.mask = _ALL
+            self.mask = ALL_SIGNALS
             self._pass_on()
             self.queued = dict(before.queued)
             self.mask = before.mask
@@ -258,8 +258,8 @@ class Signals:
 
     def close(self) -> None:
         """The thread ends: it takes nothing any more, and what was for the process is shared."""
-        block_all()
-        self.mask = _ALL
+        block_signals()
+        self.mask = ALL_SIGNALS
         self._pass_on()
 
     # Arrival
@@ -268,7 +268,7 @@ class Signals:
         """Whether signals have arrived, here or for the process, and are not delivered."""
         return bool(self._words[_PENDING] or self.queued or self.actions.shared)
 
-    def collect(self, mask: int = _ALL) -> None:
+    def collect(self, mask: int = ALL_SIGNALS) -> None:
         """Take what native code has noted. ``mask`` is what is blocked while the guest waits.
 
         The request to stop stays: it may have been made for something else.
@@ -326,7 +326,7 @@ class Signals:
 
     def take(self, wanted: int) -> tuple[int, bytes] | None:
         """Remove and return an arrived signal of a set."""
-        while signum := self.deliverable(~wanted & _ALL):
+        while signum := self.deliverable(~wanted & ALL_SIGNALS):
             info = self._pop(signum)
             if info is not None:
                 return signum, info
@@ -474,6 +474,6 @@ def die(signum: int) -> NoReturn:
     """End this process by a signal."""
     if signum not in (SIGKILL, _SIGSTOP):
         default_signal(signum)
-    set_host_mask(_ALL & ~(1 << (signum - 1)))
+    set_host_mask(ALL_SIGNALS & ~(1 << (signum - 1)))
     host_call("tgkill", os.getpid(), get_native_id(), signum)
     os._exit(128 + signum)
