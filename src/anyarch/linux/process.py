@@ -306,6 +306,7 @@ class Process:
                         self.space.write(address, struct.pack("<I", tid))
             with self._changed:
                 self.threads.append(thread)
+                thread.signals.hold(bool(self.actions.shared))
         finally:
             begun()
         try:
@@ -498,8 +499,10 @@ def _start_host_threads() -> None:
     """Start a first thread, before signals are set up for another: with the first one glibc
     installs a handler of its own for signal 33, which is our stop signal."""
     first = threading.Thread(target=int)
+    before = block_signals()
     first.start()
     first.join()
+    set_host_mask(before)
 
 
 def print_exception() -> None:

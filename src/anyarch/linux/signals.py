@@ -186,7 +186,6 @@ class Signals:
         """A new thread has its parent's mask, and nothing else."""
         self.queued.clear()
         self.asked.clear()
-        self.hold()
         self.alternate = (0, _SS_DISABLE, 0)
         self.mask = mask
 
@@ -232,9 +231,9 @@ class Signals:
     def _holds_back(self) -> bool:
         return bool(self.queued or self.actions.shared)
 
-    def hold(self) -> None:
-        """The mask may hold back shared signals: native code is not to change it."""
-        self._words[_HELD] = 1
+    def hold(self, held: bool = True) -> None:
+        """Whether the mask may hold back shared signals: then native code does not change it."""
+        self._words[_HELD] = held
 
     def _pass_on(self) -> None:
         """Leave to others what is blocked here and is for the process."""
