@@ -59,6 +59,8 @@ class Runner(Protocol):
 
     @property
     def inside(self) -> bool: ...
+    @property
+    def epoch(self) -> int: ...
     def request_stop(self) -> None: ...
     def sample(self) -> None: ...
 
@@ -102,6 +104,7 @@ class RecordArena:
         self._gate = threading.Condition()
         self._exclusive = False
         self.flushes = 0
+        self.epoch = 0  # see engine/retirement
         self.on_drop: Callable[[int, int], None] | None = None  # start and end of dropped code
         self.locate_region: Callable[[int], int | None] | None = None  # guest pc of a host one
         space.on_code_change = self._change_range

@@ -10,6 +10,7 @@ from anyarch.emit.compile import Blob
 from anyarch.errors import HostError
 from anyarch.host.context import FIELDS, Context
 from anyarch.host.cpu import PAGE
+from anyarch.host.freelist import FreeList
 from anyarch.host.mapping import (
     MAP_FIXED,
     MAP_PRIVATE,
@@ -31,6 +32,7 @@ __all__ = ["NativeCode", "load"]
 _ARENA_NBYTES = 1 << 28
 CELL_DISTANCE = _ARENA_NBYTES // 2  # from a region's code to its cells
 _ALIGN = 64  # of the widest constant that code may read as an aligned vector
+_STUB_NBYTES = 16
 _WCLONE = -(1 << 31)  # wait for a process that tells its end to nobody: __WCLONE
 MXCSR_DEFAULT = 0x1F80  # every exception masked, round to nearest
 _BOUND = ("aa_leave", "aa_syscall_window", "aa_syscall_window_end", "aa_syscall_interrupted")
@@ -152,10 +154,17 @@ class NativeCode:
 
 class CodeArena:
     """The one range of host addresses that holds all our code: blobs from its start, regions in the
-    upper half, where they are appended one by one through a second, writable mapping. Behind it
-    is room for the cells through which regions reach each other, as far from each region."""
+    upper half, where they are written one by one through a second, writable mapping. Behind it
+    is room for the cells through which regions reach each other, as far from each region.
 
-    __slots__ = ("_next", "_owner", "_region_next", "_region_write", "end", "start")
+    A forked child shares the memory of regions until it writes there. So its parent writes only
+    where no region was, or into a copy.
+    """
+
+    __slots__ = (
+        "_free", "_is_shared", "_next", "_owner", "_region_next", "_region_write", "_stubs", "end",
+        "start",
+    )  # fmt: skip
 
     def __init__(self) -> None:
         try:
@@ -168,6 +177,9 @@ class CodeArena:
         self._region_next = self.start + _ARENA_NBYTES // 2
         self._region_write = 0
         self._owner = 0  # the process that appends
+        self._is_shared = False  # a forked child may run what is here
+        self._free = FreeList()  # of the region area
+        self._stubs = range(0)  # places for stubs
 
     def place(self, nbytes: int) -> int:
         """Room for a blob: whole pages, not accessible yet."""
@@ -179,18 +191,44 @@ class CodeArena:
 
     def append(self, code: bytes) -> int:
         """Copy position-independent code into the region area; its host pointer."""
-        half = _ARENA_NBYTES // 2
-        if self._owner != os.getpid():
-            self._map_regions(half)
-        start = self._region_next
-        if start + len(code) > self.end:
+        nbytes = len(code) + _ALIGN - 1 & -_ALIGN
+        start = self._free.take(nbytes)
+        if start is not None:
+            if self._is_shared:
+                self._map_regions()
+        elif self._region_next + nbytes > self.end:
             raise HostError("the room for compiled regions is used up")
-        ctypes.memmove(self._region_write + start - (self.end - half), code, len(code))
-        self._region_next = (start + len(code) + _ALIGN - 1) & -_ALIGN
+        else:
+            start = self._region_next
+            self._region_next += nbytes
+        self._write(start, code)
         return start
 
-    def _map_regions(self, half: int) -> None:
-        """Memory for regions; a forked child gets its own, with what there was."""
+    def release(self, start: int, nbytes: int) -> None:
+        """Give back the room of code that no thread can reach; as many bytes as were appended."""
+        self._free.give(start, nbytes + _ALIGN - 1 & -_ALIGN)
+
+    def append_stub(self, code: bytes) -> int:
+        """Copy up to 16 bytes of code, to stay for ever; its host pointer."""
+        if not self._stubs:
+            block = self.append(bytes(PAGE))
+            self._stubs = range(block, block + PAGE, _STUB_NBYTES)
+        start, self._stubs = self._stubs[0], self._stubs[1:]
+        self._write(start, code)
+        return start
+
+    def _write(self, start: int, code: bytes) -> None:
+        if self._owner != os.getpid():
+            self._map_regions()
+        ctypes.memmove(self._region_write + start - (self.end - CELL_DISTANCE), code, len(code))
+
+    def after_fork(self) -> None:
+        """A child has been forked, or we are one."""
+        self._is_shared = True
+
+    def _map_regions(self) -> None:
+        """Memory for regions that is shared with no child or parent, with what there was."""
+        half = CELL_DISTANCE
         first = self.end - half
         kept = ctypes.string_at(first, self._region_next - first) if self._owner else b""
         fd = os.memfd_create("anyarch-regions", os.MFD_CLOEXEC)
@@ -209,6 +247,7 @@ class CodeArena:
         finally:
             os.close(fd)
         self._owner = os.getpid()
+        self._is_shared = False
 
 
 _arena: CodeArena | None = None
@@ -218,12 +257,23 @@ def _code_arena() -> CodeArena:
     global _arena
     if _arena is None:
         _arena = CodeArena()
+        os.register_at_fork(after_in_parent=_arena.after_fork, after_in_child=_arena.after_fork)
     return _arena
 
 
 def append_region(code: bytes) -> int:
     """Place the code of a region; see :meth:`CodeArena.append`."""
     return _code_arena().append(code)
+
+
+def release_region(start: int, nbytes: int) -> None:
+    """Give back the room of a region; see :meth:`CodeArena.release`."""
+    _code_arena().release(start, nbytes)
+
+
+def append_stub(code: bytes) -> int:
+    """Place a few bytes of code that stay; see :meth:`CodeArena.append_stub`."""
+    return _code_arena().append_stub(code)
 
 
 def region_base() -> int:
