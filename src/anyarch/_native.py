@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from anyarch.engine.compiler import Client
     from anyarch.isa.architecture import Architecture
 
-PACKAGES: Final = {"riscv64": "riscv"}
+PACKAGES: Final = {"riscv64": "riscv", "aarch64": "aarch64"}
 VARIANTS: Final = ("flat", "bounded")
 _loaded: dict[tuple[str, str], NativeCode] = {}
 

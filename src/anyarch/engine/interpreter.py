@@ -189,7 +189,8 @@ class Interpreter:
         status = self.architecture.float_status
         if status is not None:
             mxcsr = self._u32[FIELDS["mxcsr"][0] >> 2]
-            self.state.set(*status.flags, _GUEST_FLAGS[mxcsr & 63])
+            kept = self.state.get(*status.flags) & ~31  # flags that only the reference engine has
+            self.state.set(*status.flags, kept | _GUEST_FLAGS[mxcsr & 63])
 
     def _enter(self, entry: int) -> ExitCode:
         """Run native code from ``state.pc``; ``state.pc`` is exact afterwards.

@@ -432,7 +432,10 @@ class HandlerEmitter(Emitter):
         result = self.let(self.access(f"load volatile i{node.size}, {pointer}, align 1"))
         self.line("fence seq_cst")
         self.store_field("reservation_address", self.value(node.args[0]))
-        wide = self.let(f"zext i{node.size} {result} to i128")
+        if node.size < 128:
+            wide = self.let(f"zext i{node.size} {result} to i128")
+        else:
+            wide = result
         self.store_field("reservation_value", wide)
         return result
 
@@ -464,6 +467,9 @@ class HandlerEmitter(Emitter):
         result = self.let(f"phi i1 [ {stored}, %{after} ], [ 0, %{failed} ]")
         self.store_field("reservation_address", "-1")
         return result
+
+    def _clear_reservation(self, node: Node) -> None:
+        self.store_field("reservation_address", "-1")
 
     def _fence(self, node: Node) -> None:
         self.line("fence seq_cst")

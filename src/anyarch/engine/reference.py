@@ -157,6 +157,9 @@ class ConcreteMachine(Machine):
         self._store(0, operands, v, attrs)
         return 1
 
+    def _clear_reservation(self, size: int, operands: object, v: list[int], attrs: object) -> None:
+        self.reservation = None
+
     def _fence(self, size: int, operands: object, v: list[int], attrs: object) -> None:
         """One instruction at a time needs no fence."""
 

@@ -28,6 +28,7 @@ EFFECTS: Final[dict[str, tuple[int, bool]]] = {
     "compare_exchange": (3, True),  # address, expected, new; (order,): the old value
     "load_reserved": (1, True),
     "store_conditional": (2, True),  # address, value: one bit, set when it stored
+    "clear_reservation": (0, False),
     "fence": (0, False),  # (order,)
     "write": (2, False),  # index, value; (file,)
     "jump": (1, False),  # target

@@ -16,7 +16,16 @@ from typing import Final
 from anyarch.errors import AssemblyError, DefinitionError
 from anyarch.isa.architecture import Architecture
 from anyarch.isa.instruction import Instruction, Kind
-from anyarch.isa.syntax import ADDRESS_MASK, EXPRESSION, FORMATS, NUMBER, REGISTER, Format, Slot
+from anyarch.isa.syntax import (
+    ADDRESS_MASK,
+    EXPRESSION,
+    FORMATS,
+    NUMBER,
+    REGISTER,
+    Format,
+    Operand,
+    Slot,
+)
 
 _FIELD: Final = re.compile(r"\{(\w+)(?::(\w+))?\}")
 _LABEL: Final = re.compile(r"([A-Za-z_.$][\w.$]*):\s*")
@@ -95,11 +104,19 @@ class Template:
             slot = Slot(name, instruction.row, kind, architecture.layout, syntax.register_names)
             self.slots.append((slot, self._format(architecture, form, kind)))
         shown = {slot.name for slot, _ in self.slots}
-        self.hidden = tuple(name for name in instruction.row.fields if name not in shown)
+        bits = 0
+        for _, each in self.slots:
+            bits |= each.bits
+        self.hidden = tuple(
+            name
+            for name, pieces in instruction.row.fields.items()
+            if name not in shown and any(~bits >> p.at & ((1 << p.size) - 1) for p in pieces)
+        )
         self.pattern = re.compile(self._regex())
 
     def _format(self, architecture: Architecture, name: str | None, kind: Kind) -> Format:
-        if name is None:
+        name = name or kind.format
+        if not name:
             return NUMBER if kind.file is None else REGISTER
         found = architecture.syntax.formats.get(name) or FORMATS.get(name)
         if found is None:
@@ -133,7 +150,11 @@ class Template:
 
     def _hidden_defaults(self) -> dict[str, int]:
         demanded = {c.field: c.value for c in self.instruction.row.conditions if c.equal}
-        return {name: demanded.get(name, 0) for name in self.hidden}
+        kinds = self.instruction.kinds
+        return {
+            name: demanded.get(name, kinds[name].hidden if name in kinds else 0)
+            for name in self.hidden
+        }
 
     def read(self, operands: re.Match[str], hidden: Mapping[str, int], labels: Labels) -> int:
         """The instruction word; raises AssemblyError where an operand does not fit."""
@@ -145,15 +166,23 @@ class Template:
             if not 0 <= value < 1 << row.width(name):
                 raise AssemblyError(f"{name} is {value}; it has {row.width(name)} bits")
             values[name] = value
+        elsewhere: list[Operand] = []
         for (slot, form), text in zip(self.slots, operands.groups(), strict=True):
-            value = form.read(slot, (text or "").strip(), labels)
+            read = form.read(slot, (text or "").strip(), labels)
+            value = read.raw if isinstance(read, Operand) else read
             if values.setdefault(slot.name, value) != value:
                 raise AssemblyError(
                     f"{slot.name} appears twice in {self.instruction.text!r} with different values"
                 )
+            if isinstance(read, Operand):
+                elsewhere.append(read)
         word = row.value
         for name, value in values.items():
             word |= row.insert(name, value)
+        for each in elsewhere:
+            word |= each.bits
+        if any(word & each.mask != each.bits for each in elsewhere):
+            raise AssemblyError("these operands do not go together")
         if not row.matches(word):
             raise AssemblyError(f"these operands have another meaning: {self._broken(word)}")
         return word

@@ -27,7 +27,9 @@ class Kind:
     """How a field's raw bits become the value that a definition receives.
 
     ``signed`` extends the sign to ``size`` bits; ``size`` 0 leaves the raw width. A register field
-    has ``file``, and ``base`` is added to it (RISC-V's three-bit register numbers).
+    has ``file``, and ``base`` is added to it (RISC-V's three-bit register numbers). ``format`` is
+    how it reads and prints where a text names no other format; ``hidden`` what the bits are where
+    a text does not show the field (Arm's should-be-one).
     """
 
     width: int = 0
@@ -35,6 +37,8 @@ class Kind:
     signed: bool = False
     file: str | None = None
     base: int = 0
+    format: str = ""
+    hidden: int = 0
 
     def value(self, raw: Bits) -> Bits:
         """The definition's view of the raw bits."""

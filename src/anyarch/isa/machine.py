@@ -167,7 +167,7 @@ class FloatingPoint:
         self._machine.perform("set_flags", 0, (value,))
 
     def set_rounding(self, value: Bits) -> None:
-        """Set the dynamic rounding mode: 3 bits, values above 4 are invalid."""
+        """Set the dynamic rounding mode; what values above 4 mean is the architecture's."""
         self._machine.perform("set_rounding", 0, (value,))
 
 
@@ -247,6 +247,10 @@ class Machine:
     def store_conditional(self, address: Bits, value: Bits) -> Bits:
         """Store where the reservation still holds: one bit, set when it stored."""
         return self._value("store_conditional", 1, (address, value))
+
+    def clear_reservation(self) -> None:
+        """Give the reservation up."""
+        self.perform("clear_reservation", 0, ())
 
     def fence(self, order: str = "seq") -> None:
         """Order memory accesses."""

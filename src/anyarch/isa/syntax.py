@@ -83,13 +83,27 @@ class Slot:
 
 
 @dataclass(frozen=True, slots=True)
+class Operand:
+    """What an operand's text says: its own field, and the bits under ``mask`` of the word."""
+
+    raw: int
+    mask: int
+    bits: int
+
+
+@dataclass(frozen=True, slots=True)
 class Format:
-    """``show`` prints a field; ``read`` gives its raw value from text that ``pattern`` matches."""
+    """``show`` prints a field; ``read`` gives its raw value from text that ``pattern`` matches.
+
+    ``bits`` are those of the word, beside the field's own, that the text shows too (AArch64: a
+    register's name tells the width); fields that lie in them need no place in the template.
+    """
 
     show: Callable[[Slot, int, int], str]  # slot, instruction word, pc
-    read: Callable[[Slot, str, Scope], int]
+    read: Callable[[Slot, str, Scope], int | Operand]
     pattern: str = EXPRESSION
     expected: str = ""  # how messages describe the operand; the field's name where empty
+    bits: int = 0
 
 
 @dataclass(frozen=True, slots=True)

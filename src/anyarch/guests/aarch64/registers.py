@@ -1,0 +1,30 @@
+"""AArch64 user-mode register state (Arm DDI 0487, B1.2: registers in AArch64 Execution state).
+
+``r`` and ``x`` are two views of the general registers: index 31 is sp in one, zero in the other.
+NZCV is four registers of one flag each, so that what sets one does not read the others.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from anyarch.isa.registers import Layout, RegisterFile
+
+GENERAL: Final = tuple(f"x{index}" for index in range(31))
+N, Z, C, V = range(4)  # indices into ``flag``
+FLAGS, MODE = range(2)  # indices into ``fpstatus``
+TPIDR, TPIDRRO, DIT, SSBS = range(4)  # indices into ``system``
+
+LAYOUT: Final = Layout(
+    (
+        RegisterFile("r", 32, 64, (*GENERAL, "sp")),
+        RegisterFile("x", 32, 64, (*GENERAL, "xzr"), zero=31, shares="r"),
+        RegisterFile("v", 32, 128),
+        RegisterFile("flag", 4, 8, ("n", "z", "c", "v")),
+        # Accrued exceptions in the order of every guest, above them input denormal (bit 5); and the
+        # rounding mode in that order, above it FZ, DN, AHP and FZ16 (bits 3 to 6).
+        RegisterFile("fpstatus", 2, 32, ("fpexceptions", "fpmode")),
+        RegisterFile("qc", 1, 8, ("qc",)),  # FPSR.QC: something has saturated
+        RegisterFile("system", 4, 64, ("tpidr_el0", "tpidrro_el0", "dit", "ssbs")),
+    )
+)
