@@ -46,6 +46,7 @@ RISCV: Final = Target("riscv64", "riscv64-linux-musl")
 RISCV_BITMANIP: Final = Target(
     "riscv64_zb", "riscv64-linux-musl", "generic_rv64+m+a+f+d+c+zba+zbb+zbs+zbc"
 )
+AARCH64: Final = Target("aarch64", "aarch64-linux-musl")
 HOST: Final = Target("host", f"{os.uname().machine}-linux-musl")
 
 

@@ -51,7 +51,7 @@ class LinuxAbi:
     arguments: tuple[int, ...]
     result: int
     stack: int
-    thread_pointer: int
+    thread_pointer: tuple[str, int]
     call_nbytes: int  # of the system call instruction
     task_size: int  # end of a program's addresses
     hwcap: int
@@ -71,6 +71,7 @@ class LinuxAbi:
     registers: int = 32  # in ``file``
     has_restorer: bool = False  # sigaction carries sa_restorer
     open_flags: Mapping[int, int] = field(default_factory=dict)  # guest bit to host bit
+    exceptions: Mapping[int, tuple[int, int]] = field(default_factory=dict)  # signal, si_code
 
     def number_of(self, name: str) -> int:
         """The number of a system call; KeyError when this architecture has none."""

@@ -270,7 +270,7 @@ class Process:
         thread.set_register(self.abi.result, 0)
         thread.set_register(self.abi.stack, start.stack)
         if start.thread_pointer is not None:
-            thread.set_register(self.abi.thread_pointer, start.thread_pointer)
+            thread.state.set(*self.abi.thread_pointer, start.thread_pointer)
         thread.clear_tid = start.clear_tid
         begun = allocate_lock()
         begun.acquire()

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 
 from anyarch.errors import LoadError
+from anyarch.linux.aarch64 import AARCH64
 from anyarch.linux.abi import LinuxAbi
 from anyarch.linux.elf import MACHINES, read_elf
 from anyarch.linux.interfaces import Engine
@@ -16,7 +17,7 @@ from anyarch.linux.process import Options, Outcome, Process, end_like
 from anyarch.linux.riscv64 import RISCV64
 from anyarch.memory.space import AddressSpace
 
-ABIS = {abi.elf_machine: abi for abi in (RISCV64,)}
+ABIS = {abi.elf_machine: abi for abi in (RISCV64, AARCH64)}
 EngineMaker = Callable[[LinuxAbi, str], tuple[Engine, AddressSpace]]
 
 

@@ -91,7 +91,7 @@ RISCV64: Final = LinuxAbi(
     arguments=(10, 11, 12, 13, 14, 15),
     result=A0,
     stack=SP,
-    thread_pointer=TP,
+    thread_pointer=("x", TP),
     call_nbytes=4,
     task_size=1 << 38,  # Sv39
     hwcap=_letters("imafdc"),
@@ -115,6 +115,7 @@ RISCV64: Final = LinuxAbi(
         8: 10_000_000,  # frequency of the time counter
         9: 3,  # misaligned scalar accesses are fast
     },
+    exceptions={4: (7, 1), 6: (7, 1)},  # misaligned: SIGBUS, BUS_ADRALN
     cpuinfo=(
         "processor\t: {index}\nhart\t\t: {index}\nisa\t\t: rv64imafdc_zicntr_zicsr_zifencei\n"
         "mmu\t\t: sv39\nuarch\t\t: anyarch\nmvendorid\t: 0x0\nmarchid\t\t: 0x0\nmimpid\t\t: 0x0\n\n"

@@ -53,7 +53,6 @@ _SIGNALS_OF_EXITS: Final = {
     ExitCode.ILLEGAL: (sig.SIGILL, 1),  # ILL_ILLOPC
     ExitCode.BREAKPOINT: (sig.SIGTRAP, 1),  # TRAP_BRKPT
     ExitCode.HALT: (sig.SIGILL, 5),  # ILL_PRVOPC
-    ExitCode.EXCEPTION: (sig.SIGILL, 1),
 }
 _TIMESPEC: Final = struct.Struct("<qq")
 _SEGV_MAPERR, _SEGV_ACCERR = 1, 2
@@ -222,6 +221,9 @@ class Thread:
         elif code in _SIGNALS_OF_EXITS:
             signum, cause = _SIGNALS_OF_EXITS[code]
             self.signals.fault(signum, cause, exit.pc)
+        elif code == ExitCode.EXCEPTION:
+            signum, cause = self.abi.exceptions[exit.detail]
+            self.signals.fault(signum, cause, exit.address)
 
     def _segv_cause(self, address: int) -> int:
         """The host cannot tell: it has reserved what the guest has not mapped."""

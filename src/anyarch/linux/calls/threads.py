@@ -175,7 +175,7 @@ def _clone(thread: Thread, wish: _Wish) -> int:
     if wish.stack:
         thread.set_register(thread.abi.stack, wish.stack)
     if flags & _SETTLS:
-        thread.set_register(thread.abi.thread_pointer, wish.thread_pointer)
+        thread.state.set(*thread.abi.thread_pointer, wish.thread_pointer)
     if flags & _CHILD_SETTID:
         thread.space.write(wish.child_tid, struct.pack("<I", thread.tid))
     thread.clear_tid = wish.child_tid if flags & _CHILD_CLEARTID else 0
