@@ -1,0 +1,1 @@
+"""The families of devices, each imported when it is first asked for."""

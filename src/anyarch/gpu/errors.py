@@ -1,0 +1,129 @@
+"""Every error that `anyarch.gpu` raises on purpose.
+
+Error                     base; also an `anyarch.Error`
+├── NoDeviceError         the device asked for is not there
+│   ├── NoDriverError     this machine has no driver of that kind
+│   └── BrokenDriverError a driver is there, but cannot be used
+├── PtxError              PTX text that is wrong or not supported: line, column, instruction
+├── ImageError            a cubin, fatbin or file that cannot be loaded
+├── ArgumentError         launch arguments: count, type or range (also a TypeError)
+├── RangeError            offsets, sizes, shapes that do not fit (also a ValueError)
+├── ClosedError           a buffer, stream, event or module used after it was freed
+└── DriverError           a driver call failed: its name, the driver's name and text for the reason
+    ├── OutOfMemoryError  (also a MemoryError)
+    └── KernelError       a kernel failed while it ran; raised by the next synchronisation
+"""
+
+from __future__ import annotations
+
+from anyarch.errors import Error as _PackageError
+
+__all__ = [
+    "ArgumentError",
+    "BrokenDriverError",
+    "ClosedError",
+    "DriverError",
+    "Error",
+    "ImageError",
+    "KernelError",
+    "NoDeviceError",
+    "NoDriverError",
+    "OutOfMemoryError",
+    "PtxError",
+    "RangeError",
+]
+
+
+class Error(_PackageError):
+    """Base of all errors of `anyarch.gpu`."""
+
+
+class NoDeviceError(Error):
+    """The device asked for is not there."""
+
+
+class NoDriverError(NoDeviceError):
+    """This machine has no driver of that kind."""
+
+
+class BrokenDriverError(NoDeviceError):
+    """A driver is there, but cannot be used."""
+
+
+class PtxError(Error):
+    """PTX text that is wrong or not supported.
+
+    `line` and `column` count from 1, 0 where the place is not known; `instruction` is the text.
+    """
+
+    def __init__(self, message: str, line: int = 0, column: int = 0, instruction: str = "") -> None:
+        place = f"PTX line {line}, column {column}: " if line and column else ""
+        if line and not column:
+            place = f"PTX line {line}: "
+        shown = f": {instruction.strip()!r}" if instruction else ""
+        super().__init__(f"{place}{message}{shown}")
+        self.line = line
+        self.column = column
+        self.instruction = instruction
+
+
+class ImageError(Error):
+    """A cubin, fatbin or file that cannot be loaded."""
+
+
+class ArgumentError(Error, TypeError):
+    """Launch arguments that do not fit the kernel's parameters."""
+
+
+class RangeError(Error, ValueError):
+    """An offset, size or shape that does not fit."""
+
+
+class ClosedError(Error):
+    """A buffer, stream, event or module that was used after it was freed."""
+
+
+class DriverError(Error):
+    """A driver call failed.
+
+    `call` is the driver's function, `code` its result, `name` the driver's name for it.
+    """
+
+    def __init__(self, call: str, code: int, name: str, text: str, advice: str = "") -> None:
+        detail = f": {text}" if text else ""
+        super().__init__(f"{call} failed with {name} ({code}){detail}{advice}")
+        self.call = call
+        self.code = code
+        self.name = name
+
+
+class OutOfMemoryError(DriverError, MemoryError):
+    """The device, or the host for pinned memory, has not that much memory left."""
+
+
+class KernelError(DriverError):
+    """A kernel failed while it ran.
+
+    `kernels` are the kernels it can have been, the latest first; `usable` says whether the device
+    can be used afterwards in this process.
+    """
+
+    def __init__(
+        self,
+        call: str,
+        code: int,
+        name: str,
+        text: str,
+        kernels: tuple[str, ...] = (),
+        usable: bool = False,
+    ) -> None:
+        which = "a kernel failed"
+        if len(kernels) == 1:
+            which = f"kernel {kernels[0]!r} failed"
+        elif kernels:
+            listed = ", ".join(repr(kernel) for kernel in kernels)
+            which = f"a kernel failed, one of {listed}"
+        state = "the device stays usable" if usable else "this process cannot use the device again"
+        super().__init__(call, code, name, text, advice=f"; {which}; {state}")
+        self.kernels = kernels
+        self.usable = usable
