@@ -248,9 +248,14 @@ class BackendDevice(Protocol):
         """Start a kernel. `parameters` is laid out as its `Signature` says."""
 
     def prepare(
-        self, kernel: Handle, config: LaunchConfig, parameters: bytes, stream: Handle
+        self,
+        kernel: Handle,
+        config: LaunchConfig,
+        parameters: bytes,
+        stream: Handle,
+        keep: object,
     ) -> Callable[[], None]:
-        """As `launch`, but returns what starts it; called often, from any thread."""
+        """As `launch`, but returns what starts it, often and from any thread; it keeps `keep`."""
 
     def occupancy(self, kernel: Handle, block: int, shared_memory: int) -> Occupancy:
         """How a block of that many threads fills the device; `block` 0 asks only for the best."""

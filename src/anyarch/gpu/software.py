@@ -92,7 +92,8 @@ class SoftwareDevice:
     def allocate(self, nbytes: int, stream: Handle) -> int:
         """Zeroed host memory, aligned to a page."""
         try:
-            memory = mmap.mmap(-1, max(nbytes, 1))
+            flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
+            memory = mmap.mmap(-1, max(nbytes, 1), flags)
         except (OSError, ValueError, OverflowError) as error:
             raise OutOfMemoryError(
                 "mmap", _OUT_OF_MEMORY, "ENOMEM", f"{nbytes:,} bytes cannot be had: {error}"
@@ -246,12 +247,17 @@ class SoftwareDevice:
             found.recording.append(lambda: self._run(found, kernel, config, parameters))
 
     def prepare(
-        self, kernel: Handle, config: LaunchConfig, parameters: bytes, stream: Handle
+        self,
+        kernel: Handle,
+        config: LaunchConfig,
+        parameters: bytes,
+        stream: Handle,
+        keep: object,
     ) -> Callable[[], None]:
         """What `launch` does, bound to its arguments."""
         found = self._stream(stream)
 
-        def start() -> None:
+        def start(keep: object = keep) -> None:
             if found.recording is None:
                 self._run(found, kernel, config, parameters)
             else:

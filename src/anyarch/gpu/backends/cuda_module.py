@@ -1,0 +1,224 @@
+"""Code loaded on an NVIDIA GPU, and its kernels."""
+
+from __future__ import annotations
+
+import ctypes
+import re
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, Final
+
+from anyarch.gpu.backend import Handle, Image, KernelAttributes, LaunchConfig
+from anyarch.gpu.errors import DriverError, ImageError, PtxError
+from anyarch.gpu.signature import Parameter, Signature
+
+if TYPE_CHECKING:
+    from anyarch.gpu.backends.cuda_device import CudaDevice
+
+__all__ = ["CudaKernel", "CudaModule"]
+
+_LOG_NBYTES: Final = 16384
+_NOT_FOUND: Final = 500
+_BAD_IMAGE: Final = frozenset({200, 209, 218, 220, 221, 222, 223, 301})
+_PTXAS: Final = re.compile(r"line (\d+)[;:]?\s*(?:fatal|error)\s*:\s*(.*)")
+_OPTIONS: Final = {
+    "max_registers": "MAX_REGISTERS",
+    "optimization_level": "OPTIMIZATION_LEVEL",
+    "line_info": "GENERATE_LINE_INFO",
+    "debug": "GENERATE_DEBUG_INFO",
+    "verbose": "LOG_VERBOSE",
+}
+
+
+class CudaModule:
+    """A module of the driver."""
+
+    def __init__(self, device: CudaDevice, image: Image, options: Mapping[str, Any]) -> None:
+        self._device = device
+        self._signatures = image.signatures
+        self._module: Any = None
+        information, errors = bytearray(_LOG_NBYTES), bytearray(_LOG_NBYTES)
+        names, values = self._options(options, information, errors)
+        data = image.cubin if image.ptx is None else image.ptx.encode() + b"\0"
+        try:
+            self._module = device.call("cuModuleLoadDataEx", data, len(names), names, values)
+        except DriverError as error:
+            raise _load_error(error, image, _log(errors)) from None
+        self.log = "\n".join(filter(None, (_log(information), _log(errors))))
+
+    def _options(
+        self, options: Mapping[str, Any], information: bytearray, errors: bytearray
+    ) -> tuple[list[Any], list[Any]]:
+        known = self._device.driver.api.CUjit_option
+        given: dict[str, Any] = {
+            "INFO_LOG_BUFFER": information,
+            "INFO_LOG_BUFFER_SIZE_BYTES": len(information),
+            "ERROR_LOG_BUFFER": errors,
+            "ERROR_LOG_BUFFER_SIZE_BYTES": len(errors),
+        }
+        for name, value in options.items():
+            if value is not None and value is not False:
+                given[_OPTIONS[name]] = int(value)
+        return [getattr(known, f"CU_JIT_{name}") for name in given], list(given.values())
+
+    def kernels(self) -> tuple[str, ...]:
+        """As the PTX says; of a cubin as the driver says."""
+        if self._signatures:
+            return tuple(self._signatures)
+        device = self._device
+        count = device.call("cuModuleGetFunctionCount", self._module)
+        functions = device.call("cuModuleEnumerateFunctions", count, self._module)
+        return tuple(device.call("cuFuncGetName", function).decode() for function in functions)
+
+    def kernel(self, name: str) -> tuple[Handle, Signature]:
+        """A kernel; of a cubin the driver knows only the sizes of its parameters."""
+        try:
+            function = self._device.call("cuModuleGetFunction", self._module, name.encode())
+        except DriverError as error:
+            if error.code == _NOT_FOUND:
+                raise KeyError(name) from None
+            raise
+        signature = self._signatures.get(name) or self._ask_signature(function)
+        return CudaKernel(self._device, self, name, function, signature), signature
+
+    def _ask_signature(self, function: Any) -> Signature:
+        parameters: list[Parameter] = []
+        while True:
+            try:
+                offset, nbytes = self._device.call("cuFuncGetParamInfo", function, len(parameters))
+            except DriverError:  # it has no more
+                break
+            parameters.append(Parameter("", "", offset, nbytes))
+        end = parameters[-1].offset + parameters[-1].nbytes if parameters else 0
+        return Signature(tuple(parameters), end)
+
+    def variable(self, name: str) -> tuple[int, int]:
+        """Pointer and size."""
+        try:
+            pointer, nbytes = self._device.call("cuModuleGetGlobal", self._module, name.encode())
+        except DriverError as error:
+            if error.code == _NOT_FOUND:
+                raise KeyError(name) from None
+            raise
+        return int(pointer), nbytes
+
+    def attributes(self, kernel: Handle) -> KernelAttributes:
+        """Ask the driver."""
+        assert isinstance(kernel, CudaKernel)
+        return KernelAttributes(
+            registers=kernel.attribute("NUM_REGS"),
+            shared=kernel.attribute("SHARED_SIZE_BYTES"),
+            local=kernel.attribute("LOCAL_SIZE_BYTES"),
+            constant=kernel.attribute("CONST_SIZE_BYTES"),
+            max_threads_per_block=kernel.attribute("MAX_THREADS_PER_BLOCK"),
+            ptx_version=kernel.attribute("PTX_VERSION"),
+            binary_version=kernel.attribute("BINARY_VERSION"),
+        )
+
+    def unload(self) -> None:
+        """Once the device is idle: the driver does not wait for launches of the module."""
+        module, self._module = self._module, None
+        self._device.retire(module)
+        self._device.synchronize()
+
+    def __del__(self) -> None:
+        if self._module is not None:
+            self._device.retire(self._module)
+
+
+class CudaKernel:
+    """A function of the driver; it keeps its module loaded."""
+
+    __slots__ = ("_device", "_module", "_number", "_shared_limit", "function", "name", "signature")
+
+    def __init__(
+        self,
+        device: CudaDevice,
+        module: CudaModule,
+        name: str,
+        function: Any,
+        signature: Signature,
+    ) -> None:
+        self._device = device
+        self._module = module
+        self.name = name
+        self.function = function
+        self.signature = signature
+        self._number = device.recent.register(name)
+        self._shared_limit = self.attribute("MAX_DYNAMIC_SHARED_SIZE_BYTES")
+
+    def attribute(self, name: str) -> int:
+        """An attribute of the function."""
+        attribute = getattr(
+            self._device.driver.api.CUfunction_attribute, f"CU_FUNC_ATTRIBUTE_{name}"
+        )
+        value: int = self._device.call("cuFuncGetAttribute", attribute, self.function)
+        return value
+
+    def allow_shared_memory(self, nbytes: int) -> None:
+        """Raise the limit on dynamic shared memory where that is needed."""
+        if nbytes > self._shared_limit:
+            known = self._device.driver.api.CUfunction_attribute
+            attribute = known.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
+            self._device.call("cuFuncSetAttribute", self.function, attribute, nbytes)
+            self._shared_limit = nbytes
+
+    def launch(self, config: LaunchConfig, parameters: bytes, stream: Handle) -> None:
+        """Start it."""
+        self.allow_shared_memory(config.shared_memory)
+        block = ParameterBlock(self.signature, parameters)
+        self._device.recent.note(self._number, stream)
+        arguments = (
+            self.function,
+            *config.grid,
+            *config.block,
+            config.shared_memory,
+            stream,
+            block.pointer,
+        )
+        if config.cooperative:
+            self._device.call("cuLaunchCooperativeKernel", *arguments)
+        else:
+            self._device.call("cuLaunchKernel", *arguments, 0)
+
+    def prepare(
+        self, config: LaunchConfig, parameters: bytes, stream: Handle, keep: object
+    ) -> Callable[[], None]:
+        """What starts it."""
+        self.allow_shared_memory(config.shared_memory)
+
+        def start(keep: object = keep) -> None:
+            self.launch(config, parameters, stream)
+
+        return start
+
+
+class ParameterBlock:
+    """Parameters as the driver takes them: a pointer to each."""
+
+    __slots__ = ("_data", "_pointers", "pointer")
+
+    def __init__(self, signature: Signature, parameters: bytes) -> None:
+        self._data = ctypes.create_string_buffer(parameters, max(len(parameters), 1))
+        base = ctypes.addressof(self._data)
+        offsets = [base + parameter.offset for parameter in signature.parameters]
+        self._pointers = (ctypes.c_uint64 * max(len(offsets), 1))(*offsets)
+        self.pointer = ctypes.addressof(self._pointers) if offsets else 0
+
+
+def _log(data: bytearray) -> str:
+    return bytes(data).split(b"\0")[0].decode(errors="replace").strip()
+
+
+def _load_error(error: DriverError, image: Image, log: str) -> Exception:
+    found = _PTXAS.search(log)
+    if image.ptx is not None and found:
+        line = int(found[1])
+        lines = image.ptx.splitlines()
+        text = lines[line - 1].strip() if 0 < line <= len(lines) else ""
+        return PtxError(f"{found[2]} ({image.origin})", line, 0, text)
+    if error.code in _BAD_IMAGE:
+        detail = f": {log}" if log else ""
+        if image.ptx is not None:
+            return PtxError(f"{image.origin}: {error}{detail}")
+        return ImageError(f"{image.origin}: {error}{detail}")
+    return error

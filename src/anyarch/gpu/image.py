@@ -1,0 +1,81 @@
+"""What can be loaded: PTX text, cubins, fatbins, and files of each."""
+
+from __future__ import annotations
+
+import os
+from typing import Final
+
+from anyarch.gpu.backend import Image
+from anyarch.gpu.entries import find_entries
+from anyarch.gpu.errors import ImageError
+from anyarch.gpu.fatbin import FATBIN_MAGIC, Entry, read_fatbin
+
+__all__ = ["open_image"]
+
+_ELF_MAGIC: Final = b"\x7fELF"
+_EM_CUDA: Final = 190
+_WRAPPER_MAGIC: Final = b"\xb1\x43\x62\x46"
+
+
+def open_image(source: str | bytes | os.PathLike[str], capability: tuple[int, int] | None) -> Image:
+    """PTX text, the bytes or the path of PTX, a cubin or a fatbin, as an image.
+
+    A `str` that holds a newline or `.version` is PTX text, any other is a path. Of a fatbin the
+    machine code that a GPU of `capability` runs is taken where there is some, else the newest PTX;
+    with None the newest PTX.
+    """
+    origin = "PTX text"
+    if isinstance(source, str) and ("\n" in source or ".version" in source):
+        return _from_ptx(source, origin)
+    data: bytes
+    if isinstance(source, (str, os.PathLike)):
+        origin = os.fspath(source)
+        try:
+            with open(origin, "rb") as file:
+                data = file.read()
+        except OSError as error:
+            raise ImageError(f"{origin}: {error.strerror}") from None
+    else:
+        data, origin = bytes(source), "bytes"
+    if data.startswith(_ELF_MAGIC):
+        if int.from_bytes(data[18:20], "little") != _EM_CUDA:
+            raise ImageError(f"{origin}: an ELF file for another machine than a GPU")
+        return Image(None, data, origin)
+    if data.startswith(FATBIN_MAGIC):
+        return _from_fatbin(read_fatbin(data), capability, origin)
+    if data.startswith(_WRAPPER_MAGIC):
+        raise ImageError(f"{origin}: a fatbin wrapper without its data; give the fatbin itself")
+    try:
+        text = data.rstrip(b"\0").decode()
+    except UnicodeDecodeError:
+        text = ""
+    if ".version" not in text:
+        raise ImageError(f"{origin}: not PTX (no .version), not a cubin, not a fatbin")
+    return _from_ptx(text, origin)
+
+
+def _from_ptx(text: str, origin: str) -> Image:
+    return Image(text, None, origin, find_entries(text))
+
+
+def _from_fatbin(entries: list[Entry], capability: tuple[int, int] | None, origin: str) -> Image:
+    fitting = [entry for entry in entries if capability is None or entry.runs_on(capability)]
+    texts = [entry for entry in fitting if entry.is_ptx]
+    code = [entry for entry in fitting if not entry.is_ptx and capability is not None]
+    if code:
+        # A cubin says how large each parameter is; PTX beside it also says what it is.
+        signatures = find_entries(_text(texts)) if texts else {}
+        return Image(None, _newest(code).payload(), origin, signatures)
+    if not texts:
+        held = ", ".join(str(entry) for entry in entries) or "nothing"
+        wanted = "PTX" if capability is None else f"code for sm_{capability[0]}{capability[1]}"
+        raise ImageError(f"{origin}: the fatbin holds no {wanted}; it holds {held}")
+    return _from_ptx(_text(texts), origin)
+
+
+def _newest(entries: list[Entry]) -> Entry:
+    return max(entries, key=lambda entry: entry.capability)
+
+
+def _text(entries: list[Entry]) -> str:
+    return _newest(entries).payload().rstrip(b"\0").decode()
