@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from anyarch.gpu.arrays import DeviceArray, from_dlpack, to_device
 from anyarch.gpu.backend import KernelAttributes, Occupancy, Properties, Versions
-from anyarch.gpu.devices import Device, devices
+from anyarch.gpu.device import Device, devices
 from anyarch.gpu.errors import (
     ArgumentError,
     BrokenDriverError,

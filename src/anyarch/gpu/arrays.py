@@ -11,7 +11,7 @@ from anyarch.gpu.interchange import FORMATS, TYPESTRS, describe, is_contiguous, 
 from anyarch.gpu.memory import Allocation, Buffer
 
 if TYPE_CHECKING:
-    from anyarch.gpu.devices import Device
+    from anyarch.gpu.device import Device
     from anyarch.gpu.streams import Stream, StreamLike
 
 __all__ = ["DeviceArray", "from_dlpack", "to_device"]
@@ -290,7 +290,7 @@ def to_device(
     `array` is anything with the buffer protocol, `__array_interface__`, `__cuda_array_interface__`
     or DLPack. With a stream the copy is made in its order.
     """
-    from anyarch.gpu.devices import Device
+    from anyarch.gpu.device import Device
 
     home = device if isinstance(device, Device) else Device(device)
     tensor = array._tensor() if isinstance(array, DeviceArray) else describe(array)
@@ -326,7 +326,7 @@ def _in_c_order(array: Any, tensor: Tensor) -> Any:
 
 def from_dlpack(array: Any) -> DeviceArray:
     """An array of another library where it lies, by DLPack; nothing is copied."""
-    from anyarch.gpu.devices import Device
+    from anyarch.gpu.device import Device
 
     kind, ordinal = array.__dlpack_device__()
     if kind in (dlpack.CUDA, dlpack.CUDA_MANAGED):

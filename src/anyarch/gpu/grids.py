@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from anyarch.gpu.arrays import DeviceArray, to_device
-from anyarch.gpu.devices import Device, devices
+from anyarch.gpu.device import Device, devices
 from anyarch.gpu.errors import RangeError
 
 __all__ = ["Share", "gather", "scatter", "split"]

@@ -20,7 +20,7 @@ from anyarch.gpu.memory import Buffer
 from anyarch.gpu.signature import Signature
 
 if TYPE_CHECKING:
-    from anyarch.gpu.devices import Device
+    from anyarch.gpu.device import Device
     from anyarch.gpu.streams import Stream, StreamLike
 
 __all__ = ["Extent", "Kernel", "Module"]

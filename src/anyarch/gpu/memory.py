@@ -15,7 +15,7 @@ from anyarch.gpu.errors import ClosedError, RangeError
 from anyarch.gpu.interchange import describe, is_contiguous, product
 
 if TYPE_CHECKING:
-    from anyarch.gpu.devices import Device
+    from anyarch.gpu.device import Device
     from anyarch.gpu.streams import Stream, StreamLike
 
 __all__ = ["Buffer"]
@@ -326,7 +326,7 @@ def _copy(target: Buffer, source: Any, stream: StreamLike | None) -> None:
 
 def _from_host(target: Buffer, pointer: int, stream: StreamLike | None) -> None:
     handle = target.device._stream_handle(stream)
-    if target.is_pinned:
+    if target.is_pinned and target.device.backend != "cpu":
         if handle is not None:
             raise RangeError("a copy from host memory to host memory is not for a stream")
         ctypes.memmove(target.pointer, pointer, target.nbytes)

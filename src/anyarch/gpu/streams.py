@@ -11,7 +11,7 @@ from anyarch.gpu.backend import Handle
 from anyarch.gpu.errors import ArgumentError, ClosedError, Error, RangeError
 
 if TYPE_CHECKING:
-    from anyarch.gpu.devices import Device
+    from anyarch.gpu.device import Device
 
 __all__ = ["CudaStreamProtocol", "Event", "Graph", "Stream", "StreamLike"]
 
