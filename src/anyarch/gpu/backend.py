@@ -257,6 +257,11 @@ class BackendDevice(Protocol):
     ) -> Callable[[], None]:
         """As `launch`, but returns what starts it, often and from any thread; it keeps `keep`."""
 
+    def bind(self, kernel: Handle, slow: Callable[..., None]) -> Callable[..., None]:
+        """What `Kernel.launch` is: `slow`, or what does the same faster and calls `slow` for what
+        it cannot do.
+        """
+
     def occupancy(self, kernel: Handle, block: int, shared_memory: int) -> Occupancy:
         """How a block of that many threads fills the device; `block` 0 asks only for the best."""
 

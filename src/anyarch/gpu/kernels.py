@@ -149,7 +149,7 @@ class Kernel:
         self._handle: Handle | None = handle
         self._signature = signature
         self._packer = Packer(name, signature)
-        self.launch = self._launch
+        self.launch = module.device._driver.bind(handle, self._launch)
 
     @property
     def name(self) -> str:

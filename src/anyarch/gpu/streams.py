@@ -31,9 +31,18 @@ class Stream:
     by `close`, or at the end of a `with` block.
     """
 
-    __slots__ = ("__weakref__", "_device", "_failures", "_handle", "_owned", "_owner", "_priority")
+    __slots__ = (
+        "__weakref__",
+        "_device",
+        "_driver",
+        "_failures",
+        "_handle",
+        "_owned",
+        "_owner",
+        "_priority",
+    )
 
-    # Read by native code (launcher.py); None once it is closed.
+    # `_handle` and `_driver` are read by native code (launcher.py); None once it is closed.
     _handle: Handle | None
 
     def __init__(
@@ -46,6 +55,7 @@ class Stream:
         priority: int = 0,
     ) -> None:
         self._device = device
+        self._driver = device._driver
         self._handle = handle
         self._owned = owned
         self._owner = owner

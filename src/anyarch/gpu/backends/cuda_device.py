@@ -19,6 +19,7 @@ from anyarch.gpu.backend import (
 )
 from anyarch.gpu.backends.cuda_driver import NOT_READY, STICKY, SUCCESS, Driver
 from anyarch.gpu.backends.cuda_module import CudaKernel, CudaModule
+from anyarch.gpu.backends.launcher import DriverTable
 from anyarch.gpu.backends.launches import RecentLaunches
 from anyarch.gpu.errors import DriverError, KernelError, OutOfMemoryError
 
@@ -54,6 +55,7 @@ class CudaDevice:
         self.properties = self._read_properties()
         self._lost: tuple[str, ...] | None = None  # the kernels that can have lost the context
         self._retired: list[Any] = []  # modules nobody can launch from any more
+        self._table: DriverTable | None = None
         self._ordered: set[int] = set()  # pointers that a stream's pool gave
         self._peers: set[int] = set()
         self._host_function = ctypes.CFUNCTYPE(
@@ -346,6 +348,20 @@ class CudaDevice:
         """What starts a kernel."""
         assert isinstance(kernel, CudaKernel)
         return kernel.prepare(config, parameters, stream, keep)
+
+    def bind(self, kernel: Handle, slow: Callable[..., None]) -> Callable[..., None]:
+        """Native code where there is some for the kernel's parameters."""
+        assert isinstance(kernel, CudaKernel)
+        return kernel.bind(slow)
+
+    @property
+    def table(self) -> DriverTable:
+        """What native code needs of this device."""
+        if self._table is None:
+            self._table = DriverTable(
+                self.driver.address, int(self.context), self.recent.pointer, self
+            )
+        return self._table
 
     def occupancy(self, kernel: Handle, block: int, shared_memory: int) -> Occupancy:
         """Ask the driver."""

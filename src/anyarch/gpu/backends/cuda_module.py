@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import ctypes
 import re
+import weakref
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from anyarch.gpu.backend import Handle, Image, KernelAttributes, LaunchConfig
-from anyarch.gpu.errors import DriverError, ImageError, PtxError
+from anyarch.gpu.backends.launcher import find_launcher
+from anyarch.gpu.errors import ClosedError, DriverError, ImageError, PtxError
 from anyarch.gpu.signature import Parameter, Signature
 
 if TYPE_CHECKING:
@@ -36,6 +38,7 @@ class CudaModule:
         self._device = device
         self._signatures = image.signatures
         self._module: Any = None
+        self._kernels: weakref.WeakSet[CudaKernel] = weakref.WeakSet()
         information, errors = bytearray(_LOG_NBYTES), bytearray(_LOG_NBYTES)
         names, values = self._options(options, information, errors)
         data = image.cubin if image.ptx is None else image.ptx.encode() + b"\0"
@@ -78,7 +81,9 @@ class CudaModule:
                 raise KeyError(name) from None
             raise
         signature = self._signatures.get(name) or self._ask_signature(function)
-        return CudaKernel(self._device, self, name, function, signature), signature
+        kernel = CudaKernel(self._device, self, name, int(function), signature)
+        self._kernels.add(kernel)
+        return kernel, signature
 
     def _ask_signature(self, function: Any) -> Signature:
         parameters: list[Parameter] = []
@@ -116,6 +121,8 @@ class CudaModule:
 
     def unload(self) -> None:
         """Once the device is idle: the driver does not wait for launches of the module."""
+        for kernel in self._kernels:
+            kernel.retire()
         module, self._module = self._module, None
         self._device.retire(module)
         self._device.synchronize()
@@ -128,23 +135,44 @@ class CudaModule:
 class CudaKernel:
     """A function of the driver; it keeps its module loaded."""
 
-    __slots__ = ("_device", "_module", "_number", "_shared_limit", "function", "name", "signature")
+    __slots__ = (
+        "__weakref__",
+        "_cell",
+        "_device",
+        "_module",
+        "_number",
+        "_shared_limit",
+        "name",
+        "signature",
+    )
 
     def __init__(
         self,
         device: CudaDevice,
         module: CudaModule,
         name: str,
-        function: Any,
+        function: int,
         signature: Signature,
     ) -> None:
         self._device = device
         self._module = module
+        # Native code reads the function from here at each launch; 0 once the module is unloaded.
+        self._cell = ctypes.c_uint64(function)
         self.name = name
-        self.function = function
         self.signature = signature
         self._number = device.recent.register(name)
         self._shared_limit = self.attribute("MAX_DYNAMIC_SHARED_SIZE_BYTES")
+
+    @property
+    def function(self) -> int:
+        """The driver's handle."""
+        if not self._cell.value:
+            raise ClosedError(f"kernel {self.name!r} was used after its module was unloaded")
+        return self._cell.value
+
+    def retire(self) -> None:
+        """The function is no more."""
+        self._cell.value = 0
 
     def attribute(self, name: str) -> int:
         """An attribute of the function."""
@@ -164,8 +192,10 @@ class CudaKernel:
 
     def launch(self, config: LaunchConfig, parameters: bytes, stream: Handle) -> None:
         """Start it."""
+        self._start(config, ParameterBlock(self.signature, parameters), stream)
+
+    def _start(self, config: LaunchConfig, block: ParameterBlock, stream: Handle) -> None:
         self.allow_shared_memory(config.shared_memory)
-        block = ParameterBlock(self.signature, parameters)
         self._device.recent.note(self._number, stream)
         arguments = (
             self.function,
@@ -185,11 +215,27 @@ class CudaKernel:
     ) -> Callable[[], None]:
         """What starts it."""
         self.allow_shared_memory(config.shared_memory)
+        block = ParameterBlock(self.signature, parameters)
 
         def start(keep: object = keep) -> None:
-            self.launch(config, parameters, stream)
+            self._start(config, block, stream)
 
-        return start
+        launcher = find_launcher()
+        if launcher is None:
+            return start
+        return launcher.prepare(
+            self._device.table, self._cell, self._number, config, block.pointer, stream, start, self
+        )
+
+    def bind(self, slow: Callable[..., None]) -> Callable[..., None]:
+        """A native launcher for its parameters, else `slow`."""
+        launcher = find_launcher()
+        made = None
+        if launcher is not None:
+            made = launcher.launcher(
+                self._device.table, self._cell, self._number, self.signature, slow
+            )
+        return slow if made is None else made
 
 
 class ParameterBlock:

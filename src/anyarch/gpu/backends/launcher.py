@@ -1,0 +1,698 @@
+"""Launches without Python on the way: builtin functions whose bodies LLVM made.
+
+A launch is a driver call of one to two microseconds, and an interpreter that converts arguments one
+by one takes longer than that. `prepared` makes a builtin with everything baked in; `launcher` one
+that converts the common kinds of arguments (exact ints and floats, our buffers, our streams) and
+leaves every other call, and every failure, to a Python function that does it all again and says
+what is wrong.
+
+The functions find their data through the object that they are bound to: a bytes object whose
+contents are the address of an array of 64-bit numbers. Where in objects the type and the contents
+of bytes lie is checked at run time; an interpreter that differs gets no launcher.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import sys
+from collections.abc import Callable
+from typing import Any, Final
+
+from anyarch.gpu.backend import LaunchConfig
+from anyarch.gpu.backends.launches import RING_ENTRIES
+from anyarch.gpu.signature import Parameter, Signature
+
+__all__ = ["DriverTable", "NativeLauncher", "find_launcher"]
+
+_TYPE_OFFSET: Final = 8
+_BYTES_OFFSET: Final = 32
+_MAX_PARAMETERS: Final = 32
+_MAX_NBYTES: Final = 1024
+
+# Numbers of an array, by what they are. The first are of every function, then those of a prepared
+# launch, then those of a launcher.
+_SLOTS: Final = """
+launch get_current push_current pop_current save_thread restore_thread context function_cell
+ring kernel slow vectorcall none incref
+grid_xy grid_z_block_x block_yz shared stream parameters
+count kinds as_integer as_real get_attribute decref clear_error
+int_type float_type buffer_type array_type stream_type tuple_type
+pointer_name driver_name handle_name stream_name shared_name driver tuple_item tuple_size
+""".split()
+_SLOT: Final = {name: number for number, name in enumerate(_SLOTS)}
+
+# Kinds of parameters that a launcher converts.
+_INTEGER, _FLOAT, _DOUBLE, _WORD, _POINTER = range(5)
+_KIND_NUMBERS: Final = 3  # kind, offset, bytes
+
+_METH_NOARGS: Final = 0x0004
+_METH_FASTCALL_KEYWORDS: Final = 0x0080 | 0x0002
+
+
+class _MethodDefinition(ctypes.Structure):
+    _fields_ = (
+        ("name", ctypes.c_char_p),
+        ("function", ctypes.c_void_p),
+        ("flags", ctypes.c_int),
+        ("doc", ctypes.c_char_p),
+    )
+
+
+class _Self(bytes):
+    """What a builtin is bound to; it keeps what the native code points to."""
+
+    keep: object
+
+
+class DriverTable:
+    """Addresses of the driver's functions, and the context and ring of one device."""
+
+    __slots__ = ("context", "numbers", "owner", "ring")
+
+    def __init__(self, address: Callable[[str], int], context: int, ring: int, owner: Any) -> None:
+        self.context = context
+        self.ring = ring
+        self.owner = owner
+        self.numbers = {
+            "launch": address("cuLaunchKernel"),
+            "cooperative": address("cuLaunchCooperativeKernel"),
+            "get_current": address("cuCtxGetCurrent"),
+            "push_current": address("cuCtxPushCurrent"),
+            "pop_current": address("cuCtxPopCurrent"),
+        }
+
+
+class NativeLauncher:
+    """Makes builtins that launch."""
+
+    def __init__(self, prepared: int, launcher: int) -> None:
+        # A builtin keeps a pointer to its definition.
+        self._prepared = _MethodDefinition(b"start", prepared, _METH_NOARGS, b"Start the kernel.")
+        self._launcher = _MethodDefinition(
+            b"launch",
+            launcher,
+            _METH_FASTCALL_KEYWORDS,
+            b"launch(grid, block, *args, shared_memory=0, stream=None, cooperative=False)",
+        )
+
+    def prepare(
+        self,
+        table: DriverTable,
+        cell: ctypes.c_uint64,
+        number: int,
+        config: LaunchConfig,
+        parameters: int,
+        stream: int,
+        slow: Callable[[], None],
+        keep: object,
+    ) -> Callable[[], None]:
+        """A builtin that launches the function in `cell`; `slow` does what it could not do."""
+        (grid_x, grid_y, grid_z), (block_x, block_y, block_z) = config.grid, config.block
+        numbers = _common(table, cell, number, slow) | {
+            "grid_xy": grid_x | grid_y << 32,
+            "grid_z_block_x": grid_z | block_x << 32,
+            "block_yz": block_y | block_z << 32,
+            "shared": config.shared_memory,
+            "stream": stream,
+            "parameters": parameters,
+        }
+        if config.cooperative:
+            numbers["launch"] = table.numbers["cooperative"]
+        return _builtin(self._prepared, numbers, (table, cell, slow, keep))
+
+    def launcher(
+        self,
+        table: DriverTable,
+        cell: ctypes.c_uint64,
+        number: int,
+        signature: Signature,
+        slow: Callable[..., None],
+    ) -> Callable[..., None] | None:
+        """A builtin with the signature of `Kernel.launch`; None for parameters it cannot do."""
+        from anyarch.gpu.arrays import DeviceArray
+        from anyarch.gpu.memory import Buffer
+        from anyarch.gpu.streams import Stream
+
+        kinds = [_kind(parameter) for parameter in signature.parameters]
+        if None in kinds or len(kinds) > _MAX_PARAMETERS or signature.nbytes > _MAX_NBYTES:
+            return None
+        flat = [
+            entry
+            for kind, parameter in zip(kinds, signature.parameters)
+            for entry in (kind or 0, parameter.offset, parameter.nbytes)
+        ]
+        kind_table = (ctypes.c_uint64 * max(len(flat), 1))(*flat)
+        numbers = _common(table, cell, number, slow) | {
+            "count": len(kinds),
+            "kinds": ctypes.addressof(kind_table),
+            "as_integer": _api("PyLong_AsLongLongAndOverflow"),
+            "as_real": _api("PyFloat_AsDouble"),
+            "get_attribute": _api("PyObject_GetAttr"),
+            "decref": _api("Py_DecRef"),
+            "clear_error": _api("PyErr_Clear"),
+            "int_type": id(int),
+            "float_type": id(float),
+            "buffer_type": id(Buffer),
+            "array_type": id(DeviceArray),
+            "stream_type": id(Stream),
+            "tuple_type": id(tuple),
+            "driver": id(table.owner),
+            "tuple_item": _api("PyTuple_GetItem"),
+            "tuple_size": _api("PyTuple_Size"),
+        }
+        numbers |= {slot: id(name) for slot, name in _NAMES.items()}
+        return _builtin(self._launcher, numbers, (table, cell, slow, kind_table))
+
+
+_NAMES: Final = {
+    "pointer_name": sys.intern("_pointer"),
+    "driver_name": sys.intern("_driver"),
+    "handle_name": sys.intern("_handle"),
+    "stream_name": sys.intern("stream"),
+    "shared_name": sys.intern("shared_memory"),
+}
+
+
+def _kind(parameter: Parameter) -> int | None:
+    if parameter.count is not None:
+        return None
+    if parameter.type in ("f32", "f64"):
+        return _FLOAT if parameter.type == "f32" else _DOUBLE
+    if parameter.type[:1] in ("u", "s"):
+        return _WORD if parameter.nbytes == 8 else _INTEGER
+    if parameter.nbytes == 8 and parameter.type in ("b64", ""):
+        return _POINTER
+    return None
+
+
+def _api(name: str) -> int:
+    return ctypes.cast(getattr(ctypes.pythonapi, name), ctypes.c_void_p).value or 0
+
+
+def _common(
+    table: DriverTable, cell: ctypes.c_uint64, number: int, slow: Callable[..., None]
+) -> dict[str, int]:
+    return table.numbers | {
+        "save_thread": _api("PyEval_SaveThread"),
+        "restore_thread": _api("PyEval_RestoreThread"),
+        "context": table.context,
+        "function_cell": ctypes.addressof(cell),
+        "ring": table.ring,
+        "kernel": number,
+        "slow": id(slow),
+        "vectorcall": _api("PyObject_Vectorcall"),
+        "none": id(None),
+        "incref": _api("Py_IncRef"),
+    }
+
+
+_new_builtin = ctypes.PYFUNCTYPE(
+    ctypes.py_object, ctypes.POINTER(_MethodDefinition), ctypes.py_object, ctypes.c_void_p
+)(("PyCFunction_NewEx", ctypes.pythonapi))
+
+
+def _builtin(
+    definition: _MethodDefinition, numbers: dict[str, int], keep: object
+) -> Callable[..., None]:
+    array = (ctypes.c_uint64 * len(_SLOTS))(*(numbers.get(slot, 0) for slot in _SLOTS))
+    bound = _Self(ctypes.addressof(array).to_bytes(8, "little"))
+    bound.keep = (array, keep)
+    made: Callable[..., None] = _new_builtin(definition, bound, None)
+    return made
+
+
+_launcher: list[NativeLauncher | None] = []
+
+
+def find_launcher() -> NativeLauncher | None:
+    """The launcher of this process, compiled once and cached; None where it cannot be used."""
+    if not _launcher:
+        _launcher.append(_make())
+    return _launcher[0]
+
+
+def _make() -> NativeLauncher | None:
+    from anyarch.errors import CompileError, HostError
+
+    if not _objects_lie_as_expected():
+        return None
+    try:
+        from anyarch.emit.compile import compile_blob
+        from anyarch.engine.cache import CodeCache, key_for, toolchain_key
+        from anyarch.host.code import load
+
+        text = launcher_text()
+        key = key_for("gpu launcher", text, toolchain_key())
+        code = load(CodeCache().build_once(key, lambda: compile_blob(text)))
+    except (CompileError, HostError, ImportError, OSError):
+        return None  # Python does it all, only slower
+    return NativeLauncher(code.address("aa_gpu_prepared"), code.address("aa_gpu_launch"))
+
+
+def _objects_lie_as_expected() -> bool:
+    """Whether types and the contents of bytes are where the text below reads them."""
+    if sys.implementation.name != "cpython" or ctypes.sizeof(ctypes.c_void_p) != 8:
+        return False
+    probe = _Self(b"probe678")
+    return (
+        object.__basicsize__ == _TYPE_OFFSET + 8
+        and bytes.__basicsize__ == _BYTES_OFFSET + 1
+        and ctypes.c_uint64.from_address(id(probe) + _TYPE_OFFSET).value == id(_Self)
+        and ctypes.string_at(id(probe) + _BYTES_OFFSET, 8) == probe
+    )
+
+
+def launcher_text() -> str:
+    """The LLVM text of both builtins."""
+
+    def read(slot: str, into: str, type_: str = "ptr") -> str:
+        return (
+            f"  %{into}.at = getelementptr i64, ptr %data, i64 {_SLOT[slot]}\n"
+            f"  %{into} = load {type_}, ptr %{into}.at"
+        )
+
+    def read_half(slot: str, half: int, into: str) -> str:
+        return (
+            f"  %{into}.at = getelementptr i32, ptr %data, i64 {2 * _SLOT[slot] + half}\n"
+            f"  %{into} = load i32, ptr %{into}.at"
+        )
+
+    return f"""
+; The numbers of the object that a builtin is bound to.
+define internal ptr @data(ptr %self) alwaysinline {{
+  %at = getelementptr i8, ptr %self, i64 {_BYTES_OFFSET}
+  %data = load ptr, ptr %at
+  ret ptr %data
+}}
+
+define internal ptr @type_of(ptr %object) alwaysinline {{
+  %at = getelementptr i8, ptr %object, i64 {_TYPE_OFFSET}
+  %type = load ptr, ptr %at
+  ret ptr %type
+}}
+
+; Launch with the GIL released and the context current; whether it worked.
+define internal i1 @fire(ptr %data, i32 %gx, i32 %gy, i32 %gz, i32 %bx, i32 %by, i32 %bz,
+                         i32 %shared, ptr %stream, ptr %parameters) {{
+  %current = alloca ptr
+{read("function_cell", "cell")}
+  %function = load ptr, ptr %cell
+  %gone = icmp eq ptr %function, null
+  br i1 %gone, label %failed, label %there
+failed:
+  ret i1 false
+there:
+{read("ring", "ring")}
+{read("kernel", "kernel", "i64")}
+  %launches = load i64, ptr %ring
+  %next = add i64 %launches, 1
+  %entry = urem i64 %launches, {RING_ENTRIES}
+  %pair = shl i64 %entry, 1
+  %place = add i64 %pair, 1
+  %kernel.place = getelementptr i64, ptr %ring, i64 %place
+  store i64 %kernel, ptr %kernel.place
+  %stream.place = getelementptr i64, ptr %kernel.place, i64 1
+  store ptr %stream, ptr %stream.place
+  store i64 %next, ptr %ring
+{read("save_thread", "save")}
+{read("restore_thread", "restore")}
+{read("get_current", "get")}
+{read("push_current", "push")}
+{read("pop_current", "pop")}
+{read("context", "context")}
+{read("launch", "launch")}
+  %thread = call ptr %save()
+  store ptr null, ptr %current
+  %got = call i32 %get(ptr %current)
+  %found = load ptr, ptr %current
+  %same = icmp eq ptr %found, %context
+  br i1 %same, label %ready, label %switch
+switch:
+  %pushed = call i32 %push(ptr %context)
+  br label %ready
+ready:
+  %result = call i32 %launch(ptr %function, i32 %gx, i32 %gy, i32 %gz, i32 %bx, i32 %by, i32 %bz,
+                             i32 %shared, ptr %stream, ptr %parameters, ptr null)
+  br i1 %same, label %done, label %back
+back:
+  %popped = call i32 %pop(ptr %current)
+  br label %done
+done:
+  call void %restore(ptr %thread)
+  %worked = icmp eq i32 %result, 0
+  ret i1 %worked
+}}
+
+define internal ptr @succeed(ptr %data) alwaysinline {{
+{read("none", "none")}
+{read("incref", "incref")}
+  call void %incref(ptr %none)
+  ret ptr %none
+}}
+
+define ptr @aa_gpu_prepared(ptr %self, ptr %unused) {{
+  %data = call ptr @data(ptr %self)
+{read_half("grid_xy", 0, "gx")}
+{read_half("grid_xy", 1, "gy")}
+{read_half("grid_z_block_x", 0, "gz")}
+{read_half("grid_z_block_x", 1, "bx")}
+{read_half("block_yz", 0, "by")}
+{read_half("block_yz", 1, "bz")}
+{read_half("shared", 0, "shared")}
+{read("stream", "stream")}
+{read("parameters", "parameters")}
+  %worked = call i1 @fire(ptr %data, i32 %gx, i32 %gy, i32 %gz, i32 %bx, i32 %by, i32 %bz,
+                          i32 %shared, ptr %stream, ptr %parameters)
+  br i1 %worked, label %good, label %bad
+good:
+  %none = call ptr @succeed(ptr %data)
+  ret ptr %none
+bad:
+{read("slow", "slow")}
+{read("vectorcall", "vectorcall")}
+  %said = call ptr %vectorcall(ptr %slow, ptr null, i64 0, ptr null)
+  ret ptr %said
+}}
+
+; An exact int as 64 bits; whether it was one.
+define internal i1 @integer(ptr %data, ptr %object, ptr %out) {{
+  %overflow = alloca i32
+{read("int_type", "int_type")}
+  %type = call ptr @type_of(ptr %object)
+  %exact = icmp eq ptr %type, %int_type
+  br i1 %exact, label %convert, label %other
+other:
+  ret i1 false
+convert:
+{read("as_integer", "as_integer")}
+  %value = call i64 %as_integer(ptr %object, ptr %overflow)
+  store i64 %value, ptr %out
+  %over = load i32, ptr %overflow
+  %fits = icmp eq i32 %over, 0
+  ret i1 %fits
+}}
+
+; An exact int from 1 to 2^31-1 as 32 bits.
+define internal i1 @extent(ptr %data, ptr %object, ptr %out) {{
+  %value.at = alloca i64
+  %whole = call i1 @integer(ptr %data, ptr %object, ptr %value.at)
+  br i1 %whole, label %check, label %other
+other:
+  ret i1 false
+check:
+  %value = load i64, ptr %value.at
+  %short = trunc i64 %value to i32
+  store i32 %short, ptr %out
+  %less = sub i64 %value, 1
+  %fits = icmp ult i64 %less, 2147483647
+  ret i1 %fits
+}}
+
+; A grid or a block: an int, or an exact tuple of up to three.
+define internal i1 @extents(ptr %data, ptr %object, ptr %out) {{
+entry:
+  %second = getelementptr i32, ptr %out, i64 1
+  %third = getelementptr i32, ptr %out, i64 2
+  store i32 1, ptr %second
+  store i32 1, ptr %third
+{read("tuple_type", "tuple_type")}
+  %type = call ptr @type_of(ptr %object)
+  %tuple = icmp eq ptr %type, %tuple_type
+  br i1 %tuple, label %several, label %one
+one:
+  %single = call i1 @extent(ptr %data, ptr %object, ptr %out)
+  ret i1 %single
+several:
+{read("tuple_size", "tuple_size")}
+{read("tuple_item", "tuple_item")}
+  %count = call i64 %tuple_size(ptr %object)
+  %less = sub i64 %count, 1
+  %sized = icmp ult i64 %less, 3
+  br i1 %sized, label %next, label %other
+next:
+  %number = phi i64 [ 0, %several ], [ %after, %good ]
+  %item = call ptr %tuple_item(ptr %object, i64 %number)
+  %place = getelementptr i32, ptr %out, i64 %number
+  %fits = call i1 @extent(ptr %data, ptr %item, ptr %place)
+  br i1 %fits, label %good, label %other
+good:
+  %after = add i64 %number, 1
+  %done = icmp eq i64 %after, %count
+  br i1 %done, label %all, label %next
+all:
+  ret i1 true
+other:
+  ret i1 false
+}}
+
+; An attribute that holds an exact int, of an object whose `_driver` is ours.
+define internal i1 @ours(ptr %data, ptr %object, ptr %name, ptr %out) {{
+{read("get_attribute", "get_attribute")}
+{read("decref", "decref")}
+{read("driver_name", "driver_name")}
+{read("driver", "driver")}
+  %owner = call ptr %get_attribute(ptr %object, ptr %driver_name)
+  %absent = icmp eq ptr %owner, null
+  br i1 %absent, label %failed, label %owned
+owned:
+  call void %decref(ptr %owner)
+  %same = icmp eq ptr %owner, %driver
+  br i1 %same, label %look, label %other
+look:
+  %value = call ptr %get_attribute(ptr %object, ptr %name)
+  %missing = icmp eq ptr %value, null
+  br i1 %missing, label %failed, label %found
+found:
+  %fits = call i1 @integer(ptr %data, ptr %value, ptr %out)
+  call void %decref(ptr %value)
+  ret i1 %fits
+failed:
+{read("clear_error", "clear_error")}
+  call void %clear_error()
+  br label %other
+other:
+  ret i1 false
+}}
+
+; One argument, converted and stored as its parameter.
+define internal i1 @argument(ptr %data, ptr %object, ptr %kind.at, ptr %block) {{
+entry:
+  %value.at = alloca i64
+  %kind = load i64, ptr %kind.at
+  %offset.at = getelementptr i64, ptr %kind.at, i64 1
+  %offset = load i64, ptr %offset.at
+  %nbytes.at = getelementptr i64, ptr %kind.at, i64 2
+  %nbytes = load i64, ptr %nbytes.at
+  %place = getelementptr i8, ptr %block, i64 %offset
+  %type = call ptr @type_of(ptr %object)
+  switch i64 %kind, label %other [
+    i64 {_INTEGER}, label %small
+    i64 {_FLOAT}, label %real
+    i64 {_DOUBLE}, label %real
+    i64 {_WORD}, label %word
+    i64 {_POINTER}, label %pointer
+  ]
+small:
+  %whole = call i1 @integer(ptr %data, ptr %object, ptr %value.at)
+  br i1 %whole, label %range, label %other
+range:
+  %value = load i64, ptr %value.at
+  %size = shl i64 %nbytes, 3
+  %range.size = shl i64 1, %size
+  %half = lshr i64 %range.size, 1
+  %shifted = add i64 %value, %half
+  %spread = add i64 %range.size, %half
+  %fits = icmp ult i64 %shifted, %spread
+  br i1 %fits, label %store, label %other
+store:
+  switch i64 %nbytes, label %store4 [
+    i64 1, label %store1
+    i64 2, label %store2
+  ]
+store1:
+  %value1 = trunc i64 %value to i8
+  store i8 %value1, ptr %place
+  ret i1 true
+store2:
+  %value2 = trunc i64 %value to i16
+  store i16 %value2, ptr %place
+  ret i1 true
+store4:
+  %value4 = trunc i64 %value to i32
+  store i32 %value4, ptr %place
+  ret i1 true
+word:
+  %integral = call i1 @integer(ptr %data, ptr %object, ptr %place)
+  br i1 %integral, label %stored, label %pointer
+pointer:
+{read("buffer_type", "buffer_type")}
+{read("array_type", "array_type")}
+{read("pointer_name", "pointer_name")}
+  %is.buffer = icmp eq ptr %type, %buffer_type
+  %is.array = icmp eq ptr %type, %array_type
+  %is.either = or i1 %is.buffer, %is.array
+  br i1 %is.either, label %take, label %other
+take:
+  %taken = call i1 @ours(ptr %data, ptr %object, ptr %pointer_name, ptr %place)
+  ret i1 %taken
+real:
+{read("float_type", "float_type")}
+{read("as_real", "as_real")}
+  %is.float = icmp eq ptr %type, %float_type
+  br i1 %is.float, label %convert, label %other
+convert:
+  %number = call double %as_real(ptr %object)
+  %is.double = icmp eq i64 %kind, {_DOUBLE}
+  br i1 %is.double, label %store.double, label %shorten
+store.double:
+  store double %number, ptr %place
+  ret i1 true
+shorten:
+  ; What becomes infinite by it is an error, which Python words.
+  %single = fptrunc double %number to float
+  %magnitude = call float @llvm.fabs.f32(float %single)
+  %infinite = fcmp oeq float %magnitude, 0x7FF0000000000000
+  br i1 %infinite, label %other, label %store.single
+store.single:
+  store float %single, ptr %place
+  ret i1 true
+stored:
+  ret i1 true
+other:
+  ret i1 false
+}}
+
+declare float @llvm.fabs.f32(float)
+
+; A keyword argument: shared_memory or stream.
+define internal i1 @keyword(ptr %data, ptr %name, ptr %value, ptr %shared, ptr %stream) {{
+  %number = alloca i64
+{read("stream_name", "stream_name")}
+  %is.stream = icmp eq ptr %name, %stream_name
+  br i1 %is.stream, label %a.stream, label %maybe
+a.stream:
+{read("none", "none")}
+  %is.none = icmp eq ptr %value, %none
+  br i1 %is.none, label %good, label %look
+look:
+{read("stream_type", "stream_type")}
+{read("handle_name", "handle_name")}
+  %type = call ptr @type_of(ptr %value)
+  %exact = icmp eq ptr %type, %stream_type
+  br i1 %exact, label %take, label %other
+take:
+  %taken = call i1 @ours(ptr %data, ptr %value, ptr %handle_name, ptr %stream)
+  ret i1 %taken
+maybe:
+{read("shared_name", "shared_name")}
+  %is.shared = icmp eq ptr %name, %shared_name
+  br i1 %is.shared, label %a.size, label %other
+a.size:
+  %whole = call i1 @integer(ptr %data, ptr %value, ptr %number)
+  br i1 %whole, label %check, label %other
+check:
+  %nbytes = load i64, ptr %number
+  %short = trunc i64 %nbytes to i32
+  store i32 %short, ptr %shared
+  %fits = icmp ult i64 %nbytes, 2147483648
+  ret i1 %fits
+good:
+  ret i1 true
+other:
+  ret i1 false
+}}
+
+define ptr @aa_gpu_launch(ptr %self, ptr %args, i64 %given, ptr %names) {{
+entry:
+  %grid = alloca [3 x i32]
+  %block = alloca [3 x i32]
+  %shared.at = alloca i32
+  %stream.at = alloca ptr
+  %values = alloca [{_MAX_NBYTES} x i8], align 16
+  %pointers = alloca [{_MAX_PARAMETERS} x ptr]
+  %data = call ptr @data(ptr %self)
+  store i32 0, ptr %shared.at
+  store ptr null, ptr %stream.at
+{read("count", "count", "i64")}
+{read("kinds", "kinds")}
+  %wanted = add i64 %count, 2
+  %complete = icmp eq i64 %given, %wanted
+  br i1 %complete, label %take.grid, label %bail
+take.grid:
+  %grid.object = load ptr, ptr %args
+  %grid.good = call i1 @extents(ptr %data, ptr %grid.object, ptr %grid)
+  br i1 %grid.good, label %take.block, label %bail
+take.block:
+  %block.place = getelementptr ptr, ptr %args, i64 1
+  %block.object = load ptr, ptr %block.place
+  %block.good = call i1 @extents(ptr %data, ptr %block.object, ptr %block)
+  br i1 %block.good, label %arguments, label %bail
+arguments:
+  %number = phi i64 [ 0, %take.block ], [ %after, %argument.good ]
+  %last = icmp eq i64 %number, %count
+  br i1 %last, label %keywords, label %argument
+argument:
+  %index = add i64 %number, 2
+  %object.place = getelementptr ptr, ptr %args, i64 %index
+  %object = load ptr, ptr %object.place
+  %kind.index = mul i64 %number, {_KIND_NUMBERS}
+  %kind.at = getelementptr i64, ptr %kinds, i64 %kind.index
+  %offset.at = getelementptr i64, ptr %kind.at, i64 1
+  %offset = load i64, ptr %offset.at
+  %value.place = getelementptr i8, ptr %values, i64 %offset
+  %pointer.place = getelementptr ptr, ptr %pointers, i64 %number
+  store ptr %value.place, ptr %pointer.place
+  %converted = call i1 @argument(ptr %data, ptr %object, ptr %kind.at, ptr %values)
+  br i1 %converted, label %argument.good, label %bail
+argument.good:
+  %after = add i64 %number, 1
+  br label %arguments
+keywords:
+  %no.names = icmp eq ptr %names, null
+  br i1 %no.names, label %go, label %named
+named:
+{read("tuple_size", "tuple_size")}
+{read("tuple_item", "tuple_item")}
+  %name.count = call i64 %tuple_size(ptr %names)
+  br label %next.name
+next.name:
+  %name.number = phi i64 [ 0, %named ], [ %name.after, %name.good ]
+  %name.last = icmp eq i64 %name.number, %name.count
+  br i1 %name.last, label %go, label %a.name
+a.name:
+  %name = call ptr %tuple_item(ptr %names, i64 %name.number)
+  %value.index = add i64 %given, %name.number
+  %keyword.place = getelementptr ptr, ptr %args, i64 %value.index
+  %keyword.value = load ptr, ptr %keyword.place
+  %known = call i1 @keyword(ptr %data, ptr %name, ptr %keyword.value, ptr %shared.at,
+                            ptr %stream.at)
+  br i1 %known, label %name.good, label %bail
+name.good:
+  %name.after = add i64 %name.number, 1
+  br label %next.name
+go:
+  %gx = load i32, ptr %grid
+  %gy.at = getelementptr i32, ptr %grid, i64 1
+  %gy = load i32, ptr %gy.at
+  %gz.at = getelementptr i32, ptr %grid, i64 2
+  %gz = load i32, ptr %gz.at
+  %bx = load i32, ptr %block
+  %by.at = getelementptr i32, ptr %block, i64 1
+  %by = load i32, ptr %by.at
+  %bz.at = getelementptr i32, ptr %block, i64 2
+  %bz = load i32, ptr %bz.at
+  %shared = load i32, ptr %shared.at
+  %stream = load ptr, ptr %stream.at
+  %worked = call i1 @fire(ptr %data, i32 %gx, i32 %gy, i32 %gz, i32 %bx, i32 %by, i32 %bz,
+                          i32 %shared, ptr %stream, ptr %pointers)
+  br i1 %worked, label %good, label %bail
+good:
+  %none = call ptr @succeed(ptr %data)
+  ret ptr %none
+bail:
+{read("slow", "slow")}
+{read("vectorcall", "vectorcall")}
+  %said = call ptr %vectorcall(ptr %slow, ptr %args, i64 %given, ptr %names)
+  ret ptr %said
+}}
+"""

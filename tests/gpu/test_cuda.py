@@ -1,0 +1,555 @@
+"""The CUDA backend on a GPU. kernels.ptx is ours: see kernels.cu for how it is made."""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import struct
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from anyarch import gpu
+
+KERNELS = Path(__file__).with_name("kernels.ptx")
+
+
+def _why_not() -> str:
+    try:
+        gpu.Device("cuda:0")
+    except gpu.NoDeviceError as error:
+        return str(error)
+    return ""
+
+
+WHY_NOT = _why_not()
+pytestmark = pytest.mark.skipif(bool(WHY_NOT), reason=f"needs an NVIDIA GPU: {WHY_NOT}")
+
+
+@pytest.fixture(scope="module")
+def device() -> gpu.Device:
+    return gpu.Device("cuda:0")
+
+
+@pytest.fixture(scope="module")
+def module(device: gpu.Device) -> gpu.Module:
+    return device.load(KERNELS)
+
+
+def ints(buffer: gpu.Buffer) -> list[int]:
+    return list(struct.unpack(f"<{buffer.nbytes // 4}i", buffer.to_bytes()))
+
+
+def run(code: str) -> str:
+    """What a process of its own prints: faults make a GPU unusable for the process."""
+    start = (
+        f"import anyarch.gpu as gpu, struct\ndevice = gpu.Device('cuda:0')\nK = {str(KERNELS)!r}\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", start + code], capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_properties(device: gpu.Device) -> None:
+    properties = device.properties
+    assert properties.name and device.name == properties.name
+    assert properties.compute_capability >= (7, 5) and properties.warp_size == 32
+    assert properties.multiprocessors > 0 and properties.clock > 100_000
+    assert properties.max_threads_per_block == 1024
+    assert properties.shared_memory_per_block_optin >= properties.shared_memory_per_block
+    assert len(properties.uuid) == 36 and properties.pci_address.count(":") == 2
+    free, total = device.memory_info()
+    assert 0 < free <= total <= properties.memory_nbytes
+    driver = device.versions.driver
+    assert driver is not None and driver >= (12, 0)
+    assert gpu.Device() == device and gpu.devices()[0] == device
+    with pytest.raises(gpu.NoDeviceError, match="there (is|are)"):
+        gpu.Device("cuda:999")
+
+
+def test_saxpy(device: gpu.Device, module: gpu.Module) -> None:
+    n = 1000
+    x = gpu.to_device(memoryview(struct.pack(f"<{n}f", *range(n))).cast("f"), device)
+    y = device.zeros(n)
+    saxpy = module["saxpy"]
+    for launch in (
+        lambda: saxpy.launch(4, 256, 2.0, x, y, n),
+        lambda: saxpy.launch((4, 1), (256,), 2, x, y.pointer, n),  # converted in Python
+        lambda: saxpy[4, 256](2.0, x, y, n),
+        saxpy.prepare(4, 256, 2.0, x, y, n),
+    ):
+        y.fill(0)
+        launch()
+        assert struct.unpack(f"<{n}f", y.to_bytes()) == tuple(2.0 * i for i in range(n))
+
+
+def test_every_kind_of_argument(device: gpu.Device, module: gpu.Module) -> None:
+    out = device.empty(8, "f8")
+    point = struct.pack("<dfb3x", 1.5, 2.5, 3)
+    module["takes"].launch(1, 1, point, 200, -300, -(1 << 40), 4.25, None, out)
+    expected = (1.5, 2.5, 3.0, 200.0, -300.0, float(-(1 << 40)), 4.25, 1.0)
+    assert struct.unpack("<8d", out.to_bytes()) == expected
+
+
+def test_variables(device: gpu.Device, module: gpu.Module) -> None:
+    module.variable("factors").copy_from(struct.pack("<4f", 1, 2, 3, 4))
+    counter = module.variable("counter")
+    counter.fill(0)
+    x = gpu.to_device(memoryview(struct.pack("<8f", *[1] * 8)).cast("f"), device)
+    module["scale"].launch(1, 8, x)
+    assert struct.unpack("<8f", x.to_bytes()) == (1, 2, 3, 4) * 2
+    assert ints(counter) == [8]
+    with pytest.raises(KeyError, match="no variable 'absent'"):
+        module.variable("absent")
+    with pytest.raises(KeyError, match=r"no kernel 'absent' in .*kernels\.ptx; its kernels: saxpy"):
+        module["absent"]
+
+
+def test_dynamic_shared_memory(device: gpu.Device) -> None:
+    kernel = device.load(KERNELS)["reverse"]
+    limit = device.properties.shared_memory_per_block_optin
+    for nbytes in (1024, 48 << 10, 64 << 10, limit // 4096 * 4096):
+        n = nbytes // 4
+        x = gpu.to_device(memoryview(struct.pack(f"<{n}i", *range(n))).cast("i"), device)
+        kernel.launch((1, n // 256), 256, x, shared_memory=nbytes)
+        assert ints(x) == list(range(n))[::-1]
+    with pytest.raises(gpu.RangeError, match="dynamic shared memory"):
+        kernel.launch(1, 1, x, shared_memory=limit + 1)
+    prepared = device.load(KERNELS)["reverse"].prepare((1, n // 256), 256, x, shared_memory=nbytes)
+    prepared()
+    assert ints(x) == list(range(n))
+
+
+def test_attributes_and_occupancy(device: gpu.Device, module: gpu.Module) -> None:
+    kernel = module["reverse"]
+    attributes = kernel.attributes
+    assert 0 < attributes.registers < 256 and attributes.max_threads_per_block == 1024
+    major, minor = device.properties.compute_capability
+    assert attributes.binary_version == major * 10 + minor and attributes.ptx_version == 75
+    per_multiprocessor = device.properties.max_threads_per_multiprocessor
+    occupancy = kernel.occupancy(256)
+    assert occupancy.blocks_per_multiprocessor == per_multiprocessor // 256
+    assert occupancy.best_block % 32 == 0 and occupancy.smallest_grid > 0
+    assert kernel.occupancy(256, 64 << 10).blocks_per_multiprocessor < per_multiprocessor // 256
+
+
+def test_a_cooperative_launch(device: gpu.Device, module: gpu.Module) -> None:
+    kernel = module["together"]
+    blocks = kernel.cooperative_blocks(32)
+    x = device.zeros(blocks, "i4")
+    kernel.launch(blocks, 32, x, cooperative=True)
+    assert ints(x) == [blocks] * blocks
+    prepared = kernel.prepare(blocks, 32, x, cooperative=True)
+    prepared()
+    assert ints(x) == [blocks] * blocks
+    with pytest.raises(gpu.DriverError, match="TOO_LARGE"):
+        kernel.launch(blocks + 1, 32, device.zeros(blocks + 1, "i4"), cooperative=True)
+
+
+def test_copies(device: gpu.Device) -> None:
+    data = bytes(range(256)) * 4096
+    one, two = device.allocate(len(data)), device.allocate(len(data))
+    pinned, stream = device.allocate_pinned(len(data)), device.create_stream()
+    one.copy_from(data)
+    two.copy_from(one)
+    assert two.to_bytes() == data
+    pinned.view[:] = data[::-1]
+    one.copy_from(pinned, stream=stream)
+    two.copy_from(one, stream=stream)
+    pinned.copy_from(two, stream=stream)
+    stream.synchronize()
+    assert bytes(pinned.view) == data[::-1]
+    out = bytearray(len(data))
+    two.copy_to(out, stream=stream)
+    stream.synchronize()
+    assert out == data[::-1]
+    one[100:200].copy_from(data[:100])
+    assert one[99:201].to_bytes() == data[::-1][99:100] + data[:100] + data[::-1][200:201]
+    for width, value in ((1, 0x12), (2, 0x1234), (4, 0x12345678)):
+        two[4:1028].fill(value, width, stream=stream)
+        two[4:1028].copy_to(memoryview(out)[:1024], stream=stream)
+        stream.synchronize()
+        assert bytes(out[:1024]) == value.to_bytes(width, "little") * (1024 // width)
+
+
+def test_memory_in_the_order_of_a_stream(device: gpu.Device, module: gpu.Module) -> None:
+    stream = device.create_stream()
+    with device.allocate(4096, stream) as buffer:
+        module["number"].launch(4, 256, buffer, 5, stream=stream)
+        out = bytearray(4096)
+        buffer.copy_to(out, stream=stream)
+    stream.synchronize()
+    assert struct.unpack("<1024i", out) == tuple(range(5, 1029))
+
+
+def test_streams_and_events(device: gpu.Device, module: gpu.Module) -> None:
+    wait, number = module["wait"], module["number"]
+    one, two = device.create_stream(), device.create_stream(priority=device.stream_priorities[0])
+    assert two.priority == device.stream_priorities[0] < 0
+    x = device.zeros(256, "i4")
+    start = one.record()
+    wait.launch(1, 1, 20_000_000, stream=one)
+    number.launch(1, 256, x, 7, stream=one)
+    end = one.record()
+    assert not one.done and not end.done
+    two.wait(end)
+    out = device.empty(256, "i4")
+    out.copy_from(x, stream=two)
+    two.synchronize()
+    assert ints(out) == list(range(7, 263))
+    assert one.done and end.done and 20 <= end - start < 1000
+    wait.launch(1, 1, 1_000_000, stream=one)
+    device.synchronize()
+    assert one.done
+    number.launch(1, 256, x, 0, stream=device.per_thread_stream)
+    device.per_thread_stream.synchronize()
+    assert ints(x) == list(range(256))
+
+
+def test_host_callbacks(device: gpu.Device, module: gpu.Module) -> None:
+    stream = device.create_stream()
+    seen: list[int] = []
+    for number in range(5):
+        module["wait"].launch(1, 1, 1_000_000, stream=stream)
+        stream.call_host(seen.append, number)
+    stream.synchronize()
+    assert seen == [0, 1, 2, 3, 4]
+    stream.call_host(lambda: 1 // 0)
+    with pytest.raises(ZeroDivisionError):
+        stream.synchronize()
+
+
+def test_a_full_queue_and_a_callback_do_not_deadlock(
+    device: gpu.Device, module: gpu.Module
+) -> None:
+    stream = device.create_stream()
+    release = threading.Event()
+    stream.call_host(release.wait, 60)
+    threading.Timer(1.0, release.set).start()
+    start = time.monotonic()
+    launch = module["nothing"].prepare(1, 1, stream=stream)
+    for _ in range(20_000):  # far more than the queue holds: launches wait for the callback
+        launch()
+    stream.synchronize()
+    assert 0.5 < time.monotonic() - start < 30
+
+
+def test_graphs(device: gpu.Device, module: gpu.Module) -> None:
+    stream = device.create_stream()
+    x, y = device.zeros(256, "i4"), device.zeros(256, "i4")
+    calls: list[int] = []
+    with stream.capture() as graph:
+        module["number"].launch(1, 256, x, 3, stream=stream)
+        y.copy_from(x, stream=stream)
+        stream.call_host(calls.append, 1)
+        x.fill(0, stream=stream)
+    assert ints(x) == ints(y) == [0] * 256
+    for count in range(1, 4):
+        y.fill(0)
+        graph.launch(stream)
+        stream.synchronize()
+        assert ints(y) == list(range(3, 259)) and ints(x) == [0] * 256
+        assert len(calls) == count
+    with pytest.raises(gpu.DriverError, match="CAPTURE"), stream.capture():
+        stream.synchronize()
+    stream.synchronize()
+
+
+def test_threads_launch_at_once(device: gpu.Device, module: gpu.Module) -> None:
+    results: dict[int, list[int]] = {}
+
+    def work(first: int) -> None:
+        stream = device.create_stream()
+        x = device.empty(256, "i4")
+        for _ in range(200):
+            module["number"].launch(1, 256, x, first, stream=stream)
+        stream.synchronize()
+        results[first] = ints(x)
+
+    threads = [threading.Thread(target=work, args=(1000 * n,)) for n in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert results == {1000 * n: list(range(1000 * n, 1000 * n + 256)) for n in range(8)}
+
+
+def test_nothing_leaks(device: gpu.Device) -> None:
+    def once() -> None:
+        module = device.load(KERNELS)
+        stream = device.create_stream()
+        buffer = device.allocate(64 << 20)
+        pinned = device.allocate_pinned(1 << 20)
+        array = device.zeros(1 << 20, stream=stream)
+        with stream.capture() as graph:
+            module["nothing"].launch(1, 1, stream=stream)
+        graph.launch(stream)
+        start = module["scale"].prepare(1, 1, array, stream=stream)
+        start()
+        stream.record().synchronize()
+        buffer[: 1 << 20].copy_from(pinned, stream=stream)
+        stream.synchronize()
+
+    for _ in range(3):  # what is allocated once is allocated now
+        once()
+    gc.collect()
+    device.synchronize()
+    free, _ = device.memory_info()
+    for _ in range(50):
+        once()
+    gc.collect()
+    device.synchronize()
+    after, _ = device.memory_info()
+    assert free - after <= 4 << 20
+
+
+def test_out_of_memory(device: gpu.Device) -> None:
+    with pytest.raises(gpu.OutOfMemoryError, match="bytes asked for, .* are free"):
+        device.allocate(1 << 50)
+    assert device.allocate(1 << 20).nbytes == 1 << 20
+
+
+def test_ptx_that_is_wrong(device: gpu.Device) -> None:
+    text = KERNELS.read_text()
+    bad = text.replace("ret;", "ret;\n\tbogus.u32 \t%r1, %r2;", 1)
+    with pytest.raises(gpu.PtxError) as caught:
+        device.load(bad)
+    assert caught.value.line == text[: text.index("ret;")].count("\n") + 2
+    assert "bogus" in caught.value.instruction
+    newer = text.replace(".version 9.0", ".version 99.0")
+    with pytest.raises(gpu.PtxError, match=r"99\.0"):
+        device.load(newer)
+    with pytest.raises(gpu.ImageError, match="not PTX"):
+        device.load(b"nothing")
+    empty = device.load(".version 7.0\n.target sm_75\n.address_size 64\n")
+    assert len(empty) == 0
+
+
+def test_options(device: gpu.Device) -> None:
+    module = device.load(
+        KERNELS, max_registers=32, optimization_level=1, line_info=True, verbose=True
+    )
+    assert module["reverse"].attributes.registers <= 32
+    assert "reverse" in module.log
+    module["nothing"].launch(1, 1)
+    device.synchronize()
+
+
+def test_unloading(device: gpu.Device) -> None:
+    module = device.load(KERNELS)
+    kernel = module["nothing"]
+    launch, start = kernel.launch, kernel.prepare(1, 1)
+    start()
+    module.unload()
+    for stale in (lambda: launch(1, 1), lambda: kernel.launch(1, 1), start):
+        with pytest.raises(gpu.ClosedError, match="after its module was unloaded"):
+            stale()
+
+
+def test_configurations(device: gpu.Device, module: gpu.Module) -> None:
+    kernel = module["nothing"]
+    for grid, block in ((0, 1), (1, 2048), ((1, 1 << 17), 1), (1, (64, 64))):
+        with pytest.raises(gpu.RangeError):
+            kernel.launch(grid, block)
+    with pytest.raises(gpu.ArgumentError, match="takes 4 arguments"):
+        module["saxpy"].launch(1, 1)
+    with pytest.raises(gpu.ArgumentError, match="on the host is not on cuda:0"):
+        module["saxpy"].launch(1, 1, 1.0, bytearray(4), None, 1)
+    with pytest.raises(gpu.ClosedError):
+        gone = device.empty(4)
+        gone.close()
+        module["saxpy"].launch(1, 1, 1.0, gone, gone, 1)
+
+
+def test_a_fault_names_the_kernel() -> None:
+    printed = run(
+        """
+m = device.load(K)
+x = device.zeros(32, "i4")
+m["number"].launch(1, 32, x, 0)
+device.synchronize()
+m["wild"].launch(1, 32, x)
+for what in (device.synchronize, lambda: device.allocate(4), lambda: x.to_bytes()):
+    try:
+        what()
+    except gpu.KernelError as error:
+        print(error.kernels, error.usable, error.name, "wild" in str(error))
+x.close()
+"""
+    )
+    line = "('wild',) False CUDA_ERROR_ILLEGAL_ADDRESS True"
+    assert printed.splitlines() == [line] * 3
+
+
+def test_a_fault_of_a_prepared_launch() -> None:
+    printed = run(
+        """
+m = device.load(K)
+x = device.zeros(32, "i4")
+start = m["wild"].prepare(1, 32, x)
+m["number"].launch(1, 32, x, 0)
+start()
+try:
+    device.default_stream.synchronize()
+except gpu.KernelError as error:
+    print(error.kernels)
+"""
+    )
+    assert printed.strip() == "('wild', 'number')"
+
+
+def test_fork_after_use() -> None:
+    printed = run(
+        """
+import os
+x = device.zeros(32)
+pid = os.fork()
+if pid == 0:
+    for what in (lambda: x.to_bytes(), lambda: gpu.Device("cuda:0"), lambda: device.allocate(4)):
+        try:
+            what()
+        except gpu.BrokenDriverError as error:
+            print("before this process was forked" in str(error), flush=True)
+    del x
+    os._exit(0)
+print(os.waitpid(pid, 0)[1])
+print(len(x.to_bytes()))
+"""
+    )
+    assert printed.split() == ["True"] * 3 + ["0", "128"]
+
+
+def test_two_processes_at_once() -> None:
+    code = (
+        f"import anyarch.gpu as gpu\nd = gpu.Device('cuda:0')\nx = d.zeros(256, 'i4')\n"
+        f"k = d.load({str(KERNELS)!r})['number']\n"
+        "for n in range(1000): k.launch(1, 256, x, n)\n"
+        "print(x.view if False else int.from_bytes(x.to_bytes()[:4], 'little'))"
+    )
+    both = [
+        subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+        for _ in range(2)
+    ]
+    assert [process.communicate(timeout=300)[0].strip() for process in both] == ["999", "999"]
+
+
+def test_hidden_devices() -> None:
+    code = (
+        "import os; os.environ['CUDA_VISIBLE_DEVICES'] = ''\n"
+        "import anyarch.gpu as gpu\n"
+        "try: gpu.Device('cuda:0')\n"
+        "except gpu.NoDeviceError as error: print(type(error).__name__, error)"
+    )
+    printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout
+    assert printed.startswith("NoDeviceError the NVIDIA driver finds no GPU; CUDA_VISIBLE_DEVICES")
+
+
+def test_two_gpus(module: gpu.Module) -> None:
+    found = [device for device in gpu.devices() if device.backend == "cuda"]
+    if len(found) < 2:
+        pytest.skip("needs two GPUs")
+    one, two = found[:2]
+    data = bytes(range(256)) * 4096
+    here, there = one.allocate(len(data)), two.allocate(len(data))
+    here.copy_from(data)
+    there.copy_from(here)
+    assert there.to_bytes() == data
+    stream = two.create_stream()
+    there.fill(0)
+    there.copy_from(here, stream=stream)
+    stream.synchronize()
+    assert there.to_bytes() == data
+    x = two.zeros(256, "i4")
+    with pytest.raises(gpu.ArgumentError, match="memory of cuda:1 cannot be used"):
+        module["number"].launch(1, 256, x, 1)
+    kernels = {device: device.load(KERNELS)["number"] for device in found}
+    shares = gpu.split(256 * 64, found, 256)
+    parts = []
+    for device, start, stop in shares:
+        part = device.empty(stop - start, "i4")
+        kernels[device].launch((stop - start) // 256, 256, part, start)
+        parts.append(part)
+    out = memoryview(bytearray(4 * 256 * 64)).cast("i")
+    assert gpu.gather(parts, out).tolist() == list(range(256 * 64))
+    if one.can_access_peer(two):
+        one.enable_peer_access(two)
+        kernels[one].launch(1, 256, x, 1)
+        one.synchronize()
+        assert ints(x) == list(range(1, 257))
+
+
+# Arrays and streams of other libraries.
+
+
+def test_torch(device: gpu.Device, module: gpu.Module) -> None:
+    torch = pytest.importorskip("torch")
+    x = torch.arange(1000, dtype=torch.float32, device="cuda")
+    y = gpu.to_device(x)
+    assert isinstance(y, gpu.DeviceArray) and y.shape == (1000,)
+    module["saxpy"].launch(4, 256, 2.0, x, y, 1000)
+    device.synchronize()
+    assert torch.equal(torch.from_dlpack(y), 3 * x)
+    assert torch.equal(torch.as_tensor(y, device="cuda"), 3 * x)
+    wrapped = gpu.from_dlpack(x)
+    assert wrapped.pointer == x.data_ptr() and wrapped.typestr == "<f4"
+    wrapped.fill(0)
+    assert not x.any().item()
+    stream = torch.cuda.Stream()
+    ours = device.stream(stream.cuda_stream)
+    with torch.cuda.stream(stream):
+        z = torch.ones(1000, device="cuda")
+        module["saxpy"].launch(4, 256, 1.0, z, x, 1000, stream=ours)
+        assert (x.sum() == 1000).item()
+    assert torch.cuda.current_device() == 0
+
+
+def test_cupy(device: gpu.Device, module: gpu.Module) -> None:
+    cupy = pytest.importorskip("cupy")
+    x = cupy.arange(1000, dtype="f4")
+    y = device.zeros(1000)
+    module["saxpy"].launch(4, 256, 2.0, x, y, 1000)
+    device.synchronize()
+    assert bool((cupy.asarray(y) == 2 * x).all())
+    assert bool((cupy.from_dlpack(y) == 2 * x).all())
+    assert gpu.from_dlpack(x).pointer == x.data.ptr
+    assert device.wrap(x).shape == (1000,)
+    assert gpu.to_device(x).to_bytes() == cupy.asnumpy(x).tobytes()
+
+
+def test_cuda_core(device: gpu.Device, module: gpu.Module) -> None:
+    core = pytest.importorskip("cuda.core")
+    theirs = core.Device(0)
+    theirs.set_current()
+    stream = theirs.create_stream()
+    x = device.zeros(256, "i4")
+    module["number"].launch(1, 256, x, 4, stream=stream)
+    stream.sync()
+    assert ints(x) == list(range(4, 260))
+    assert int(theirs.create_stream(device.create_stream()).handle) > 0
+
+
+def test_a_cubin(device: gpu.Device, tmp_path: Path) -> None:
+    major, minor = device.properties.compute_capability
+    cubin = tmp_path / "kernels.cubin"
+    command = ["ptxas", f"-arch=sm_{major}{minor}", str(KERNELS), "-o", str(cubin)]
+    try:
+        subprocess.run(command, check=True, capture_output=True)
+    except (FileNotFoundError, subprocess.CalledProcessError) as error:
+        pytest.skip(f"needs ptxas: {error}")
+    module = device.load(cubin)
+    assert set(module) == set(device.load(KERNELS))
+    x = device.zeros(256, "i4")
+    kernel = module["number"]
+    assert [(p.offset, p.nbytes) for p in kernel.signature.parameters] == [(0, 8), (8, 4)]
+    kernel.launch(1, 256, x, ctypes.c_int32(6))
+    assert ints(x) == list(range(6, 262))
+    with pytest.raises(gpu.ArgumentError, match="NumPy scalar or 4 bytes"):
+        kernel.launch(1, 256, x, 6)
+    with pytest.raises(gpu.ImageError, match="cubin"):
+        device.load(cubin.read_bytes()[:200])
