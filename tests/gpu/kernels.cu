@@ -43,10 +43,9 @@ extern "C" __global__ void scale(float *x)
     atomicAdd(&counter, 1);
 }
 
-extern "C" __global__ void reverse(int *x)
+extern "C" __global__ void reverse(int *x, int n)
 {
     extern __shared__ int held[];
-    int n = blockDim.x * gridDim.y;
     for (int i = threadIdx.x; i < n; i += blockDim.x)
         held[i] = x[i];
     __syncthreads();

@@ -24,7 +24,9 @@ PTX = """.version 8.0
 .entry k(.param .f32 a, .param .u64 x, .param .s32 n, .param .f64 d, .param .u8 c, .param .s16 s,
     .param .b64 p) { ret; }
 .entry nothing() { ret; }
-.entry raw(.param .b32 x) { ret; }"""
+.entry raw(.param .b32 x, .param .b64 y, .param .b16 z, .param .b8 w) { ret; }
+.entry half(.param .f16 x) { ret; }
+.entry structure(.param .b8 x[4]) { ret; }"""
 CONTEXT, FUNCTION, OTHER_CONTEXT = 0x1000, 0x2000, 0x3000
 
 
@@ -135,8 +137,8 @@ GOOD = (0.5, 1, 2, 3.0, 4, 5, None)
 @pytest.mark.parametrize(
     ("number", "value"),
     [
-        (0, 1), (0, 1e39), (0, float("inf")), (1, 1.0), (1, 1 << 63), (1, None), (1, True),
-        (2, 1 << 32), (2, -(1 << 31) - 1), (2, 1.0), (3, 1), (4, 256), (4, -129), (5, 1 << 16),
+        (0, 1 << 60), (0, "1"), (0, 1e39), (0, float("inf")), (1, 1.0), (1, 1 << 63), (1, None), (1, True),
+        (2, 1 << 32), (2, -(1 << 31) - 1), (2, 1.0), (3, None), (4, 256), (4, -129), (5, 1 << 16),
         (6, 5), (6, b"12345678"), (1, bytearray(8)),
     ],
 )  # fmt: skip
@@ -213,7 +215,70 @@ def test_what_python_raises_arrives(native: NativeLauncher, gpus: list[PythonDev
 
 
 def test_kernels_that_python_launches(make: Make) -> None:
-    assert make("raw").made is None
+    assert make("half").made is None
+    assert make("structure").made is None
+
+
+def test_numpy_scalars(make: Make) -> None:
+    np = pytest.importorskip("numpy")
+    case = make("k")
+    x = gpu.Device("cuda:0").allocate(64)
+    case.launch(1, 1, np.float32(0.5), np.uint64(7), np.int8(-3), np.float64(2.5), np.uint16(255),
+                np.int64(-32768), x)  # fmt: skip
+    case.launch(1, 1, np.int32(-2), np.int64(-1), np.uint32(4294967295), np.float32(0.1),
+                np.uint8(200), np.longlong(1), np.ulonglong(9))  # fmt: skip
+    case.launch(1, 1, 3, x, 4, 5, 6, 7, np.float64(1.5))
+    assert not case.left
+    values = [struct.unpack("=fQidBhQ", b"".join(launch[3])) for launch in case.driver.launches]
+    assert values[0] == (0.5, 7, -3, 2.5, 255, -32768, x.pointer)
+    assert values[1] == (-2, (1 << 64) - 1, -1, float(np.float32(0.1)), 200, 1, 9)
+    assert values[2][:6] == (3, x.pointer, 4, 5, 6, 7)
+    assert values[2][6] == int.from_bytes(struct.pack("<d", 1.5), "little")
+    good = (0.5, 1, 2, 3.0, 4, 5, x)
+    for number, bad in (
+        (0, np.float64(1e39)), (1, np.uint64(1 << 63)), (1, np.float32(1)), (2, np.int64(1 << 32)),
+        (2, np.float32(1)), (4, np.int16(-129)), (6, np.int32(1)), (0, np.ones(1, "f4")),
+        (2, np.ones((), "i4")), (0, np.float16(1)), (2, np.bool_(True)), (0, np.longdouble(1)),
+    ):  # fmt: skip
+        arguments = [*good[:number], bad, *good[number + 1 :]]
+        assert case.launch(1, 1, *arguments) == "slow", (number, bad)
+
+
+def test_bits(make: Make) -> None:
+    np = pytest.importorskip("numpy")
+    case = make("raw")
+    case.launch(1, 1, np.float32(1), np.int64(-1), np.uint16(5), np.int8(-1))
+    (_, _, _, data) = case.driver.launches[0]
+    assert data == [struct.pack("<f", 1), b"\xff" * 8, b"\5\0", b"\xff"]
+    for bad in (1, np.int64(1), np.int16(1), 1.0, b"1234"):
+        assert case.launch(1, 1, bad, np.int64(1), np.int16(1), np.int8(1)) == "slow"
+
+
+def test_calls(native: NativeLauncher, make: Make) -> None:
+    case = make("nothing")
+    seen: list[tuple[int, ...]] = []
+
+    def function(*arguments: int) -> int:
+        seen.append(arguments)
+        return -7
+
+    made = ctypes.CFUNCTYPE(ctypes.c_int, *[ctypes.c_int64] * 6)(function)
+    address = ctypes.cast(made, ctypes.c_void_p).value or 0
+    left: list[tuple[object, ...]] = []
+
+    def slow(*arguments: object) -> int:
+        left.append(arguments)
+        return 99
+
+    call = native.caller(case.table, address, 3, slow)
+    case.driver.current = OTHER_CONTEXT
+    assert call(1, 1 << 62, -1) == -7
+    assert seen[0][:3] == (1, 1 << 62, -1) and case.driver.pushes == [CONTEXT, -1]
+    assert call(1, 2) == call(1, 2, "3") == call(1, 2, 1 << 64) == call(1, 2, 3, 4) == 99
+    assert len(seen) == 1 and len(left) == 4
+    assert native.caller(case.table, address, 0, slow)() == -7
+    with pytest.raises(ValueError, match="7 arguments"):
+        native.caller(case.table, address, 7, slow)
 
 
 def test_the_callers_context_is_restored(make: Make) -> None:

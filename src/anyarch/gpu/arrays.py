@@ -136,7 +136,7 @@ class DeviceArray(Buffer):
         return self._array_part(0, tuple(extents), None)
 
     def _contiguous(self) -> bool:
-        return is_contiguous(self._tensor())
+        return self._strides is None
 
     def _ready(self, stream: StreamLike | None) -> None:
         if not self._contiguous():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import struct
 from typing import Final
 
 from anyarch.gpu.backend import Image
@@ -13,6 +14,10 @@ from anyarch.gpu.fatbin import FATBIN_MAGIC, Entry, read_fatbin
 __all__ = ["open_image"]
 
 _ELF_MAGIC: Final = b"\x7fELF"
+# From offset 32: where program and section headers are, and how many of each.
+_ELF_HEADER: Final = struct.Struct("<QQ8xH2xH")
+_ELF_SECTION: Final = struct.Struct("<4xI16xQQ")
+_SHT_NOBITS: Final = 8
 _EM_CUDA: Final = 190
 _WRAPPER_MAGIC: Final = b"\xb1\x43\x62\x46"
 
@@ -40,6 +45,7 @@ def open_image(source: str | bytes | os.PathLike[str], capability: tuple[int, in
     if data.startswith(_ELF_MAGIC):
         if int.from_bytes(data[18:20], "little") != _EM_CUDA:
             raise ImageError(f"{origin}: an ELF file for another machine than a GPU")
+        _check_cubin(data, origin)
         return Image(None, data, origin)
     if data.startswith(FATBIN_MAGIC):
         return _from_fatbin(read_fatbin(data), capability, origin)
@@ -52,6 +58,20 @@ def open_image(source: str | bytes | os.PathLike[str], capability: tuple[int, in
     if ".version" not in text:
         raise ImageError(f"{origin}: not PTX (no .version), not a cubin, not a fatbin")
     return _from_ptx(text, origin)
+
+
+def _check_cubin(data: bytes, origin: str) -> None:
+    """ImageError for a cubin whose headers or sections lie outside it: the driver would crash."""
+    try:
+        segments, sections, segment_count, count = _ELF_HEADER.unpack_from(data, 32)
+        if segments + 56 * segment_count > len(data):
+            raise ImageError(f"{origin}: the cubin is cut off within its program headers")
+        for number in range(count):
+            kind, offset, nbytes = _ELF_SECTION.unpack_from(data, sections + 64 * number)
+            if kind != _SHT_NOBITS and offset + nbytes > len(data):
+                raise ImageError(f"{origin}: the cubin is cut off within section {number}")
+    except struct.error:
+        raise ImageError(f"{origin}: the cubin is cut off within its headers") from None
 
 
 def _from_ptx(text: str, origin: str) -> Image:

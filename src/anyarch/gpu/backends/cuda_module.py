@@ -37,6 +37,7 @@ class CudaModule:
     def __init__(self, device: CudaDevice, image: Image, options: Mapping[str, Any]) -> None:
         self._device = device
         self._signatures = image.signatures
+        self._has_text = image.ptx is not None
         self._module: Any = None
         self._kernels: weakref.WeakSet[CudaKernel] = weakref.WeakSet()
         information, errors = bytearray(_LOG_NBYTES), bytearray(_LOG_NBYTES)
@@ -65,10 +66,12 @@ class CudaModule:
 
     def kernels(self) -> tuple[str, ...]:
         """As the PTX says; of a cubin as the driver says."""
-        if self._signatures:
+        if self._has_text:
             return tuple(self._signatures)
         device = self._device
         count = device.call("cuModuleGetFunctionCount", self._module)
+        if not count:
+            return ()
         functions = device.call("cuModuleEnumerateFunctions", count, self._module)
         return tuple(device.call("cuFuncGetName", function).decode() for function in functions)
 
@@ -192,6 +195,9 @@ class CudaKernel:
 
     def launch(self, config: LaunchConfig, parameters: bytes, stream: Handle) -> None:
         """Start it."""
+        launcher = find_launcher()
+        if launcher is not None:
+            launcher.learn_scalars()  # the native launcher may have come here for want of them
         self._start(config, ParameterBlock(self.signature, parameters), stream)
 
     def _start(self, config: LaunchConfig, block: ParameterBlock, stream: Handle) -> None:

@@ -1,10 +1,10 @@
 """Launches without Python on the way: builtin functions whose bodies LLVM made.
 
 A launch is a driver call of one to two microseconds, and an interpreter that converts arguments one
-by one takes longer than that. `prepared` makes a builtin with everything baked in; `launcher` one
-that converts the common kinds of arguments (exact ints and floats, our buffers, our streams) and
-leaves every other call, and every failure, to a Python function that does it all again and says
-what is wrong.
+by one takes longer than that. `prepare` makes a builtin with everything baked in; `launcher` one
+that converts the common kinds of arguments (exact ints and floats, NumPy scalars, our buffers, our
+streams); `caller` one that calls a function of the driver with ints. What they cannot do, and
+every failure, they leave to a Python function that does it all again and says what is wrong.
 
 The functions find their data through the object that they are bound to: a bytes object whose
 contents are the address of an array of 64-bit numbers. Where in objects the type and the contents
@@ -35,18 +35,28 @@ _SLOTS: Final = """
 launch get_current push_current pop_current save_thread restore_thread context function_cell
 ring kernel slow vectorcall none incref
 grid_xy grid_z_block_x block_yz shared stream parameters
-count kinds as_integer as_real get_attribute decref clear_error
+count kinds scalars as_integer as_real get_attribute decref clear_error
 int_type float_type buffer_type array_type stream_type tuple_type
 pointer_name driver_name handle_name stream_name shared_name driver tuple_item tuple_size
+from_integer
 """.split()
 _SLOT: Final = {name: number for number, name in enumerate(_SLOTS)}
 
 # Kinds of parameters that a launcher converts.
-_INTEGER, _FLOAT, _DOUBLE, _WORD, _POINTER = range(5)
+_INTEGER, _FLOAT, _DOUBLE, _WORD, _POINTER, _RAW = range(6)
 _KIND_NUMBERS: Final = 3  # kind, offset, bytes
 
+# Kinds of NumPy scalars, and the most types of them that there are.
+_SIGNED, _UNSIGNED, _REAL = range(3)
+_SCALAR_NUMBERS: Final = 3  # type, kind, bytes
+_MAX_SCALARS: Final = 24
+_SCALAR_OFFSET: Final = 16
+
+_MAX_CALL: Final = 6  # arguments that x86-64 passes in registers
+
 _METH_NOARGS: Final = 0x0004
-_METH_FASTCALL_KEYWORDS: Final = 0x0080 | 0x0002
+_METH_FASTCALL: Final = 0x0080
+_METH_FASTCALL_KEYWORDS: Final = _METH_FASTCALL | 0x0002
 
 
 class _MethodDefinition(ctypes.Structure):
@@ -85,7 +95,7 @@ class DriverTable:
 class NativeLauncher:
     """Makes builtins that launch."""
 
-    def __init__(self, prepared: int, launcher: int) -> None:
+    def __init__(self, prepared: int, launcher: int, caller: int) -> None:
         # A builtin keeps a pointer to its definition.
         self._prepared = _MethodDefinition(b"start", prepared, _METH_NOARGS, b"Start the kernel.")
         self._launcher = _MethodDefinition(
@@ -94,6 +104,12 @@ class NativeLauncher:
             _METH_FASTCALL_KEYWORDS,
             b"launch(grid, block, *args, shared_memory=0, stream=None, cooperative=False)",
         )
+
+        self._caller = _MethodDefinition(
+            b"call", caller, _METH_FASTCALL, b"Call a function of the driver with ints."
+        )
+        # Shared by all launchers, so that one that was made before NumPy was imported sees it too.
+        self._scalars = (ctypes.c_uint64 * (_SCALAR_NUMBERS * _MAX_SCALARS + 1))()
 
     def prepare(
         self,
@@ -145,6 +161,7 @@ class NativeLauncher:
         numbers = _common(table, cell, number, slow) | {
             "count": len(kinds),
             "kinds": ctypes.addressof(kind_table),
+            "scalars": ctypes.addressof(self._scalars),
             "as_integer": _api("PyLong_AsLongLongAndOverflow"),
             "as_real": _api("PyFloat_AsDouble"),
             "get_attribute": _api("PyObject_GetAttr"),
@@ -161,7 +178,35 @@ class NativeLauncher:
             "tuple_size": _api("PyTuple_Size"),
         }
         numbers |= {slot: id(name) for slot, name in _NAMES.items()}
+        self.learn_scalars()
         return _builtin(self._launcher, numbers, (table, cell, slow, kind_table))
+
+    def learn_scalars(self) -> None:
+        """Convert NumPy's scalars too, if NumPy is imported by now."""
+        if "numpy" not in sys.modules or self._scalars[0]:
+            return
+        entries = _find_scalars()
+        # The first type last: native code takes the table as empty until then.
+        for place, entry in reversed(list(enumerate(entries))):
+            self._scalars[place] = entry
+
+    def caller(
+        self, table: DriverTable, function: int, count: int, slow: Callable[..., int]
+    ) -> Callable[..., int]:
+        """A builtin that calls a function of the driver with `count` ints and returns its result;
+        `slow` gets what are no ints.
+        """
+        if count > _MAX_CALL:
+            raise ValueError(f"{count} arguments; a caller passes {_MAX_CALL}")
+        numbers = _common(table, ctypes.c_uint64(0), 0, slow) | {
+            "launch": function,
+            "count": count,
+            "as_integer": _api("PyLong_AsLongLongAndOverflow"),
+            "from_integer": _api("PyLong_FromLong"),
+            "int_type": id(int),
+        }
+        made: Any = _builtin(self._caller, numbers, (table, slow))
+        return made  # type: ignore[no-any-return]
 
 
 _NAMES: Final = {
@@ -182,7 +227,29 @@ def _kind(parameter: Parameter) -> int | None:
         return _WORD if parameter.nbytes == 8 else _INTEGER
     if parameter.nbytes == 8 and parameter.type in ("b64", ""):
         return _POINTER
+    if parameter.nbytes in (1, 2, 4) and parameter.type[:1] in ("b", ""):
+        return _RAW
     return None
+
+
+def _find_scalars() -> list[int]:
+    """NumPy's types of scalars whose value lies where it is expected."""
+    import numpy
+
+    entries: list[int] = []
+    for name, kind in (
+        *((f"int{size}", _SIGNED) for size in (8, 16, 32, 64)),
+        *((f"uint{size}", _UNSIGNED) for size in (8, 16, 32, 64)),
+        ("longlong", _SIGNED),
+        ("ulonglong", _UNSIGNED),
+        ("float32", _REAL),
+        ("float64", _REAL),
+    ):
+        type_ = getattr(numpy, name)
+        probe = type_(113)
+        if ctypes.string_at(id(probe) + _SCALAR_OFFSET, probe.nbytes) == probe.tobytes():
+            entries += (id(type_), kind, probe.nbytes)
+    return entries
 
 
 def _api(name: str) -> int:
@@ -190,7 +257,7 @@ def _api(name: str) -> int:
 
 
 def _common(
-    table: DriverTable, cell: ctypes.c_uint64, number: int, slow: Callable[..., None]
+    table: DriverTable, cell: ctypes.c_uint64, number: int, slow: Callable[..., Any]
 ) -> dict[str, int]:
     return table.numbers | {
         "save_thread": _api("PyEval_SaveThread"),
@@ -246,7 +313,7 @@ def _make() -> NativeLauncher | None:
         code = load(CodeCache().build_once(key, lambda: compile_blob(text)))
     except (CompileError, HostError, ImportError, OSError):
         return None  # Python does it all, only slower
-    return NativeLauncher(code.address("aa_gpu_prepared"), code.address("aa_gpu_launch"))
+    return NativeLauncher(*map(code.address, ("aa_gpu_prepared", "aa_gpu_launch", "aa_gpu_call")))
 
 
 def _objects_lie_as_expected() -> bool:
@@ -263,7 +330,7 @@ def _objects_lie_as_expected() -> bool:
 
 
 def launcher_text() -> str:
-    """The LLVM text of both builtins."""
+    """The LLVM text of the builtins."""
 
     def read(slot: str, into: str, type_: str = "ptr") -> str:
         return (
@@ -277,6 +344,12 @@ def launcher_text() -> str:
             f"  %{into} = load i32, ptr %{into}.at"
         )
 
+    values = "\n".join(
+        f"  %value{n}.at = getelementptr i64, ptr %values, i64 {n}\n"
+        f"  %value{n} = load i64, ptr %value{n}.at"
+        for n in range(_MAX_CALL)
+    )
+    passed = ", ".join(f"i64 %value{n}" for n in range(_MAX_CALL))
     return f"""
 ; The numbers of the object that a builtin is bound to.
 define internal ptr @data(ptr %self) alwaysinline {{
@@ -392,6 +465,138 @@ convert:
   ret i1 %fits
 }}
 
+; The entry of a NumPy scalar's type; null for other objects.
+define internal ptr @scalar(ptr %data, ptr %object) {{
+entry:
+{read("scalars", "scalars")}
+  %type = call ptr @type_of(ptr %object)
+  br label %next
+next:
+  %at = phi ptr [ %scalars, %entry ], [ %after, %another ]
+  %known = load ptr, ptr %at
+  %same = icmp eq ptr %known, %type
+  br i1 %same, label %found, label %different
+different:
+  %end = icmp eq ptr %known, null
+  br i1 %end, label %none, label %another
+another:
+  %after = getelementptr i64, ptr %at, i64 {_SCALAR_NUMBERS}
+  br label %next
+found:
+  ret ptr %at
+none:
+  ret ptr null
+}}
+
+; An exact int, or a NumPy integer, as 64 bits.
+define internal i1 @whole(ptr %data, ptr %object, ptr %out) {{
+{read("int_type", "int_type")}
+  %type = call ptr @type_of(ptr %object)
+  %exact = icmp eq ptr %type, %int_type
+  br i1 %exact, label %convert, label %look
+convert:
+  %fits = call i1 @integer(ptr %data, ptr %object, ptr %out)
+  ret i1 %fits
+look:
+  %entry = call ptr @scalar(ptr %data, ptr %object)
+  %absent = icmp eq ptr %entry, null
+  br i1 %absent, label %other, label %found
+found:
+  %kind.at = getelementptr i64, ptr %entry, i64 1
+  %kind = load i64, ptr %kind.at
+  %nbytes.at = getelementptr i64, ptr %entry, i64 2
+  %nbytes = load i64, ptr %nbytes.at
+  %at = getelementptr i8, ptr %object, i64 {_SCALAR_OFFSET}
+  %real = icmp eq i64 %kind, {_REAL}
+  br i1 %real, label %other, label %sized
+sized:
+  %signed = icmp eq i64 %kind, {_SIGNED}
+  switch i64 %nbytes, label %eight [
+    i64 1, label %one
+    i64 2, label %two
+    i64 4, label %four
+  ]
+one:
+  %value1 = load i8, ptr %at
+  %wide1 = sext i8 %value1 to i64
+  %zero1 = zext i8 %value1 to i64
+  %result1 = select i1 %signed, i64 %wide1, i64 %zero1
+  store i64 %result1, ptr %out
+  ret i1 true
+two:
+  %value2 = load i16, ptr %at
+  %wide2 = sext i16 %value2 to i64
+  %zero2 = zext i16 %value2 to i64
+  %result2 = select i1 %signed, i64 %wide2, i64 %zero2
+  store i64 %result2, ptr %out
+  ret i1 true
+four:
+  %value4 = load i32, ptr %at
+  %wide4 = sext i32 %value4 to i64
+  %zero4 = zext i32 %value4 to i64
+  %result4 = select i1 %signed, i64 %wide4, i64 %zero4
+  store i64 %result4, ptr %out
+  ret i1 true
+eight:
+  %value8 = load i64, ptr %at
+  store i64 %value8, ptr %out
+  %positive = icmp sge i64 %value8, 0
+  %as.is = or i1 %signed, %positive
+  ret i1 %as.is
+other:
+  ret i1 false
+}}
+
+; An exact float or int, or a NumPy scalar, as a double; an int only if it is exact.
+define internal i1 @real(ptr %data, ptr %object, ptr %out) {{
+  %value.at = alloca i64
+{read("float_type", "float_type")}
+  %type = call ptr @type_of(ptr %object)
+  %exact = icmp eq ptr %type, %float_type
+  br i1 %exact, label %convert, label %look
+convert:
+{read("as_real", "as_real")}
+  %number = call double %as_real(ptr %object)
+  store double %number, ptr %out
+  ret i1 true
+look:
+  %whole = call i1 @whole(ptr %data, ptr %object, ptr %value.at)
+  br i1 %whole, label %integral, label %scalar
+integral:
+  %value = load i64, ptr %value.at
+  %shifted = add i64 %value, 9007199254740992
+  %small = icmp ule i64 %shifted, 18014398509481984
+  %floating = sitofp i64 %value to double
+  store double %floating, ptr %out
+  ret i1 %small
+scalar:
+  %entry = call ptr @scalar(ptr %data, ptr %object)
+  %absent = icmp eq ptr %entry, null
+  br i1 %absent, label %other, label %found
+found:
+  %kind.at = getelementptr i64, ptr %entry, i64 1
+  %kind = load i64, ptr %kind.at
+  %nbytes.at = getelementptr i64, ptr %entry, i64 2
+  %nbytes = load i64, ptr %nbytes.at
+  %at = getelementptr i8, ptr %object, i64 {_SCALAR_OFFSET}
+  %real = icmp eq i64 %kind, {_REAL}
+  br i1 %real, label %sized, label %other
+sized:
+  %is.single = icmp eq i64 %nbytes, 4
+  br i1 %is.single, label %single, label %double
+single:
+  %value4 = load float, ptr %at
+  %wide4 = fpext float %value4 to double
+  store double %wide4, ptr %out
+  ret i1 true
+double:
+  %value8 = load double, ptr %at
+  store double %value8, ptr %out
+  ret i1 true
+other:
+  ret i1 false
+}}
+
 ; An exact int from 1 to 2^31-1 as 32 bits.
 define internal i1 @extent(ptr %data, ptr %object, ptr %out) {{
   %value.at = alloca i64
@@ -491,9 +696,10 @@ entry:
     i64 {_DOUBLE}, label %real
     i64 {_WORD}, label %word
     i64 {_POINTER}, label %pointer
+    i64 {_RAW}, label %raw
   ]
 small:
-  %whole = call i1 @integer(ptr %data, ptr %object, ptr %value.at)
+  %whole = call i1 @whole(ptr %data, ptr %object, ptr %value.at)
   br i1 %whole, label %range, label %other
 range:
   %value = load i64, ptr %value.at
@@ -522,7 +728,7 @@ store4:
   store i32 %value4, ptr %place
   ret i1 true
 word:
-  %integral = call i1 @integer(ptr %data, ptr %object, ptr %place)
+  %integral = call i1 @whole(ptr %data, ptr %object, ptr %place)
   br i1 %integral, label %stored, label %pointer
 pointer:
 {read("buffer_type", "buffer_type")}
@@ -531,17 +737,51 @@ pointer:
   %is.buffer = icmp eq ptr %type, %buffer_type
   %is.array = icmp eq ptr %type, %array_type
   %is.either = or i1 %is.buffer, %is.array
-  br i1 %is.either, label %take, label %other
+  br i1 %is.either, label %take, label %maybe.raw
 take:
   %taken = call i1 @ours(ptr %data, ptr %object, ptr %pointer_name, ptr %place)
   ret i1 %taken
+maybe.raw:
+  %may.be.raw = icmp eq i64 %kind, {_POINTER}
+  br i1 %may.be.raw, label %raw, label %other
+raw:
+  ; The bits of a NumPy scalar of just that size.
+  %raw.entry = call ptr @scalar(ptr %data, ptr %object)
+  %no.scalar = icmp eq ptr %raw.entry, null
+  br i1 %no.scalar, label %other, label %raw.size
+raw.size:
+  %raw.nbytes.at = getelementptr i64, ptr %raw.entry, i64 2
+  %raw.nbytes = load i64, ptr %raw.nbytes.at
+  %raw.fits = icmp eq i64 %raw.nbytes, %nbytes
+  br i1 %raw.fits, label %raw.take, label %other
+raw.take:
+  %raw.at = getelementptr i8, ptr %object, i64 {_SCALAR_OFFSET}
+  switch i64 %nbytes, label %raw8 [
+    i64 1, label %raw1
+    i64 2, label %raw2
+    i64 4, label %raw4
+  ]
+raw1:
+  %bits1 = load i8, ptr %raw.at
+  store i8 %bits1, ptr %place
+  ret i1 true
+raw2:
+  %bits2 = load i16, ptr %raw.at
+  store i16 %bits2, ptr %place
+  ret i1 true
+raw4:
+  %bits4 = load i32, ptr %raw.at
+  store i32 %bits4, ptr %place
+  ret i1 true
+raw8:
+  %bits8 = load i64, ptr %raw.at
+  store i64 %bits8, ptr %place
+  ret i1 true
 real:
-{read("float_type", "float_type")}
-{read("as_real", "as_real")}
-  %is.float = icmp eq ptr %type, %float_type
-  br i1 %is.float, label %convert, label %other
+  %is.real = call i1 @real(ptr %data, ptr %object, ptr %value.at)
+  br i1 %is.real, label %convert, label %other
 convert:
-  %number = call double %as_real(ptr %object)
+  %number = load double, ptr %value.at
   %is.double = icmp eq i64 %kind, {_DOUBLE}
   br i1 %is.double, label %store.double, label %shorten
 store.double:
@@ -693,6 +933,64 @@ bail:
 {read("slow", "slow")}
 {read("vectorcall", "vectorcall")}
   %said = call ptr %vectorcall(ptr %slow, ptr %args, i64 %given, ptr %names)
+  ret ptr %said
+}}
+
+define ptr @aa_gpu_call(ptr %self, ptr %args, i64 %given) {{
+entry:
+  %values = alloca [{_MAX_CALL} x i64]
+  %current = alloca ptr
+  %data = call ptr @data(ptr %self)
+{read("count", "count", "i64")}
+  %complete = icmp eq i64 %given, %count
+  br i1 %complete, label %next, label %bail
+next:
+  %number = phi i64 [ 0, %entry ], [ %after, %good ]
+  %last = icmp eq i64 %number, %count
+  br i1 %last, label %go, label %argument
+argument:
+  %object.place = getelementptr ptr, ptr %args, i64 %number
+  %object = load ptr, ptr %object.place
+  %place = getelementptr i64, ptr %values, i64 %number
+  %fits = call i1 @integer(ptr %data, ptr %object, ptr %place)
+  br i1 %fits, label %good, label %bail
+good:
+  %after = add i64 %number, 1
+  br label %next
+go:
+{read("save_thread", "save")}
+{read("restore_thread", "restore")}
+{read("get_current", "get")}
+{read("push_current", "push")}
+{read("pop_current", "pop")}
+{read("context", "context")}
+{read("launch", "function")}
+{values}
+  %thread = call ptr %save()
+  store ptr null, ptr %current
+  %got = call i32 %get(ptr %current)
+  %found = load ptr, ptr %current
+  %same = icmp eq ptr %found, %context
+  br i1 %same, label %ready, label %switch
+switch:
+  %pushed = call i32 %push(ptr %context)
+  br label %ready
+ready:
+  %result = call i32 %function({passed})
+  br i1 %same, label %done, label %back
+back:
+  %popped = call i32 %pop(ptr %current)
+  br label %done
+done:
+  call void %restore(ptr %thread)
+{read("from_integer", "from_integer")}
+  %wide = sext i32 %result to i64
+  %made = call ptr %from_integer(i64 %wide)
+  ret ptr %made
+bail:
+{read("slow", "slow")}
+{read("vectorcall", "vectorcall")}
+  %said = call ptr %vectorcall(ptr %slow, ptr %args, i64 %given, ptr null)
   ret ptr %said
 }}
 """
