@@ -15,6 +15,7 @@ import typer
 
 from anyarch._version import __version__
 from anyarch.cli import ERROR
+from anyarch.cli.gpu_app import gpu_app
 from anyarch.cli.options import OPTIONS, RunOptions
 
 app = typer.Typer(
@@ -26,6 +27,7 @@ app = typer.Typer(
 )
 cache_app = typer.Typer(help="The cache of compiled native code.", no_args_is_help=True)
 app.add_typer(cache_app, name="cache")
+app.add_typer(gpu_app, name="gpu")
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Arch = Annotated[str | None, typer.Option("--arch", help="Architecture (default: the file's).")]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import importlib.util
 import os
 import platform
@@ -14,6 +13,7 @@ from typing import Literal
 
 from anyarch._version import __version__
 from anyarch.engine.cache import CodeCache
+from anyarch.gpu.device import find_backend
 from anyarch.host.cpu import PAGE, features
 
 Status = Literal["ok", "missing", "optional"]
@@ -115,12 +115,16 @@ def _kvm() -> Check:
 
 
 def _gpu() -> Check:
+    from anyarch import gpu
+
     try:
-        ctypes.CDLL("libcuda.so.1")
-    except OSError:
-        return Check("GPU", "optional", "no CUDA driver (libcuda.so.1)", "install NVIDIA's driver")
-    tool = shutil.which("nvidia-smi")
-    return Check("GPU", "ok", f"libcuda.so.1{' and ' + tool if tool else ''}")
+        count = find_backend("cuda").count()
+    except gpu.NoDriverError as error:
+        return Check("GPU", "optional", str(error), "kernels run on the cpu")
+    except gpu.NoDeviceError as error:
+        return Check("GPU", "optional", "a driver that cannot be used", str(error))
+    names = ", ".join(gpu.Device(f"cuda:{ordinal}").name for ordinal in range(count))
+    return Check("GPU", "ok", names)
 
 
 def _program(name: str, purpose: str, package: str) -> Check:

@@ -22,6 +22,7 @@ from anyarch.gpu.errors import (
     OutOfMemoryError,
     PtxError,
     RangeError,
+    UnknownNameError,
 )
 from anyarch.gpu.grids import Share, gather, scatter, split
 from anyarch.gpu.kernels import Kernel, Module
@@ -56,6 +57,7 @@ __all__ = [
     "Share",
     "Signature",
     "Stream",
+    "UnknownNameError",
     "Versions",
     "devices",
     "from_dlpack",

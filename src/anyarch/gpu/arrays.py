@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import re
+from typing import TYPE_CHECKING, Any, Final
 
 from anyarch.gpu import dlpack
 from anyarch.gpu.dlpack import Tensor
@@ -363,6 +364,8 @@ def type_text(dtype: Any) -> str:
         return dtype.replace("=", "<")
     if isinstance(dtype, str) and dtype in TYPESTRS:
         return TYPESTRS[dtype]
+    if isinstance(dtype, str) and _SHORT.fullmatch(dtype):
+        return f"{'|' if dtype[1:] == '1' else '<'}{dtype}"
     simple = _NAMES.get(dtype) if isinstance(dtype, (str, type)) else None
     if simple is not None:
         return simple
@@ -376,6 +379,7 @@ def type_text(dtype: Any) -> str:
     return str(numpy.dtype(dtype).str)
 
 
+_SHORT: Final = re.compile(r"b1|[iu][1248]|f[248]|c8|c16")
 _NAMES: dict[Any, str] = {float: "<f8", int: "<i8", bool: "|b1", "bool": "|b1"} | {
     f"{word}{size}": f"{'|' if size == 8 else '<'}{letter}{size // 8}"
     for word, letter in (("int", "i"), ("uint", "u"), ("float", "f"), ("complex", "c"))

@@ -275,7 +275,7 @@ class Device:
 
     def _stream_handle(self, stream: StreamLike | None) -> Handle:
         """The handle for an operation that waits for itself without a stream."""
-        return None if stream is None else self.stream(stream).handle
+        return None if stream is None else resolve_stream(self, stream).handle
 
     def synchronize(self) -> None:
         """Wait for all work of the device; raises what went wrong in it."""

@@ -5,6 +5,7 @@ Error                     base; also an `anyarch.Error`
 │   ├── NoDriverError     this machine has no driver of that kind
 │   └── BrokenDriverError a driver is there, but cannot be used
 ├── PtxError              PTX text that is wrong or not supported: line, column, instruction
+├── UnknownNameError      a kernel or variable that a module does not have (also a KeyError)
 ├── ImageError            a cubin, fatbin or file that cannot be loaded
 ├── ArgumentError         launch arguments: count, type or range (also a TypeError)
 ├── RangeError            offsets, sizes, shapes that do not fit (also a ValueError)
@@ -31,6 +32,7 @@ __all__ = [
     "OutOfMemoryError",
     "PtxError",
     "RangeError",
+    "UnknownNameError",
 ]
 
 
@@ -65,6 +67,12 @@ class PtxError(Error):
         self.line = line
         self.column = column
         self.instruction = instruction
+
+
+class UnknownNameError(Error, KeyError):
+    """A kernel or variable that a module does not have."""
+
+    __str__ = Error.__str__  # a KeyError shows the text quoted
 
 
 class ImageError(Error):

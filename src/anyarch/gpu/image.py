@@ -98,4 +98,7 @@ def _newest(entries: list[Entry]) -> Entry:
 
 
 def _text(entries: list[Entry]) -> str:
-    return _newest(entries).payload().rstrip(b"\0").decode()
+    try:
+        return _newest(entries).payload().rstrip(b"\0").decode()
+    except UnicodeDecodeError as error:
+        raise ImageError(f"the PTX in the fatbin is no text: {error}") from None

@@ -15,7 +15,7 @@ from anyarch.gpu.backend import (
     LaunchConfig,
     Occupancy,
 )
-from anyarch.gpu.errors import ArgumentError, ClosedError, RangeError
+from anyarch.gpu.errors import ArgumentError, ClosedError, RangeError, UnknownNameError
 from anyarch.gpu.memory import Buffer
 from anyarch.gpu.signature import Signature
 
@@ -28,6 +28,7 @@ __all__ = ["Extent", "Kernel", "Module"]
 Extent: TypeAlias = int | tuple[int, ...]
 """A grid or a block: x, or (x, y), or (x, y, z)."""
 
+_MAX_CONFIGS: Final = 64
 _MAX_SHARED_MEMORY: Final = (1 << 31) - 1
 
 
@@ -62,14 +63,14 @@ class Module:
         return self._loaded
 
     def __getitem__(self, name: str) -> Kernel:
-        """A kernel; KeyError names those that there are."""
+        """A kernel; UnknownNameError, a KeyError, names those that there are."""
         kernel = self._kernels.get(name)
         if kernel is None or self._loaded is None:
             try:
                 handle, signature = self._module().kernel(name)
             except KeyError:
                 known = ", ".join(self._module().kernels()) or "none"
-                raise KeyError(
+                raise UnknownNameError(
                     f"no kernel {name!r} in {self._origin}; its kernels: {known}"
                 ) from None
             kernel = self._kernels[name] = Kernel(self, name, handle, signature)
@@ -85,11 +86,11 @@ class Module:
         return name in self._module().kernels()
 
     def variable(self, name: str) -> Buffer:
-        """The memory of a global or constant variable; KeyError if there is none of that name."""
+        """The memory of a global or constant variable; UnknownNameError if there is none."""
         try:
             pointer, nbytes = self._module().variable(name)
         except KeyError:
-            raise KeyError(f"no variable {name!r} in {self._origin}") from None
+            raise UnknownNameError(f"no variable {name!r} in {self._origin}") from None
         return Buffer(self._device, pointer, nbytes, owner=self)
 
     def __repr__(self) -> str:
@@ -131,6 +132,7 @@ class Kernel:
 
     __slots__ = (
         "__weakref__",
+        "_configs",
         "_device",
         "_handle",
         "_module",
@@ -149,6 +151,7 @@ class Kernel:
         self._handle: Handle | None = handle
         self._signature = signature
         self._packer = Packer(name, signature)
+        self._configs: dict[tuple[object, ...], LaunchConfig] = {}
         self.launch = module.device._driver.bind(handle, self._launch)
 
     @property
@@ -240,16 +243,33 @@ class Kernel:
         cooperative: bool,
     ) -> tuple[LaunchConfig, Stream, bytes]:
         on = self._device.stream(stream)
-        config = LaunchConfig(
-            self._extents("grid", grid), self._extents("block", block), shared_memory, cooperative
-        )
-        self._check_limits(config)
         device = self._device
 
         def resolve(value: object) -> int | None:
             return device._pointer_for_launch(value, on)
 
+        config = self._config(grid, block, shared_memory, cooperative)
         return config, on, self._packer.pack(args, resolve)
+
+    def _config(
+        self, grid: Extent, block: Extent, shared_memory: int, cooperative: bool
+    ) -> LaunchConfig:
+        """The checked configuration; the last ones are kept, since most launches are repeated."""
+        key = (grid, block, shared_memory, cooperative)
+        try:
+            known = self._configs.get(key)
+        except TypeError:  # a list
+            known = None
+        if known is None:
+            extents = (self._extents("grid", grid), self._extents("block", block))
+            known = LaunchConfig(*extents, shared_memory, cooperative)
+            self._check_limits(known)
+            if len(self._configs) >= _MAX_CONFIGS:
+                self._configs.clear()
+            self._configs[(*extents, shared_memory, cooperative)] = known
+            if isinstance(grid, int) and isinstance(block, int):
+                self._configs[key] = known
+        return known
 
     def _extents(self, what: str, extent: Extent) -> tuple[int, int, int]:
         given = (extent,) if isinstance(extent, int) else tuple(extent)

@@ -280,7 +280,7 @@ class Buffer:
 
 
 def _copy(target: Buffer, source: Any, stream: StreamLike | None) -> None:
-    device = target.device
+    device = target._device
     if not isinstance(source, Buffer):
         tensor = _tensor_of(source)
         if tensor.device[0] in (dlpack.CUDA, dlpack.CUDA_MANAGED):
@@ -294,9 +294,18 @@ def _copy(target: Buffer, source: Any, stream: StreamLike | None) -> None:
     _check_sizes(target.nbytes, source.nbytes)
     target._ready(stream)
     source._ready(stream)
-    if not target.nbytes:
+    if not target._nbytes:
         return
-    if source.is_pinned or source.device.backend == "cpu":
+    if target._driver is source._driver and target._kind is source._kind is MemoryKind.DEVICE:
+        target._driver.copy(
+            target.pointer,
+            MemoryKind.DEVICE,
+            source.pointer,
+            MemoryKind.DEVICE,
+            target._nbytes,
+            device._stream_handle(stream),
+        )
+    elif source.is_pinned or source.device.backend == "cpu":
         _from_host(target, source.pointer, stream)
     elif target.is_pinned or device.backend == "cpu":
         handle = source.device._stream_handle(stream)
@@ -307,15 +316,6 @@ def _copy(target: Buffer, source: Any, stream: StreamLike | None) -> None:
             MemoryKind.DEVICE,
             target.nbytes,
             handle,
-        )
-    elif target._driver is source._driver:
-        target._driver.copy(
-            target.pointer,
-            MemoryKind.DEVICE,
-            source.pointer,
-            MemoryKind.DEVICE,
-            target.nbytes,
-            device._stream_handle(stream),
         )
     else:
         handle = device._stream_handle(stream)

@@ -284,7 +284,7 @@ class Graph:
 def resolve_stream(device: Device, stream: Any) -> Stream:
     """A stream of this library for anything that stands for one."""
     if isinstance(stream, Stream):
-        if stream.device != device:
+        if stream._driver is not device._driver:
             raise ArgumentError(f"a stream of {stream.device.id} is not for {device.id}")
         return stream
     if isinstance(stream, int) and device.backend == "cuda":

@@ -413,8 +413,8 @@ class CudaDevice:
     # Graphs.
 
     def begin_capture(self, stream: Handle) -> None:
-        """Other threads may do as they like meanwhile."""
-        mode = self.driver.api.CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_THREAD_LOCAL
+        """Whatever else goes on meanwhile, such as a buffer that is garbage, does no harm."""
+        mode = self.driver.api.CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_RELAXED
         self.call("cuStreamBeginCapture", stream, mode)
 
     def end_capture(self, stream: Handle) -> Handle:
