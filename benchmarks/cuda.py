@@ -53,10 +53,13 @@ def main() -> int:
 
 
 def take_turns(ways: Ways, repeat: int, after: Callable[[], None]) -> dict[str, float]:
-    """Median seconds of one call of each; `after` runs untimed after every turn."""
+    """Median seconds of one call of each; `after` runs untimed after every turn.
+
+    Every other round is backwards, so that nobody always profits from what ran just before.
+    """
     samples: dict[str, list[float]] = {name: [] for name in ways}
     for turn in range(repeat + 3):
-        for name, way in ways.items():
+        for name, way in list(ways.items())[:: -1 if turn % 2 else 1]:
             start = time.perf_counter()
             way()
             elapsed = time.perf_counter() - start
@@ -164,15 +167,14 @@ def copies(device: gpu.Device, repeat: int) -> dict[str, float]:
     (error, context) = driver.cuDevicePrimaryCtxRetain(driver.cuDeviceGet(0)[1])
     assert error == 0
     driver.cuCtxSetCurrent(context)
-    ways = {
-        "D2D": ours(two, one),
-        "D2D, driver": raw(driver.cuMemcpyDtoDAsync, b, a),
-        "H2D": ours(one, pinned),
-        "H2D, driver": raw(driver.cuMemcpyHtoDAsync, a, p),
-        "D2H": ours(pinned, one),
-        "D2H, driver": raw(driver.cuMemcpyDtoHAsync, p, a),
-    }
-    medians = take_turns(ways, repeat, device.synchronize)
+    medians = {}
+    for name, ways in {
+        "D2D": (ours(two, one), raw(driver.cuMemcpyDtoDAsync, b, a)),
+        "H2D": (ours(one, pinned), raw(driver.cuMemcpyHtoDAsync, a, p)),
+        "D2H": (ours(pinned, one), raw(driver.cuMemcpyDtoHAsync, p, a)),
+    }.items():
+        pair = {name: ways[0], f"{name}, driver": ways[1]}
+        medians |= take_turns(pair, repeat, device.synchronize)
     return {name: COPY_NBYTES / seconds / 1e9 for name, seconds in medians.items()}
 
 
