@@ -298,12 +298,11 @@ def test_prepared(native: NativeLauncher, gpus: list[PythonDevice]) -> None:
     pointers = (ctypes.c_uint64 * 7)(*map(ctypes.addressof, blocks))
     config = LaunchConfig((1, 2, 3), (4, 5, 6), 7)
 
-    class Kept:
-        pass
+    def slow() -> str:
+        return "slow"
 
-    kept = Kept()
     start = native.prepare(
-        case.table, case.cell, case.number, config, ctypes.addressof(pointers), 88, case.slow, kept
+        case.table, case.cell, case.number, config, ctypes.addressof(pointers), 88, slow
     )
     assert start() is None
     function, numbers, stream, data = case.driver.launches[0]
@@ -311,8 +310,8 @@ def test_prepared(native: NativeLauncher, gpus: list[PythonDevice]) -> None:
     assert [piece[0] for piece in data] == list(range(7))
     case.driver.result = 1
     assert start() == "slow"  # type: ignore[func-returns-value]  # what `slow` returned
-    reference = weakref.ref(kept)
-    del kept
+    reference = weakref.ref(slow)
+    del slow
     assert reference() is not None
     del start
     gc.collect()

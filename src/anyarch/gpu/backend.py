@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Any, Protocol, TypeAlias
 
+from anyarch.gpu.errors import Error
 from anyarch.gpu.signature import Signature
 
 __all__ = [
@@ -25,6 +26,7 @@ __all__ = [
     "KernelAttributes",
     "LaunchConfig",
     "MemoryKind",
+    "Needs",
     "Occupancy",
     "Properties",
     "Versions",
@@ -122,6 +124,36 @@ class Image:
     cubin: bytes | None
     origin: str
     signatures: Mapping[str, Signature] = field(default_factory=dict)
+
+
+class Needs:
+    """What a prepared launch needs: it keeps objects, and learns when one was freed all the same.
+
+    `end` is called with the error that every start is to raise from then on; `on_end` is called
+    by it once.
+    """
+
+    __slots__ = ("__weakref__", "_objects", "error", "on_end")
+
+    def __init__(self, objects: object) -> None:
+        self._objects = objects
+        self.error: Error | None = None
+        self.on_end: Callable[[], None] = _nothing
+
+    def end(self, error: Error) -> None:
+        """It cannot start any more."""
+        if self.error is None:
+            self.error = error
+            self.on_end()
+
+    def check(self) -> None:
+        """Raise the error if there is one."""
+        if self.error is not None:
+            raise self.error.with_traceback(None)
+
+
+def _nothing() -> None:
+    pass
 
 
 class BackendModule(Protocol):
@@ -253,9 +285,12 @@ class BackendDevice(Protocol):
         config: LaunchConfig,
         parameters: bytes,
         stream: Handle,
-        keep: object,
+        needs: Needs,
     ) -> Callable[[], None]:
-        """As `launch`, but returns what starts it, often and from any thread; it keeps `keep`."""
+        """As `launch`, but returns what starts it, often and from any thread.
+
+        That keeps `needs`, and raises its error once there is one.
+        """
 
     def bind(self, kernel: Handle, slow: Callable[..., None]) -> Callable[..., None]:
         """What `Kernel.launch` is: `slow`, or what does the same faster and calls `slow` for what

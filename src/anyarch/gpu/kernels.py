@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Iterator, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
@@ -13,6 +14,7 @@ from anyarch.gpu.backend import (
     Image,
     KernelAttributes,
     LaunchConfig,
+    Needs,
     Occupancy,
 )
 from anyarch.gpu.errors import ArgumentError, ClosedError, RangeError, UnknownNameError
@@ -138,6 +140,7 @@ class Kernel:
         "_module",
         "_name",
         "_packer",
+        "_prepared",
         "_signature",
         "launch",
     )
@@ -151,6 +154,7 @@ class Kernel:
         self._handle: Handle | None = handle
         self._signature = signature
         self._packer = Packer(name, signature)
+        self._prepared: weakref.WeakSet[Needs] = weakref.WeakSet()
         self._configs: dict[tuple[object, ...], LaunchConfig] = {}
         self.launch = module.device._driver.bind(handle, self._launch)
 
@@ -171,12 +175,17 @@ class Kernel:
 
     def _get_handle(self) -> Handle:
         if self._handle is None:
-            raise ClosedError(f"kernel {self._name!r} was used after its module was unloaded")
+            raise self._gone()
         return self._handle
 
     def _retire(self) -> None:
         self._handle = None
         self.launch = self._launch
+        for needs in self._prepared:
+            needs.end(self._gone())
+
+    def _gone(self) -> ClosedError:
+        return ClosedError(f"kernel {self._name!r} was used after its module was unloaded")
 
     def __repr__(self) -> str:
         listed = ", ".join(map(str, self._signature.parameters))
@@ -224,14 +233,20 @@ class Kernel:
     ) -> Callable[[], None]:
         """A function without arguments that does what `launch` with these would, faster.
 
-        Arguments are checked here, once; the function keeps them, and they must not be freed while
-        it is called.
+        Arguments are checked here, once, and kept. After a buffer among them or the module was
+        freed the function raises ClosedError.
         """
         config, on, parameters = self._checked(
             grid, block, args, shared_memory, stream, cooperative
         )
-        keep = (self, args, on)
-        return self._device._driver.prepare(self._get_handle(), config, parameters, on.handle, keep)
+        needs = Needs((self, args, on))
+        self._prepared.add(needs)
+        for argument in args:
+            if isinstance(argument, Buffer):
+                argument._end_with_it(needs)
+        return self._device._driver.prepare(
+            self._get_handle(), config, parameters, on.handle, needs
+        )
 
     def _checked(
         self,

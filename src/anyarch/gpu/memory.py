@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final
 
 from anyarch.gpu import dlpack
-from anyarch.gpu.backend import BackendDevice, MemoryKind
+from anyarch.gpu.backend import BackendDevice, MemoryKind, Needs
 from anyarch.gpu.dlpack import Tensor
 from anyarch.gpu.errors import ClosedError, RangeError
 from anyarch.gpu.interchange import describe, is_contiguous, product
@@ -73,6 +73,7 @@ class Buffer:
         "_pointer",
         "_read_only",
         "_root",
+        "_users",
     )
 
     # `_pointer` and `_driver` are read by native code (launcher.py); None once it is closed.
@@ -99,6 +100,7 @@ class Buffer:
         self._read_only = read_only
         self._root: Buffer | None = None  # of a slice: the buffer it is a range of
         self._parts: list[weakref.ref[Buffer]] = []
+        self._users: weakref.WeakSet[Needs] | None = None
 
     # What it is.
 
@@ -111,7 +113,7 @@ class Buffer:
     def pointer(self) -> int:
         """Its address on the device, or in this process for pinned memory."""
         if self._pointer is None:
-            raise ClosedError(f"{self._what()} was used after it was freed")
+            raise self._gone()
         return self._pointer
 
     @property
@@ -198,17 +200,33 @@ class Buffer:
         """
         if self._pointer is None:
             return
-        self._pointer = None
+        self._forget()
         for reference in self._parts:
             part = reference()
             if part is not None:
-                part._pointer = part._allocation = part._owner = None
+                part._forget()
+                part._allocation = part._owner = None
         allocation, self._allocation, self._owner = self._allocation, None, None
         if allocation is not None and self._root is None:
             if stream is not None:
                 allocation.stream = self._device.stream(stream)
             if not self._on_host():
                 allocation.free()
+
+    def _forget(self) -> None:
+        """It is closed, and so is what was prepared with it."""
+        self._pointer = None
+        for needs in self._users or ():
+            needs.end(self._gone())
+
+    def _end_with_it(self, needs: Needs) -> None:
+        """`needs` ends when this is closed."""
+        if self._users is None:
+            self._users = weakref.WeakSet()
+        self._users.add(needs)
+
+    def _gone(self) -> ClosedError:
+        return ClosedError(f"{self._what()} was used after it was freed")
 
     def __enter__(self) -> Buffer:
         return self

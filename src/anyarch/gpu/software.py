@@ -23,8 +23,9 @@ from anyarch.gpu.backend import (
     Handle,
     LaunchConfig,
     MemoryKind,
+    Needs,
 )
-from anyarch.gpu.errors import DriverError, Error, OutOfMemoryError
+from anyarch.gpu.errors import DriverError, Error, KernelError, OutOfMemoryError
 
 __all__ = ["SoftwareDevice", "SoftwareEvent", "SoftwareGraph", "SoftwareStream"]
 
@@ -252,12 +253,13 @@ class SoftwareDevice:
         config: LaunchConfig,
         parameters: bytes,
         stream: Handle,
-        keep: object,
+        needs: Needs,
     ) -> Callable[[], None]:
         """What `launch` does, bound to its arguments."""
         found = self._stream(stream)
 
-        def start(keep: object = keep) -> None:
+        def start() -> None:
+            needs.check()
             if found.recording is None:
                 self._run(found, kernel, config, parameters)
             else:
@@ -276,7 +278,7 @@ class SoftwareDevice:
             return
         try:
             self.run(kernel, config, parameters)
-        except DriverError as error:
+        except KernelError as error:
             stream.error = error
             self._failed.append(stream)
 

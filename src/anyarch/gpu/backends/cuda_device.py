@@ -14,6 +14,7 @@ from anyarch.gpu.backend import (
     Image,
     LaunchConfig,
     MemoryKind,
+    Needs,
     Occupancy,
     Properties,
 )
@@ -367,11 +368,11 @@ class CudaDevice:
         config: LaunchConfig,
         parameters: bytes,
         stream: Handle,
-        keep: object,
+        needs: Needs,
     ) -> Callable[[], None]:
         """What starts a kernel."""
         assert isinstance(kernel, CudaKernel)
-        return kernel.prepare(config, parameters, stream, keep)
+        return kernel.prepare(config, parameters, stream, needs)
 
     def bind(self, kernel: Handle, slow: Callable[..., None]) -> Callable[..., None]:
         """Native code where there is some for the kernel's parameters."""

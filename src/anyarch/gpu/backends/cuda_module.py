@@ -8,7 +8,7 @@ import weakref
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
-from anyarch.gpu.backend import Handle, Image, KernelAttributes, LaunchConfig
+from anyarch.gpu.backend import Handle, Image, KernelAttributes, LaunchConfig, Needs
 from anyarch.gpu.backends.launcher import find_launcher
 from anyarch.gpu.errors import ClosedError, DriverError, ImageError, PtxError
 from anyarch.gpu.signature import Parameter, Signature
@@ -217,20 +217,27 @@ class CudaKernel:
             self._device.call("cuLaunchKernel", *arguments, 0)
 
     def prepare(
-        self, config: LaunchConfig, parameters: bytes, stream: Handle, keep: object
+        self, config: LaunchConfig, parameters: bytes, stream: Handle, needs: Needs
     ) -> Callable[[], None]:
         """What starts it."""
         self.allow_shared_memory(config.shared_memory)
         block = ParameterBlock(self.signature, parameters)
 
-        def start(keep: object = keep) -> None:
+        def start() -> None:
+            needs.check()
             self._start(config, block, stream)
 
         launcher = find_launcher()
         if launcher is None:
             return start
+        cell = ctypes.c_uint64(self.function)
+
+        def stop() -> None:
+            cell.value = 0
+
+        needs.on_end = stop
         return launcher.prepare(
-            self._device.table, self._cell, self._number, config, block.pointer, stream, start, self
+            self._device.table, cell, self._number, config, block.pointer, stream, start
         )
 
     def bind(self, slow: Callable[..., None]) -> Callable[..., None]:

@@ -120,9 +120,11 @@ class NativeLauncher:
         parameters: int,
         stream: int,
         slow: Callable[[], None],
-        keep: object,
     ) -> Callable[[], None]:
-        """A builtin that launches the function in `cell`; `slow` does what it could not do."""
+        """A builtin that launches the function in `cell`; `slow` does what it could not do.
+
+        The builtin keeps `slow`, which is to keep what `parameters` points to.
+        """
         (grid_x, grid_y, grid_z), (block_x, block_y, block_z) = config.grid, config.block
         numbers = _common(table, cell, number, slow) | {
             "grid_xy": grid_x | grid_y << 32,
@@ -134,7 +136,7 @@ class NativeLauncher:
         }
         if config.cooperative:
             numbers["launch"] = table.numbers["cooperative"]
-        return _builtin(self._prepared, numbers, (table, cell, slow, keep))
+        return _builtin(self._prepared, numbers, (table, cell, slow))
 
     def launcher(
         self,
