@@ -267,6 +267,12 @@ def test_a_fault_surfaces_at_the_next_synchronisation(cpu: PythonDevice) -> None
     with pytest.raises(gpu.KernelError, match="kernel 'bad' failed; the device stays usable"):
         device.synchronize()
     device.synchronize()
+    kernel.launch(1, 1)
+    buffer = device.allocate(4)
+    buffer.fill(1, stream=device.default_stream)  # what follows a failed kernel is not done
+    with pytest.raises(gpu.KernelError):
+        buffer.to_bytes()
+    assert buffer.to_bytes() == bytes(4)
     stream = device.create_stream()
     kernel.launch(1, 1, stream=stream)
     device.default_stream.synchronize()

@@ -190,12 +190,15 @@ class SoftwareDevice:
             raise error
 
     def _do(self, stream: Handle, command: Callable[[], None]) -> None:
-        """Do a command now, or record it."""
-        recording = self._stream(stream).recording
-        if recording is None:
+        """Do a command now, or record it; without a stream it is a synchronisation too."""
+        found = self._stream(stream)
+        if stream is None:
+            self._raise(found)
             command()
-        else:
-            recording.append(command)
+        elif found.recording is not None:
+            found.recording.append(command)
+        elif found.error is None:
+            command()
 
     # Events.
 
