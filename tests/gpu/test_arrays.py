@@ -91,6 +91,17 @@ def test_the_host_protocols(cpu: PythonDevice) -> None:
     assert shared[0, 0] == 5
 
 
+def test_an_interface_whose_data_is_a_buffer(cpu: PythonDevice) -> None:
+    class Foreign:
+        __array_interface__ = {  # noqa: RUF012 - the protocol's
+            "shape": (2,), "typestr": "<i2", "data": bytearray(b"\1\0\2\0"), "version": 3,
+        }  # fmt: skip
+
+    assert gpu.to_device(Foreign()).to_host().tolist() == [1, 2]
+    array = gpu.Device("cpu").wrap(Foreign())
+    assert array.to_bytes() == b"\1\0\2\0"
+
+
 def test_the_cuda_protocol(gpus: list[PythonDevice]) -> None:
     device = gpu.Device("cuda:1")
     array = gpu.to_device(np.arange(6, dtype="f8").reshape(2, 3), device)

@@ -46,6 +46,11 @@ def test_callbacks(cpu: PythonDevice) -> None:
     with pytest.raises(ZeroDivisionError):
         stream.synchronize()
     stream.synchronize()
+    stream.call_host(lambda: [][1])
+    gpu.Device("cpu").default_stream.synchronize()
+    with pytest.raises(IndexError):
+        gpu.Device("cpu").synchronize()
+    gpu.Device("cpu").synchronize()
 
 
 def test_graphs(cpu: PythonDevice) -> None:

@@ -25,7 +25,7 @@ from anyarch.gpu.errors import BrokenDriverError, NoDeviceError, RangeError
 from anyarch.gpu.image import open_image
 from anyarch.gpu.interchange import describe, product, stream_of
 from anyarch.gpu.memory import Allocation, Buffer
-from anyarch.gpu.streams import Event, Stream, StreamLike, resolve_stream
+from anyarch.gpu.streams import Event, Stream, StreamLike, raise_failures, resolve_stream
 
 if TYPE_CHECKING:
     from anyarch.gpu.kernels import Module
@@ -46,7 +46,7 @@ def find_backend(name: str) -> Backend:
     if backend is None:
         module, constructor = _BACKENDS[name]
         make: Callable[[], Backend] = getattr(import_module(module), constructor)
-        backend = _found[name] = make()
+        backend = _found.setdefault(name, make())  # of two threads one wins
     return backend
 
 
@@ -280,7 +280,7 @@ class Device:
     def synchronize(self) -> None:
         """Wait for all work of the device; raises what went wrong in it."""
         self._driver.synchronize()
-        self._default_stream._raise_failures()
+        raise_failures(self)
 
     # Code.
 

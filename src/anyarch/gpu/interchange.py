@@ -83,15 +83,19 @@ def is_contiguous(tensor: Tensor) -> bool:
 
 
 def _from_interface(interface: Any, owner: object, name: str, device_type: int) -> Tensor:
+    ordinal = _cuda_ordinal(owner) if device_type == dlpack.CUDA else 0
     try:
-        pointer, read_only = interface["data"]
+        data = interface["data"]
+        if not isinstance(data, tuple):  # a buffer, which __array_interface__ allows
+            view = memoryview(data)
+            data, owner = (_address(view), view.readonly), (owner, view)
+        pointer, read_only = data
         shape, typestr = tuple(interface["shape"]), interface["typestr"]
         strides = interface.get("strides")
     except (KeyError, TypeError, ValueError) as error:
         raise RangeError(f"{name} is not as the protocol says: {error}") from None
     if interface.get("mask") is not None:
         raise RangeError(f"{name}: masked arrays are not supported")
-    ordinal = _cuda_ordinal(owner) if device_type == dlpack.CUDA else 0
     return Tensor(
         pointer or 0,
         shape,

@@ -126,20 +126,22 @@ class Stream:
         Work after it waits for it. It must not use the GPU. What it raises is raised by the next
         `synchronize`.
         """
-        failures = self._failures
 
         def call() -> None:
             try:
                 function(*arguments)
             except BaseException as error:  # also KeyboardInterrupt: nothing above could catch it
-                failures.append(error)
+                self._failures.append(error)
+                _failing.add(self)
 
         self._device._driver.call_host(self.handle, call)
 
     def _raise_failures(self) -> None:
         if self._failures:
-            failures, self._failures[:] = list(self._failures), []
-            raise failures[0]
+            _failing.discard(self)
+            failure = self._failures[0]
+            self._failures.clear()
+            raise failure
 
     def capture(self) -> Graph:
         """A graph of the work that is given to the stream within a `with` block.
@@ -171,6 +173,17 @@ class Stream:
     def __del__(self) -> None:
         if getattr(self, "_handle", None) is not None and not sys.is_finalizing():
             self.close()
+
+
+# Streams with callbacks that raised, for Device.synchronize.
+_failing: set[Stream] = set()
+
+
+def raise_failures(device: Device) -> None:
+    """Raise what a callback of any stream of the device raised."""
+    for stream in list(_failing):
+        if stream._driver is device._driver:
+            stream._raise_failures()
 
 
 StreamLike: TypeAlias = Stream | CudaStreamProtocol | int

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import threading
 from importlib import import_module
 
 from anyarch.gpu.backend import BackendDevice, Versions
@@ -22,16 +23,18 @@ class CudaBackend:
         self._driver: Driver | None = None
         self._failure: NoDeviceError | None = None
         self._devices: dict[int, CudaDevice] = {}
+        self._lock = threading.Lock()
 
     def _load(self) -> Driver:
-        if self._failure is not None:
-            raise self._failure
-        if self._driver is None:
-            try:
-                self._driver = Driver()
-            except NoDeviceError as error:  # it would fail again, at the same cost
-                self._failure = error
-                raise
+        with self._lock:
+            if self._failure is not None:
+                raise self._failure.with_traceback(None)
+            if self._driver is None:
+                try:
+                    self._driver = Driver()
+                except NoDeviceError as error:  # it would fail again, at the same cost
+                    self._failure = error
+                    raise
         self._driver.check_process()
         return self._driver
 
@@ -49,10 +52,12 @@ class CudaBackend:
         """A GPU."""
         if check:
             raise Error("the checked mode is the cpu's: Device('cpu', check=True)")
-        device = self._devices.get(ordinal)
-        if device is None:
-            device = self._devices[ordinal] = CudaDevice(self._load(), ordinal)
-        return device
+        driver = self._load()
+        with self._lock:
+            device = self._devices.get(ordinal)
+            if device is None:
+                device = self._devices[ordinal] = CudaDevice(driver, ordinal)
+            return device
 
 
 def _nvrtc_version() -> tuple[int, int] | None:
