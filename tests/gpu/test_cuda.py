@@ -220,6 +220,25 @@ x.close()
     assert printed.splitlines() == [line] * 3
 
 
+def test_a_fault_that_a_destructor_meets_first() -> None:
+    printed = run(
+        """
+m = device.load(K)
+x = device.zeros(32, "i4")
+y = device.zeros(32, "i4")
+m["wild"].launch(1, 32, x)
+import time; time.sleep(0.2)
+del y
+x.close()
+try:
+    device.synchronize()
+except gpu.KernelError as error:
+    print(error.kernels)
+"""
+    )
+    assert printed.strip() == "('wild',)"
+
+
 def test_a_fault_of_a_prepared_launch() -> None:
     printed = run(
         """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import threading
 from collections.abc import Callable, Mapping
@@ -120,7 +121,9 @@ class CudaDevice:
         """Destroy something; in a forked child, or with the context lost, it is gone already."""
         if self.driver.forked or self._lost is not None:
             return
-        self.call(function, *arguments)
+        # A fault that is met here, perhaps in a destructor, is raised by the next synchronisation.
+        with contextlib.suppress(KernelError):
+            self.call(function, *arguments)
 
     # Properties.
 
