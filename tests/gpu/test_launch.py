@@ -76,8 +76,12 @@ def test_a_launch(cpu: PythonDevice) -> None:
     y = device.zeros(3, "float32")
     kernel.launch((1, 1), 32, 2.0, x, y, 3)
     kernel[1, 32](1, x, y, 2)
+    kernel[1, 32, None](0.0, x, y, 3)
     kernel[1, 32, device.create_stream(), 100](0.5, x, y, 3)
     assert struct.unpack("<3f", y.to_bytes()) == (3.5, 7.0, 7.5)
+    for wrong in ((1,), (1, 2, None, 0, 0)):
+        with pytest.raises(gpu.ArgumentError, match=r"say kernel\[grid, block"):
+            kernel[wrong]
     config = cpu.launches[-1][1]
     assert (config.grid, config.block, config.shared_memory) == ((1, 1, 1), (32, 1, 1), 100)
 

@@ -39,6 +39,15 @@ def test_nothing_leaks(gpus: list[PythonDevice]) -> None:
     assert gpus[0].live == 0
 
 
+def test_memory_of_a_stream_that_is_closed(gpus: list[PythonDevice]) -> None:
+    device = gpu.Device("cuda:0")
+    stream = device.create_stream()
+    buffer = device.allocate(64, stream)
+    stream.close()
+    buffer.close()
+    assert gpus[0].live == 0
+
+
 def test_use_after_free_says_so(cpu: PythonDevice) -> None:
     buffer = gpu.Device("cpu").allocate(64)
     part = buffer[8:16]

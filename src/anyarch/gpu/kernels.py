@@ -213,9 +213,7 @@ class Kernel:
             raise ArgumentError(
                 f"kernel {self._name!r}: say kernel[grid, block, stream, shared_memory](…)"
             )
-        grid, block, stream, shared_memory = (*configuration, None, 0)[:4]
-        if len(configuration) == 2:
-            shared_memory = 0
+        grid, block, stream, shared_memory = configuration + (None, 0)[len(configuration) - 2 :]
 
         def launch(*args: Any) -> None:
             self.launch(grid, block, *args, stream=stream, shared_memory=shared_memory)

@@ -6,7 +6,7 @@ import ctypes
 import sys
 import weakref
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from anyarch.gpu import dlpack
 from anyarch.gpu.backend import BackendDevice, MemoryKind, Needs
@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from anyarch.gpu.streams import Stream, StreamLike
 
 __all__ = ["Buffer"]
-
-_MAX_NBYTES: Final = (1 << 63) - 1
 
 
 class Allocation:
@@ -44,7 +42,8 @@ class Allocation:
         if self._kind is MemoryKind.HOST:
             driver.free_pinned(self.pointer)
         else:
-            driver.free(self.pointer, None if self.stream is None else self.stream.handle)
+            # Of a stream that is closed its work is done, or is the driver's to wait for.
+            driver.free(self.pointer, None if self.stream is None else self.stream._handle)
 
     def __del__(self) -> None:
         # A module that is half gone cannot be called; the driver frees what a process had.
