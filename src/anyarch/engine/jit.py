@@ -12,6 +12,7 @@ import struct
 import threading
 from bisect import bisect_right
 from collections import Counter
+from time import process_time
 from typing import TYPE_CHECKING, Final, Protocol
 
 from anyarch.data import dataclass
@@ -39,6 +40,7 @@ RECORDS_NBYTES: Final = 1 << 24
 _PAGE: Final = 4096
 _TRIES: Final = 4  # polls at which one sample looks for a root
 _LONGEST: Final = 16  # bytes of an instruction
+_LONGEST_INTERVAL: Final = 0.02  # seconds between samples
 _GRACE: Final = 0.01  # seconds that a guest runs before it is sampled
 
 
@@ -136,6 +138,10 @@ class Jit:
             if key is not None:
                 self._bundles[key][pc] = region
             return self._place(region)
+
+    def knows(self, pc: int) -> bool:
+        """Whether there is a region at ``pc``, or can be none."""
+        return pc in self.installed or pc in self._refused
 
     def _is_precise(self, pc: int) -> bool:
         """Whether registers have to be exact at faults: in code that was made at run time, and
@@ -318,6 +324,7 @@ class Sampler:
         self._counts: Counter[int] = Counter()
         self._hints: dict[int, bytes] = {}
         self._tries = 0
+        self._found = False
         self._wake = threading.Event()
         self._ready = threading.Event()
         self._done = False
@@ -349,6 +356,9 @@ class Sampler:
             self._tries = (self._tries + 1) % _TRIES
             return self._tries != 0
         self._tries = 0
+        if self.jit.knows(pc):
+            return False
+        self._found = True
         self._counts[pc] += 1
         if self._counts[pc] == self.threshold:
             self._hints[pc] = self._registers(runner)
@@ -375,11 +385,18 @@ class Sampler:
     def _sample(self) -> None:
         unshare_descriptors()
         self._wake.wait(_GRACE)
+        interval, asked = self.interval, 0.0
         while not self._done:
-            for runner in list(self.jit.arena.runners):
-                runner.sample()
             self.jit.load_new()
-            self._wake.wait(self.interval)
+            used = process_time()
+            if used - asked >= interval / 2:  # else the guest waits, or others have the processor
+                asked = used
+                self._found = False
+                for runner in list(self.jit.arena.runners):
+                    runner.sample()
+            self._wake.wait(interval)
+            # Where all that is hot is compiled there is less and less to ask for.
+            interval = self.interval if self._found else min(interval * 1.1, _LONGEST_INTERVAL)
 
     def _compile(self) -> None:
         unshare_descriptors()
