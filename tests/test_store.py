@@ -71,14 +71,14 @@ def kill(child: subprocess.Popen[bytes], delay: float = 0.0) -> None:
 
 def test_what_is_appended_is_loaded(cache: CodeCache) -> None:
     store = RegionStore(cache)
-    assert store.load(KEY) == []
+    assert list(store.load(KEY)) == []
     assert store.append(KEY, [region(CODE), region(CODE + 64)])
     assert RegionStore(cache).append(KEY, [region(CODE + 128)])
-    assert RegionStore(cache).load(KEY) == [region(CODE + at) for at in (0, 64, 128)]
+    assert list(RegionStore(cache).load(KEY)) == [region(CODE + at) for at in (0, 64, 128)]
     assert store.find(KEY, CODE + 128, guest_code) == region(CODE + 128)
     assert store.find(KEY, CODE + 4, guest_code) is None
     assert store.find(key_for("other"), CODE, guest_code) is None
-    assert store.load(key_for("other")) == []
+    assert list(store.load(key_for("other"))) == []
 
 
 def test_a_region_is_kept_once_for_each_code(cache: CodeCache) -> None:
@@ -88,7 +88,7 @@ def test_a_region_is_kept_once_for_each_code(cache: CodeCache) -> None:
         other.append(KEY, [region(CODE)])
     changed = CompiledRegion(CODE, 0, 2, (), ((CODE, CODE + 8),), bytes(16), b"another")
     other.append(KEY, [changed])
-    assert store.load(KEY) == [region(CODE), changed]
+    assert list(store.load(KEY)) == [region(CODE), changed]
     assert store.find(KEY, CODE, guest_code) == region(CODE), "the one that applies"
 
 
@@ -121,10 +121,10 @@ def test_every_place_where_a_writer_can_be_killed(cache: CodeCache) -> None:
     for data in torn:
         path.write_bytes(data)
         fresh = RegionStore(cache)
-        kept = fresh.load(KEY)
+        kept = list(fresh.load(KEY))
         assert kept == ([region(CODE)] if data[:64] == before[:64] else [])
         assert fresh.append(KEY, [region(CODE + 128)])
-        assert RegionStore(cache).load(KEY) == [*kept, region(CODE + 128)]
+        assert list(RegionStore(cache).load(KEY)) == [*kept, region(CODE + 128)]
 
 
 def test_no_damage_comes_back_as_a_region(cache: CodeCache) -> None:
@@ -140,22 +140,22 @@ def test_no_damage_comes_back_as_a_region(cache: CodeCache) -> None:
             data[source.randrange(len(data))] ^= 1 << source.randrange(8)
         path.write_bytes(data[: source.choice((len(data), source.randrange(len(data))))])
         fresh = RegionStore(cache)
-        loaded = fresh.load(KEY)
+        loaded = list(fresh.load(KEY))
         assert all(found in regions for found in loaded)
         assert all(fresh.find(KEY, r.pc, guest_code) in (r, None) for r in regions)
         verify_regions(str(path))
         if path.exists():
             assert verify_regions(str(path)) == 0
-            assert RegionStore(cache).load(KEY) == loaded
+            assert list(RegionStore(cache).load(KEY)) == loaded
         assert fresh.append(KEY, [region(4096)])
-        assert RegionStore(cache).load(KEY) == [*loaded, region(4096)]
+        assert list(RegionStore(cache).load(KEY)) == [*loaded, region(4096)]
 
 
 def test_a_file_of_others_is_ignored(cache: CodeCache) -> None:
     store = RegionStore(cache)
     store.append(KEY, [region(CODE)])
     Path(cache.path_of(KEY, REGIONS)).chmod(0o666)
-    assert store.load(KEY) == []
+    assert list(store.load(KEY)) == []
 
 
 def test_processes_that_append_at_once_lose_nothing(cache: CodeCache) -> None:
@@ -169,7 +169,7 @@ def test_processes_that_append_at_once_lose_nothing(cache: CodeCache) -> None:
     for child in children:
         child.communicate(timeout=60)
         assert child.returncode == 0
-    loaded = RegionStore(cache).load(KEY)
+    loaded = list(RegionStore(cache).load(KEY))
     assert {r.pc for r in loaded} == {CODE + 64 * i for i in range(800)}
     assert all(found == region(found.pc) for found in loaded)
 
@@ -188,7 +188,7 @@ def test_writers_that_are_killed_leave_what_is_right(cache: CodeCache) -> None:
         ]
         for child in children:
             kill(child, source.random() * 0.1)
-        loaded = RegionStore(cache).load(KEY)
+        loaded = list(RegionStore(cache).load(KEY))
         for found in loaded:
             assert found == large_region(found.pc)
         assert seen <= {found.pc for found in loaded}
@@ -212,7 +212,7 @@ def test_a_collector_that_is_killed_is_followed_by_another(cache: CodeCache) -> 
         kill(appender)
         for entry in list(cache.entries()):
             if entry.kind == REGIONS:
-                loaded = RegionStore(cache).load(entry.key)
+                loaded = list(RegionStore(cache).load(entry.key))
                 assert all(found == region(found.pc) for found in loaded)
         assert not any(damaged for _, damaged in verify(cache))
         done = collect(cache, 50_000)
@@ -234,7 +234,7 @@ def test_the_least_recently_used_go_first(cache: CodeCache) -> None:
         kind = ".blob" if i % 2 else REGIONS
         os.utime(cache.path_of(key, kind), (now - 86400 * (10 - i),) * 2)
     # One of the oldest is read: that is a use, whatever the file system notes of accesses.
-    assert RegionStore(cache).load(names[0])
+    assert list(RegionStore(cache).load(names[0]))
     assert cache.get(names[1])
     total = cache.nbytes
     done = collect(cache, total - 1)
@@ -270,10 +270,10 @@ def test_an_appender_follows_a_file_that_was_collected(cache: CodeCache) -> None
     store = RegionStore(cache)
     store.append(KEY, [region(CODE), region(CODE + 64)])
     collect(cache, 0)
-    assert store.load(KEY) == []
+    assert list(store.load(KEY)) == []
     assert store.find(KEY, CODE, guest_code) is None
     assert store.append(KEY, [region(CODE + 128)])
-    assert store.load(KEY) == [region(CODE + 128)]
+    assert list(store.load(KEY)) == [region(CODE + 128)]
     assert store.find(KEY, CODE + 128, guest_code) == region(CODE + 128)
 
 
@@ -327,9 +327,9 @@ def test_bundle_files(cache: CodeCache, tmp_path: Path) -> None:
     write_bundle(path, {KEY: [region(CODE)], other: [region(64), region(128)]})
     store = RegionStore(cache, bundles=[BundleFile(path)])
     store.append(KEY, [region(CODE + 64)])
-    assert store.load(KEY) == [region(CODE), region(CODE + 64)]
-    assert store.load(other) == [region(64), region(128)]
-    assert store.load(key_for("none")) == []
+    assert list(store.load(KEY)) == [region(CODE), region(CODE + 64)]
+    assert list(store.load(other)) == [region(64), region(128)]
+    assert list(store.load(key_for("none"))) == []
     data = Path(path).read_bytes()
     for wrong, message in (
         (b"", "cut off"),

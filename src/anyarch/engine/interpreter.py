@@ -73,6 +73,7 @@ class Sampler(Protocol):
     def begin(self, pc: int) -> None: ...
     def note(self, runner: Interpreter, source: int) -> bool: ...
     def after_fork(self) -> None: ...
+    def close(self) -> None: ...
 
 
 class Interpreter:
@@ -108,6 +109,7 @@ class Interpreter:
         self.arena = arena or RecordArena(space, native, counting=counting)
         self.arena.runners.append(self)
         self.inside = False  # native code may be running, or its records are being looked at
+        self.epoch = 0  # of the arena, when native code was entered
         self.context.set("translator", self.arena.translator)
         self.context.set("jump_cache", self.arena.table)
         self.context.set("memory_base", space.base)
@@ -204,6 +206,7 @@ class Interpreter:
             self.inside = False
             self.arena.wait()
             self.inside = True
+        self.epoch = self.arena.epoch  # after `inside`: until then an older one counts
         try:
             self.native.enter(self.context, entry)
         finally:

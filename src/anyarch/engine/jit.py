@@ -10,7 +10,8 @@ from __future__ import annotations
 import ctypes
 import struct
 import threading
-from bisect import bisect_right
+import time
+from bisect import bisect_left, bisect_right, insort
 from collections import Counter
 from time import process_time
 from typing import TYPE_CHECKING, Final, Protocol
@@ -21,9 +22,18 @@ from anyarch.engine.bundle import CompiledRegion, digest_of
 from anyarch.engine.compiler import WINDOW, Request
 from anyarch.engine.convention import FROM_REGION, table_entry
 from anyarch.engine.interpreter import IN_CONTEXT
-from anyarch.engine.store import RegionStore
+from anyarch.engine.journal import COMPILED, DROPPED, LOADED, REFUSED, Journal
+from anyarch.engine.retirement import Retirement
+from anyarch.engine.store import Bundle, RegionStore
 from anyarch.errors import HostError, MemoryFault
-from anyarch.host.code import CELL_DISTANCE, NativeCode, append_region, region_base
+from anyarch.host.code import (
+    CELL_DISTANCE,
+    NativeCode,
+    append_region,
+    append_stub,
+    region_base,
+    release_region,
+)
 from anyarch.host.descriptors import unshare_descriptors
 from anyarch.host.mapping import MAP_ANONYMOUS, MAP_NORESERVE, MAP_PRIVATE, map_pages
 from anyarch.host.signalmask import block_signals, set_host_mask
@@ -41,6 +51,8 @@ _PAGE: Final = 4096
 _TRIES: Final = 4  # polls at which one sample looks for a root
 _LONGEST: Final = 16  # bytes of an instruction
 _LONGEST_INTERVAL: Final = 0.02  # seconds between samples
+_QUIET: Final = 50  # samples without a running guest, after which the sampler sleeps
+_NAP: Final = 0.1  # seconds
 _GRACE: Final = 0.01  # seconds that a guest runs before it is sampled
 
 
@@ -58,6 +70,7 @@ class Installed:
     region: CompiledRegion
     record: int
     address: int
+    nbytes: int  # of its code and the stubs behind it
 
 
 class Jit:
@@ -74,10 +87,12 @@ class Jit:
         native: NativeCode,
         compiler: Compiler,
         store: RegionStore | None = None,
+        journal: Journal | None = None,
         *,
         precise: bool | None = None,
     ) -> None:
         self.arena, self.compiler, self.store = arena, compiler, store
+        self.journal = journal or Journal()
         self.precise = precise
         self._resolver, self._handler = native.address("aa_resolve"), native.address("aa_region")
         install = ctypes.CFUNCTYPE(None, *[ctypes.c_uint64] * 4)
@@ -89,19 +104,29 @@ class Jit:
         self._records_end = self._next_record + RECORDS_NBYTES
         self._table = arena.region_table
         self._cells: dict[int, list[tuple[int, int]]] = {}  # by target pc: cell, its stub
-        self._places: list[tuple[int, CompiledRegion]] = []  # every region ever, by address
+        self._places: list[tuple[int, CompiledRegion]] = []  # all that is in memory, by address
         self.installed: dict[int, Installed] = {}
+        self._by_page: dict[int, set[int]] = {}  # pcs of installed regions
+        self._retirement = Retirement(arena, self._release)
         self._refused: set[int] = set()
         self._precise: set[int] = set()  # regions in which something faulted
         self._version = -1  # of the address space, when what is mapped was last looked at
         self._seen: set[int] = set()  # where executable mappings begin
-        self._bundles: dict[str, dict[int, CompiledRegion]] = {}  # by cache key, then pc
+        self._bundles: dict[str, Bundle] = {}  # by cache key
         # The lock of the address space: who changes a mapping holds it when it comes to `drop`, and
         # who forks holds it too, so that no child finds an installation half done.
         self._lock = arena.space.lock
-        self.compiled = 0
-        self.loaded = 0
         arena.on_drop, arena.locate_region = self.drop, self.locate
+
+    @property
+    def compiled(self) -> int:
+        """Regions that were compiled."""
+        return self.journal.totals[COMPILED].regions
+
+    @property
+    def loaded(self) -> int:
+        """Regions that came from the store."""
+        return self.journal.totals[LOADED].regions
 
     def read(self, address: int, nbytes: int) -> bytes:
         """Guest code; MemoryFault where it is not executable or has hooks, which regions ignore."""
@@ -129,17 +154,20 @@ class Jit:
         if not window:
             return False
         read = self.arena.space.read
+        begun = time.monotonic()
         region = self.compiler.compile(Request(pc, start, window, read, key, precise, hints))
         with self._lock:
+            seconds = time.monotonic() - begun
             if region is None:
                 self._refused.add(pc)
+                self.journal.note(REFUSED, None, seconds)
                 return False
-            self.compiled += 1
+            self.journal.note(COMPILED, region, seconds)
             if key is not None:
-                self._bundles[key][pc] = region
+                self._bundles[key].keep(region)
             return self._place(region)
 
-    def knows(self, pc: int) -> bool:
+    def is_settled(self, pc: int) -> bool:
         """Whether there is a region at ``pc``, or can be none."""
         return pc in self.installed or pc in self._refused
 
@@ -172,9 +200,13 @@ class Jit:
 
     # The cache.
     def load(self, pc: int) -> None:
-        """Install what the cache has for the mapping around a pc."""
+        """Install what the store has at a pc, and what is hot in the mapping around it."""
         with self._lock:
             self._load_bundle(pc)
+
+    def knows(self, pc: int) -> bool:
+        """Whether the store had a region at a pc when its mapping was loaded."""
+        return any(pc in bundle for bundle in self._bundles.values())
 
     def load_new(self) -> None:
         """Install what the cache has for code that was mapped since the last time."""
@@ -188,7 +220,7 @@ class Jit:
         self._seen = starts
 
     def _load_bundle(self, pc: int) -> str | None:
-        """Install what the cache has for the mapping around a pc; the mapping's cache key."""
+        """See :meth:`load`; the mapping's cache key."""
         if self.store is None:
             return None
         for mapping in self.arena.space.regions():
@@ -203,21 +235,25 @@ class Jit:
         key = self.store.key_of(mapping, first)
         if key is None:
             return None
-        if key not in self._bundles:
-            bundle = self._bundles[key] = {}
-            found = self.store.load(key)
-            self._precise |= {region.pc for region in found if region.precise}
-            for region in found:
-                if (
-                    region.pc not in self.installed
-                    and region.precise >= (region.pc in self._precise)
-                    and self._place(region)
-                ):
-                    bundle[region.pc] = region
-                    self.loaded += 1
-        elif pc in (bundle := self._bundles[key]) and self._place(bundle[pc]):
-            self.loaded += 1
+        bundle = self._bundles.get(key)
+        if bundle is None:
+            bundle = self._bundles[key] = self.store.load(key)
+            hot = list(bundle.hot)
+            self._precise |= {region.pc for region in hot if region.precise}
+            for region in hot:
+                if region.pc not in self.installed:
+                    self._load(region)
+        if pc not in self.installed:
+            any(map(self._load, bundle.at(pc)))
         return key
+
+    def _load(self, region: CompiledRegion) -> bool:
+        """Put a region of the store in place, if it applies."""
+        begun = time.monotonic()
+        if region.precise < (region.pc in self._precise) or not self._place(region):
+            return False
+        self.journal.note(LOADED, region, time.monotonic() - begun)
+        return True
 
     # Installing.
     def _place(self, region: CompiledRegion) -> bool:
@@ -236,24 +272,29 @@ class Jit:
         record = self._next_record + 8
         if record + RECORD_NBYTES > self._records_end:
             return False
-        # mov rsi, record; jmp [rsi]: through the record, whose handler changes when it is dropped.
-        thunk = struct.pack("<2sQ2s", b"\x48\xbe", record, b"\xff\x26")
         stubs = [call_stub(pc, STACK_NBYTES) for pc in region.cells]
-        tail = [region.code, *stubs, thunk]
+        code = b"".join(part.ljust(-(-len(part) // 16) * 16) for part in (region.code, *stubs))
+        self._retirement.collect()
         try:
-            address = append_region(b"".join(part.ljust(-(-len(part) // 16) * 16) for part in tail))
+            address = append_region(code)
+            # mov rsi, record; jmp [rsi]: through the record, whose handler changes when it is
+            # dropped. Blocks of the interpreter keep pointing there.
+            thunk = append_stub(struct.pack("<2sQ2s", b"\x48\xbe", record, b"\xff\x26"))
         except HostError:  # no room
+            self._retirement.hurry()
             return False
         self._next_record += RECORD_NBYTES
         entry, at = address + region.entry, address
-        for part, target in zip(tail, region.cells, strict=False):
+        for index, (part, target) in enumerate(zip((region.code, *stubs), region.cells)):
             at += -(-len(part) // 16) * 16
-            self._link(address + CELL_DISTANCE + 8 * region.cells.index(target), at, target)
-        at += -(-len(tail[-2]) // 16) * 16
+            self._link(address + CELL_DISTANCE + 8 * index, at, target)
         _write(record, self._handler, region.pc, entry)
-        self.installed[region.pc] = Installed(region, record, address)
-        self._places.append((address, region))
-        self._install(self.arena.translator, region.pc, record, at)
+        self.installed[region.pc] = Installed(region, record, address, len(code))
+        for page in _pages(region):
+            self._by_page.setdefault(page, set()).add(region.pc)
+        insort(self._places, (address, region), key=_first)
+        self.journal.placed(region, address)
+        self._install(self.arena.translator, region.pc, record, thunk)
         index, value = table_entry(region.pc, entry - region_base())
         _write(self._table + 8 * index, value)
         for cell, _ in self._cells.get(region.pc, ()):
@@ -268,16 +309,13 @@ class Jit:
 
     def locate(self, host: int) -> int | None:
         """The guest pc of an access that faulted at a host address, where a region is there."""
-        index = bisect_right(self._places, host, key=lambda place: place[0]) - 1
+        index = bisect_right(self._places, host, key=_first) - 1
         if index < 0:
             return None
         address, region = self._places[index]
         if self.precise is None and not region.precise and region.pc not in self._precise:
             with self._lock:
                 self._precise.add(region.pc)
-                for bundle in self._bundles.values():
-                    if bundle.get(region.pc) is region:
-                        del bundle[region.pc]
                 if region.pc in self.installed:
                     self._remove_region(region.pc)
         return region.locate(host - address)
@@ -286,12 +324,27 @@ class Jit:
         """Code in a range has changed: regions made from it look their pc up again."""
         with self._lock:
             self._refused.clear()
-            for pc, installed in list(self.installed.items()):
-                if any(low < end and start < high for low, high in installed.region.ranges):
-                    self._remove_region(pc)
+            for pc in self._pcs_in(start, end):
+                self._remove_region(pc)
+
+    def _pcs_in(self, start: int, end: int) -> list[int]:
+        """Where the installed regions begin that were made from code in a range."""
+        first, last = start // _PAGE, -(-end // _PAGE)
+        pages = range(first, last) if last - first < len(self._by_page) else list(self._by_page)
+        pcs = {pc for page in pages for pc in self._by_page.get(page, ())}
+        return [
+            pc
+            for pc in pcs
+            if any(low < end and start < high for low, high in self.installed[pc].region.ranges)
+        ]
 
     def _remove_region(self, pc: int) -> None:
         installed = self.installed.pop(pc)
+        for page in _pages(installed.region):
+            self._by_page[page].discard(pc)
+            if not self._by_page[page]:
+                del self._by_page[page]
+        self.journal.note(DROPPED, installed.region)
         _write(installed.record, self._resolver)
         self._remove(self.arena.translator, pc)
         for cell, stub in self._cells.get(pc, ()):
@@ -301,6 +354,30 @@ class Jit:
         found = ctypes.c_uint64.from_address(self._table + 8 * index)
         if found.value == value:
             found.value = 0
+        self._retirement.retire(installed)
+
+    def _release(self, installed: Installed) -> None:
+        """No thread can be in a dropped region: its room is for others."""
+        start = installed.address + CELL_DISTANCE
+        for index, target in enumerate(installed.region.cells):
+            cells = self._cells[target]
+            cells[:] = [pair for pair in cells if pair[0] != start + 8 * index]
+            if not cells:
+                del self._cells[target]
+        del self._places[bisect_left(self._places, installed.address, key=_first)]
+        release_region(installed.address, installed.nbytes)
+
+
+def _first(place: tuple[int, CompiledRegion]) -> int:
+    return place[0]
+
+
+def _pages(region: CompiledRegion) -> set[int]:
+    return {
+        page
+        for start, end in region.ranges
+        for page in range(start // _PAGE, (end - 1) // _PAGE + 1)
+    }
 
 
 def _write(pointer: int, *words: int) -> None:
@@ -327,6 +404,7 @@ class Sampler:
         self._found = False
         self._wake = threading.Event()
         self._ready = threading.Event()
+        self._is_asleep = False
         self._done = False
         self._threads: list[threading.Thread] = []
 
@@ -342,6 +420,8 @@ class Sampler:
             for thread in self._threads:
                 thread.start()
             set_host_mask(before)
+        elif self._is_asleep:
+            self._wake.set()
 
     def after_fork(self) -> None:
         """In a forked child: begin anew when it runs."""
@@ -356,10 +436,12 @@ class Sampler:
             self._tries = (self._tries + 1) % _TRIES
             return self._tries != 0
         self._tries = 0
-        if self.jit.knows(pc):
+        if self.jit.is_settled(pc):
             return False
         self._found = True
         self._counts[pc] += 1
+        if self._counts[pc] == 1 < self.threshold and self.jit.knows(pc):
+            self._counts[pc] = self.threshold  # it costs little
         if self._counts[pc] == self.threshold:
             self._hints[pc] = self._registers(runner)
             self._ready.set()
@@ -385,18 +467,26 @@ class Sampler:
     def _sample(self) -> None:
         unshare_descriptors()
         self._wake.wait(_GRACE)
-        interval, asked = self.interval, 0.0
+        interval, asked, quiet = self.interval, 0.0, 0
         while not self._done:
             self.jit.load_new()
+            runners = list(self.jit.arena.runners)
+            quiet = 0 if any(runner.inside for runner in runners) else quiet + 1
             used = process_time()
             if used - asked >= interval / 2:  # else the guest waits, or others have the processor
                 asked = used
                 self._found = False
-                for runner in list(self.jit.arena.runners):
+                for runner in runners:
                     runner.sample()
-            self._wake.wait(interval)
-            # Where all that is hot is compiled there is less and less to ask for.
-            interval = self.interval if self._found else min(interval * 1.1, _LONGEST_INTERVAL)
+            if quiet < _QUIET:
+                self._wake.wait(interval)
+                # Where all that is hot is compiled there is less and less to ask for.
+                interval = self.interval if self._found else min(interval * 1.1, _LONGEST_INTERVAL)
+            else:  # until a guest runs; who begins in this instant waits for the end of a nap
+                self._is_asleep = True
+                self._wake.wait(_NAP)
+                self._is_asleep = False
+                self._wake.clear()
 
     def _compile(self) -> None:
         unshare_descriptors()

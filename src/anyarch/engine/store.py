@@ -20,12 +20,13 @@ from anyarch.engine.cache import REGIONS, CodeCache, key_for, lock_file, read_ow
 from anyarch.errors import Error, MemoryFault
 from anyarch.memory.regions import Region
 
-__all__ = ["BundleFile", "RegionStore", "verify_regions", "write_bundle"]
+__all__ = ["Bundle", "BundleFile", "RegionStore", "verify_regions", "write_bundle"]
 
 _MAGIC: Final = b"anyarch\x11"
 # Magic, end of the last whole record, what tells the file from others that had its name.
 _HEADER: Final = struct.Struct("<8sQ16s32x")
-_RECORD: Final = struct.Struct("<16sQI")  # digest of all that follows, pc, bytes of the region
+# Digest of all that follows, pc, bytes of the region, whether it was compiled ahead of time.
+_RECORD: Final = struct.Struct("<16sQII")
 _DIGEST_NBYTES: Final = 16
 _WRITE: Final = 2  # PROT_WRITE
 
@@ -63,15 +64,13 @@ class RegionStore:
             return None
         return key_for("regions", self.native, mapping.start, first_page)
 
-    def load(self, key: str) -> list[CompiledRegion]:
-        """All regions of a mapping."""
-        found = [region for bundle in self.bundles for region in bundle.regions(key)]
-        try:
-            data = read_own(self.cache.path_of(key, REGIONS))
-        except OSError:
-            data = None
-        if data is not None:
-            found.extend(_regions(data))
+    def load(self, key: str) -> Bundle:
+        """All that there is for a mapping."""
+        found = Bundle()
+        for bundle in self.bundles:
+            found.add(bundle.section(key))
+        with contextlib.suppress(OSError):
+            found.add(read_own(self.cache.path_of(key, REGIONS)) or b"")
         return found
 
     def find(self, key: str, pc: int, read: Callable[[int, int], bytes]) -> CompiledRegion | None:
@@ -89,8 +88,9 @@ class RegionStore:
                 os.close(fd)
         return None
 
-    def append(self, key: str, regions: Iterable[CompiledRegion]) -> bool:
-        """Keep regions; False where that is impossible. Those that are there already are left."""
+    def append(self, key: str, regions: Iterable[CompiledRegion], *, ahead: bool = False) -> bool:
+        """Keep regions, compiled ``ahead`` of time or because they are hot; False where that is
+        impossible. Those that are there already are left."""
         path = self.cache.path_of(key, REGIONS)
         try:
             self.cache.make_directory()
@@ -99,7 +99,9 @@ class RegionStore:
             return False
         try:
             index = self._index(key, fd)
-            records = b"".join(_record(region) for region in regions if not index.has(fd, region))
+            records = b"".join(
+                _record(region, ahead) for region in regions if not index.has(fd, region)
+            )
             if records:
                 _write(fd, index.end, records)
                 _write(fd, 0, _header(index.end + len(records), index.identity))
@@ -117,6 +119,49 @@ class RegionStore:
             index = self._indices[key] = _Index(identity or os.urandom(16))
         index.add(os.pread(fd, end - index.end, index.end))
         return index
+
+
+class Bundle:
+    """The regions of a mapping, in memory: read where they are asked for, for they may be many."""
+
+    def __init__(self) -> None:
+        self._hot: list[memoryview] = []
+        self._records: dict[int, list[memoryview]] = {}
+        self._made: dict[int, CompiledRegion] = {}
+
+    def add(self, data: bytes) -> None:
+        """Note the regions in a file's contents."""
+        _, end = _open_header(data[: _HEADER.size], len(data))
+        view = memoryview(data)[:end]
+        for pc, at, nbytes in _walk(view, _HEADER.size):
+            record = view[at : at + nbytes]
+            self._records.setdefault(pc, []).append(record)
+            if not _RECORD.unpack_from(record)[3]:  # not ahead of time
+                self._hot.append(record)
+
+    def keep(self, region: CompiledRegion) -> None:
+        """Note a region that was made now."""
+        self._made[region.pc] = region
+
+    def __contains__(self, pc: object) -> bool:
+        return pc in self._made or pc in self._records
+
+    @property
+    def hot(self) -> Iterator[CompiledRegion]:
+        """The undamaged ones that were compiled because time was spent there."""
+        return filter(None, map(_region, self._hot))
+
+    def at(self, pc: int) -> Iterator[CompiledRegion]:
+        """The undamaged ones at a pc, the latest first."""
+        if pc in self._made:
+            yield self._made[pc]
+        yield from filter(None, map(_region, reversed(self._records.get(pc, []))))
+
+    def __iter__(self) -> Iterator[CompiledRegion]:
+        """All undamaged ones, in the order in which they were kept."""
+        for records in self._records.values():
+            yield from filter(None, map(_region, records))
+        yield from self._made.values()
 
 
 class _Index:
@@ -158,10 +203,10 @@ def _open_header(header: bytes, nbytes: int) -> tuple[bytes, int]:
     return b"", _HEADER.size
 
 
-def _walk(data: bytes, at: int) -> Iterator[tuple[int, int, int]]:
+def _walk(data: bytes | memoryview, at: int) -> Iterator[tuple[int, int, int]]:
     """The records in ``data``: pc, position, bytes; up to the first that cannot be one."""
     while at + _RECORD.size <= len(data):
-        _, pc, nbytes = _RECORD.unpack_from(data, at)
+        _, pc, nbytes, _ = _RECORD.unpack_from(data, at)
         nbytes += _RECORD.size
         if nbytes == _RECORD.size or at + nbytes > len(data):
             return
@@ -169,31 +214,22 @@ def _walk(data: bytes, at: int) -> Iterator[tuple[int, int, int]]:
         at += nbytes
 
 
-def _record(region: CompiledRegion) -> bytes:
+def _record(region: CompiledRegion, ahead: bool) -> bytes:
     packed = region.pack()
-    head = _RECORD.pack(b"", region.pc, len(packed))[_DIGEST_NBYTES:]
+    head = _RECORD.pack(b"", region.pc, len(packed), ahead)[_DIGEST_NBYTES:]
     return hashlib.blake2b(head + packed, digest_size=_DIGEST_NBYTES).digest() + head + packed
 
 
-def _region(record: bytes) -> CompiledRegion | None:
+def _region(record: bytes | memoryview) -> CompiledRegion | None:
     """The region in a record, or None where it is damaged."""
     digest = hashlib.blake2b(memoryview(record)[_DIGEST_NBYTES:], digest_size=_DIGEST_NBYTES)
     if len(record) <= _RECORD.size or digest.digest() != record[:_DIGEST_NBYTES]:
         return None
     try:
-        (region,) = unpack(record[_RECORD.size :])
+        (region,) = unpack(bytes(record[_RECORD.size :]))
     except (ValueError, struct.error):
         return None
     return region
-
-
-def _regions(data: bytes) -> Iterator[CompiledRegion]:
-    """The undamaged regions in a file's contents."""
-    _, end = _open_header(data[: _HEADER.size], len(data))
-    for _, at, nbytes in _walk(data[:end], _HEADER.size):
-        region = _region(data[at : at + nbytes])
-        if region is not None:
-            yield region
 
 
 def _applies(region: CompiledRegion, read: Callable[[int, int], bytes]) -> bool:
@@ -264,17 +300,17 @@ class BundleFile:
         except struct.error:
             raise Error(f"{path}: the bundle is cut off; make it anew") from None
 
-    def regions(self, key: str) -> Iterator[CompiledRegion]:
-        """The undamaged regions of a mapping."""
+    def section(self, key: str) -> bytes:
+        """What it has for a mapping, as a file of its own would."""
         position, nbytes = self.sections.get(key, (0, 0))
-        return _regions(self._data[position : position + nbytes])
+        return self._data[position : position + nbytes]
 
 
 def write_bundle(path: str, sections: dict[str, list[CompiledRegion]]) -> int:
     """Write a bundle of regions by key; the bytes written. OSError."""
     bodies = {}
     for key, regions in sections.items():
-        body = b"".join(_record(region) for region in regions)
+        body = b"".join(_record(region, True) for region in regions)
         bodies[key] = _header(_HEADER.size + len(body)) + body
     head = [_BUNDLE.pack(_BUNDLE_MAGIC, len(bodies))]
     position = _BUNDLE.size + len(bodies) * _SECTION.size
