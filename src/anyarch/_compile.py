@@ -38,6 +38,7 @@ class Work:
 
     abi: LinuxAbi
     texts: dict[str, Text] = field(default_factory=dict)  # by key
+    data: list[Text] = field(default_factory=list)  # read-only mappings
     roots: set[int] = field(default_factory=set)
     files: list[str] = field(default_factory=list)
 
@@ -87,11 +88,14 @@ def _gather_one(
     wanted = {os.path.realpath(name) for name in biases}
     store = RegionStore(CodeCache(), native_key(abi.name, "flat"), files=True)
     for mapping in space.regions():
-        if mapping.prot & _EXEC and os.fsencode(mapping.name) in wanted:
-            data = space.read(mapping.start, mapping.end - mapping.start)
-            key = store.key_of(mapping, data[:4096])
-            if key is not None:
-                work.texts[key] = Text(mapping.start, data, key)
+        if os.fsencode(mapping.name) not in wanted or mapping.prot & _WRITE or not mapping.prot:
+            continue
+        data = space.read(mapping.start, mapping.end - mapping.start)
+        key = store.key_of(mapping, data[:4096]) if mapping.prot & _EXEC else None
+        if key is not None:
+            work.texts[key] = Text(mapping.start, data, key)
+        else:
+            work.data.append(Text(mapping.start, data, ""))
     for name, bias in biases.items():
         text = os.fsdecode(name)
         work.files.append(text)
@@ -133,13 +137,17 @@ def compile_work(
     native_code(name)
     store = RegionStore(cache or CodeCache(), native_key(name, "flat"), files=True)
     texts = list(work.texts.values())
-    sections: dict[str, list[CompiledRegion]] = {text.key: store.load(text.key) for text in texts}
+    sections = {text.key: list(store.load(text.key)) for text in texts}
     known: dict[int, list[CompiledRegion]] = {}
     for regions in sections.values():
         for region in regions:
             known.setdefault(region.pc, []).append(region)
     executor = ProcessPoolExecutor(
-        jobs, get_context("spawn"), _begin, (name, texts), max_tasks_per_child=_TASKS
+        jobs,
+        get_context("spawn"),
+        _begin,
+        (name, texts, work.data),
+        max_tasks_per_child=_TASKS,
     )
     last = Progress()
     try:
@@ -152,7 +160,7 @@ def compile_work(
             for key, regions in fresh.items():
                 if output is not None:
                     sections[key] += regions
-                elif not store.append(key, regions):
+                elif not store.append(key, regions, ahead=True):
                     raise CompileError(f"{store.cache.path}: the cache cannot be written")
             last = progress
             yield progress
@@ -174,12 +182,12 @@ def compile_work(
 _explorer: Explorer | None = None
 
 
-def _begin(name: str, texts: list[Text]) -> None:
+def _begin(name: str, texts: list[Text], data: list[Text]) -> None:
     """In a worker process: get ready."""
     global _explorer
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     os.nice(5)
-    _explorer = Explorer(RegionCompiler(architecture(name), bounded=False), texts)
+    _explorer = Explorer(RegionCompiler(architecture(name), bounded=False), texts, data)
 
 
 def _explore(batch: list[tuple[int, bool]]) -> list[Explored | None]:

@@ -14,10 +14,12 @@ from typing import Final
 
 from anyarch.engine.bundle import CompiledRegion, digest_of, unpack
 from anyarch.engine.compiler import Request, compile_with
-from anyarch.engine.regions import Block, Occurrence, RegionCompiler
+from anyarch.engine.regions import Block, Key, Occurrence, Region, RegionCompiler
 from anyarch.errors import CompileError, DefinitionError, MemoryFault
 from anyarch.ir.graph import Node
 from anyarch.ir.ops import OPS, evaluate
+
+Place = tuple[str, int]  # a register: its file and number
 
 BATCH: Final = 8  # regions that a worker is given at once
 _AHEAD: Final = 2  # batches for each worker that are on their way
@@ -25,7 +27,7 @@ _AHEAD: Final = 2  # batches for each worker that are on their way
 
 @dataclass(frozen=True, slots=True)
 class Text:
-    """An executable mapping: guest address, contents, and the key of its regions."""
+    """A mapping: guest address, contents, and if it is executable the key of its regions."""
 
     start: int
     data: bytes
@@ -64,74 +66,77 @@ class Explored:
 
 
 class Explorer:
-    """A worker: compiles regions and says what they reach."""
+    """A worker: compiles regions and says what they reach. ``data`` is what jump tables are in."""
 
-    def __init__(self, regions: RegionCompiler, texts: Iterable[Text]) -> None:
+    def __init__(
+        self, regions: RegionCompiler, texts: Iterable[Text], data: Iterable[Text] = ()
+    ) -> None:
         self._regions = regions
         self._compile = compile_with(regions)
         self._texts = list(texts)
         self._read = reader(self._texts)
+        self._read_data = reader([*self._texts, *data])
 
     def explore(self, pc: int, *, known: bool) -> Explored | None:
         """The region at ``pc``, which is not compiled again where it is ``known``."""
-        found = self._regions.discover(pc, self._read)
-        if found is None:
+        region = self._regions.discover(pc, self._read, self._read_data)
+        if region is None:
             return None
-        region = None
+        packed = b""
         if not known:
+            text = next(text for text in self._texts if text.start <= pc < text.end)
             try:
-                text = next(text for text in self._texts if text.start <= pc < text.end)
-                region = self._compile(Request(pc, text.start, text.data, self._read))
+                compiled = self._compile(Request(pc, text.start, text.data, self._read_data))
             except (CompileError, DefinitionError):
                 return None
-            if region is None:
+            if compiled is None:
                 return None
+            packed = compiled.pack()
         entries: set[int] = set()
         inner: set[int] = set()
         heads: set[int] = set()
-        for block in found.blocks.values():
+        for block in region.blocks.values():
             entries |= self._pointers(block)
             for key in block.successors:
-                if key not in found.blocks:
+                if key not in region.blocks:
                     inner.add(key[1])
-                elif key[1] <= block.instructions[-1].pc and key[0] == block.key[0]:
+                elif key[1] <= block.pc and block.key in _reached(region, key):
                     heads.add(key[1])
-        own = {key[1] for key in found.blocks}
-        packed = b"" if region is None else region.pack()
         return Explored(
             pc,
             packed,
-            tuple(found.ranges),
-            tuple(entries - own),
+            tuple(region.ranges),
+            tuple(entries - {pc}),
             tuple(inner),
             tuple(heads - {pc}),
         )
 
     def _pointers(self, block: Block) -> set[int]:
         """Addresses of code that a block computes: callees, and functions that it hands on."""
-        known: dict[tuple[str, int], int] = {}
+        known: dict[Place, int] = {}
         found: set[int] = set()
         for occurrence in block.instructions:
             if not occurrence.template.is_native:
                 known.clear()
                 continue
-            written: list[tuple[tuple[str, int], int | None]] = []
+            written: list[tuple[Place, int | None]] = []
             for effect in occurrence.template.graph.effects:
                 node = effect.node
                 if node.op == "jump" and self._regions.links(occurrence):
-                    value = _fold(occurrence, node.args[0], known)
-                    if value is not None:
-                        found.add(value)
+                    target = _fold(occurrence, node.args[0], known)
+                    if target is not None:
+                        found.add(target)
                 elif node.op == "write":
                     where = str(node.attrs[0]), occurrence.constant(node.args[0])
                     value = _fold(occurrence, node.args[1], known)
                     written.append((where, None if effect.guard is not None else value))
+                    # The first of two instructions that make an address gives none yet.
+                    if value is not None and _registers(occurrence, node.args[1]):
+                        found.add(value)
             for where, value in written:
                 known.pop(where, None)
                 if value is not None:
                     known[where] = value
-                    if value != occurrence.next_pc and self._is_code(value):
-                        found.add(value)
         return {pc for pc in found if self._is_code(pc)}
 
     def _is_code(self, pc: int) -> bool:
@@ -141,7 +146,19 @@ class Explorer:
             return False
 
 
-def _fold(found: Occurrence, node: Node, known: dict[tuple[str, int], int]) -> int | None:
+def _reached(region: Region, start: Key) -> set[Key]:
+    """The blocks of a region that can follow one."""
+    reached: set[Key] = set()
+    work = [start]
+    while work:
+        block = region.blocks.get(work.pop())
+        if block is not None and block.key not in reached:
+            reached.add(block.key)
+            work.extend(block.successors)
+    return reached
+
+
+def _fold(found: Occurrence, node: Node, known: dict[Place, int]) -> int | None:
     """The value of a node where constants and known registers determine it."""
     if node.op == "const" or node.number in found.template.constants:
         return found.constant(node)
@@ -157,6 +174,13 @@ def _fold(found: Occurrence, node: Node, known: dict[tuple[str, int], int]) -> i
         values.append(value)
     sizes = tuple(arg.size for arg in node.args)
     return evaluate(node.op, node.size, tuple(values), sizes, tuple(int(a) for a in node.attrs))
+
+
+def _registers(found: Occurrence, node: Node) -> bool:
+    """Whether a value depends on a register."""
+    if node.number in found.template.constants:
+        return False
+    return node.op == "register" or any(_registers(found, arg) for arg in node.args)
 
 
 @dataclass(slots=True)
@@ -207,12 +231,13 @@ class _Plan:
         marks = self.covered.get(text.start) if text is not None else None
         return text is not None and marks is not None and bool(marks[(pc - text.start) // 2])
 
-    def take(self, count: int) -> list[int]:
-        """What to compile next. Where a region was cut off, code that another has is left out."""
+    def take(self, count: int, *, is_idle: bool) -> list[int]:
+        """What to compile next. Where a region was cut off is left for when nothing else is to be
+        done, and left out where another has the code."""
         taken: list[int] = []
         while len(taken) < count and self.entries:
             taken.append(self.entries.popleft())
-        while len(taken) < count and self.inner:
+        while is_idle and len(taken) < count and self.inner:
             pc = self.inner.popleft()
             if not self.is_covered(pc):
                 taken.append(pc)
@@ -236,7 +261,8 @@ def compile_ahead(
     plan.add(sorted(roots), plan.entries)
     running: set[Future[list[Explored | None]]] = set()
     while True:
-        while len(running) < _AHEAD * jobs and (pcs := plan.take(BATCH)):
+        is_idle = not running and not plan.entries
+        while len(running) < _AHEAD * jobs and (pcs := plan.take(BATCH, is_idle=is_idle)):
             batch = [(pc, any(_applies(r, read) for r in known.get(pc, ()))) for pc in pcs]
             progress.known += sum(is_known for _, is_known in batch)
             running.add(executor.submit(explore, batch))

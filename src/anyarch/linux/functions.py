@@ -7,8 +7,10 @@ missing one is compiled when it runs. System V ABI chapters 4 and 5; LSB 5.0, se
 
 from __future__ import annotations
 
+import os
 import struct
 import zlib
+from bisect import bisect_right
 from collections.abc import Iterator
 from typing import Any, Final
 
@@ -19,6 +21,7 @@ from elftools.elf.relocation import RelocationTable
 from elftools.elf.sections import SymbolTableSection
 
 from anyarch.errors import LoadError
+from anyarch.memory.space import AddressSpace
 
 # What pyelftools raises when headers point outside the file or say what cannot be.
 _DAMAGED: Final = (
@@ -103,3 +106,48 @@ def _words(elf: ELFFile, code: list[tuple[int, int]]) -> Iterator[int]:
         for word in struct.unpack_from(f"<{count}Q", data, skipped):
             if any(start <= word < end for start, end in code):
                 yield word
+
+
+class FunctionNames:
+    """Names of the code in an address space, from the symbols of the files that are mapped."""
+
+    def __init__(self, space: AddressSpace) -> None:
+        self._space = space
+        self._files: dict[str, tuple[list[int], list[str]]] = {}  # by path: file offsets, names
+
+    def name(self, address: int) -> str:
+        """``function+0x10 (file)``, or as much of it as is known."""
+        for region in self._space.regions():
+            if region.start <= address < region.end and region.file:
+                break
+        else:
+            return f"{address:#x}"
+        if region.name not in self._files:
+            self._files[region.name] = _named_offsets(region.name)
+        offsets, names = self._files[region.name]
+        offset = address - region.start + region.offset
+        index = bisect_right(offsets, offset) - 1
+        file = os.path.basename(region.name)
+        if index < 0:
+            return f"{address:#x} ({file})"
+        beyond = offset - offsets[index]
+        return f"{names[index]}+{beyond:#x} ({file})" if beyond else f"{names[index]} ({file})"
+
+
+def _named_offsets(path: str) -> tuple[list[int], list[str]]:
+    found: dict[int, str] = {}
+    try:
+        with open(path, "rb") as file:
+            elf = ELFFile(file)
+            loads = [segment.header for segment in elf.iter_segments("PT_LOAD")]
+            for section in elf.iter_sections():
+                if isinstance(section, SymbolTableSection):
+                    for symbol in section.iter_symbols():
+                        for load in loads if _is_code(symbol) else ():
+                            inside = symbol["st_value"] - load["p_vaddr"]
+                            if 0 <= inside < load["p_filesz"]:
+                                found[load["p_offset"] + inside] = symbol.name
+    except _DAMAGED:
+        pass
+    offsets = sorted(found)
+    return offsets, [found[offset] for offset in offsets]
