@@ -6,10 +6,11 @@ import os
 import signal
 import threading
 import time
+from pathlib import Path
 
 import pytest
 
-from anyarch import Cpu
+from anyarch import Cpu, JitOptions
 from anyarch.errors import MemoryFault
 from anyarch.host.context import ExitCode
 
@@ -18,7 +19,7 @@ LOOP = "loop: addi a0, a0, 1; bnez a0, loop"
 RECURSION = "f: addi sp, sp, -16; sd ra, 0(sp); jal ra, f"
 
 
-@pytest.fixture(params=["auto", "reference"])
+@pytest.fixture(params=["auto", "jit", "reference"])
 def cpu(request: pytest.FixtureRequest) -> Cpu:
     made = Cpu("riscv64", engine=request.param)
     made.map(CODE, 0x1000, "rx")
@@ -229,3 +230,43 @@ def test_jump_to_address_0(cpu: Cpu) -> None:
     cpu.write_assembly(CODE, "jr zero")
     ended = cpu.run(CODE)
     assert (ended.code, ended.pc) == (ExitCode.FETCH, 0)
+
+
+def test_hot_code_is_compiled_and_stays_over_runs(tmp_path: Path) -> None:
+    options = JitOptions(samples=1, interval=0.0005, cache=str(tmp_path))
+    cpu = Cpu("riscv64", engine="jit", jit=options)
+    cpu.map(0x1000, 0x3000)
+    end = 0x3000  # on a page of its own: where something has a hook nothing is compiled
+    cpu.write_assembly(0x1000, "loop: addi a0, a0, 3; addi a1, a1, -1; bnez a1, loop; j 0x3000")
+    total = 0
+    deadline = time.monotonic() + 60
+    while not cpu.statistics["regions"]["compiled"]["regions"] and time.monotonic() < deadline:
+        cpu["a1"] = 10_000_000
+        total += 30_000_000
+        assert cpu.run(0x1000, until=end).code is ExitCode.HOOK
+        assert cpu["a0"] == total
+    assert cpu.statistics["regions"]["compiled"]["instructions"] >= 3
+    # A hook on the page of the code: it is seen by each instruction, and compiled code is not used.
+    seen: list[int] = []
+    remove = cpu.hook_code(lambda _, pc: seen.append(pc), 0x1000, 0x1004)
+    cpu["a1"] = 5
+    cpu.run(0x1000, until=end)
+    assert (len(seen), cpu["a0"]) == (5, total + 15)
+    remove()
+    cpu["a1"] = 10_000_000
+    cpu.run(0x1000, until=end)
+    assert cpu["a0"] == total + 15 + 30_000_000
+
+
+def test_a_cpu_that_is_gone_leaves_no_thread() -> None:
+    before = set(threading.enumerate())
+    cpu = Cpu("riscv64", engine="jit")
+    cpu.map(0x1000, 0x2000)
+    cpu.write_assembly(0x1000, "li a0, 1; j 0x2000")
+    cpu.run(0x1000, until=0x2000)
+    assert set(threading.enumerate()) - before
+    del cpu
+    deadline = time.monotonic() + 30
+    while set(threading.enumerate()) - before:
+        assert time.monotonic() < deadline
+        time.sleep(0.001)

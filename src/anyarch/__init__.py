@@ -12,12 +12,17 @@ from anyarch._version import __version__
 from anyarch.errors import Error
 
 if TYPE_CHECKING:
-    from anyarch._run import Result, run
+    from anyarch._run import JitOptions, Result, run
     from anyarch.cpu import Cpu
 
-__all__ = ["Cpu", "Error", "Result", "__version__", "run"]
+__all__ = ["Cpu", "Error", "JitOptions", "Result", "__version__", "run"]
 
-_HOMES = {"run": "anyarch._run", "Result": "anyarch._run", "Cpu": "anyarch.cpu"}
+_HOMES = {
+    "run": "anyarch._run",
+    "Result": "anyarch._run",
+    "JitOptions": "anyarch._run",
+    "Cpu": "anyarch.cpu",
+}
 
 
 def __getattr__(name: str) -> Any:

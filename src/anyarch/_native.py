@@ -34,11 +34,11 @@ def architecture(name: str) -> Architecture:
     return found
 
 
-def native_code(name: str, variant: str = "flat") -> NativeCode:
+def native_code(name: str, variant: str = "flat", cache: CodeCache | None = None) -> NativeCode:
     """The mapped interpreter of a guest; mapped once per process."""
     found = _loaded.get((name, variant))
     if found is None:
-        cache = CodeCache()
+        cache = cache or CodeCache()
         key = native_key(name, variant)
         blob = cache.get(key) or _compile_in_helper(cache, key, name, variant)
         found = _loaded[name, variant] = load(blob)

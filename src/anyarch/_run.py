@@ -17,32 +17,88 @@ from anyarch.memory.space import AddressSpace
 
 if TYPE_CHECKING:
     from anyarch.cli.options import RunOptions
+    from anyarch.engine.jit import Sampler
+    from anyarch.engine.journal import PerfMap
     from anyarch.linux.abi import LinuxAbi
 
 ENGINES = ("auto", "interp", "jit", "reference")
 
 
-def make_engine(abi: LinuxAbi, engine: str, *, counting: bool = False) -> tuple[Any, AddressSpace]:
+@dataclass(frozen=True, slots=True)
+class JitOptions:
+    """How the compiled tier (``engine="jit"``) works.
+
+    A place in the program is compiled once it was found there ``samples`` times, looking every
+    ``interval`` seconds. ``cache`` is the directory of compiled code (default: as the command's),
+    ``bundles`` are files that ``anyarch compile -o`` wrote, ``perf_map`` tells Linux perf the names
+    of compiled code.
+    """
+
+    samples: int = 2
+    interval: float = 0.001
+    cache: str | None = None
+    bundles: Sequence[str] = ()
+    perf_map: bool = False
+
+
+def make_engine(
+    abi: LinuxAbi, engine: str, *, counting: bool = False, options: JitOptions | None = None
+) -> tuple[Any, AddressSpace]:
     """An engine for Linux programs of an architecture, and its empty address space."""
     if engine not in ENGINES:
         raise Error(f"no engine is named {engine!r}; expected one of {', '.join(ENGINES)}")
+    options = options or JitOptions()
     space = AddressSpace(38)
     kind = Interpreter
     if engine == "reference":
         from anyarch.engine.stepper import Stepper
 
         kind = Stepper
-    native = native_code(abi.name)
+    native = native_code(abi.name, cache=CodeCache(options.cache))
     runner = kind(architecture(abi.name), space, native, thunk="aa_linux_thunk", counting=counting)
     if engine in ("auto", "jit") and not counting:
-        from anyarch.engine.jit import Jit, Sampler
-        from anyarch.engine.store import RegionStore
-
-        cache = CodeCache()
-        compiler = region_compiler(abi.name, "flat", cache)
-        store = RegionStore(cache, native_key(abi.name, "flat"), files=True)
-        runner.sampler = Sampler(Jit(runner.arena, native, compiler, store))
+        perf_map = _perf_map(space) if options.perf_map else None
+        runner.sampler = make_sampler(runner, abi.name, "flat", options, perf_map)
     return runner, space
+
+
+def make_sampler(
+    runner: Interpreter,
+    name: str,
+    variant: str,
+    options: JitOptions,
+    perf_map: PerfMap | None = None,
+) -> Sampler:
+    """The compiled tier for an engine."""
+    from anyarch.engine.jit import Jit, Sampler
+    from anyarch.engine.journal import Journal
+    from anyarch.engine.store import BundleFile, RegionStore
+
+    cache = CodeCache(options.cache)
+    bundles = [BundleFile(path) for path in options.bundles]
+    is_linux = variant == "flat"
+    store = RegionStore(cache, native_key(name, variant), bundles, files=is_linux)
+    compiler = region_compiler(name, variant, cache)
+    jit = Jit(runner.arena, runner.native, compiler, store, Journal(perf_map))
+    return Sampler(jit, threshold=options.samples, interval=options.interval)
+
+
+def engine_statistics(runner: Any) -> dict[str, Any]:
+    """What an engine has translated and compiled, as plain data."""
+    arena = runner.arena
+    facts: dict[str, Any] = {"blocks": arena.blocks, "flushes": arena.flushes}
+    if runner.sampler is not None:
+        jit = runner.sampler.jit
+        facts["regions"] = jit.journal.facts()
+        facts["compilers"] = {"started": jit.compiler.started, "seconds": jit.compiler.seconds}
+    return facts
+
+
+def _perf_map(space: AddressSpace) -> PerfMap:
+    from anyarch.engine.journal import PerfMap
+    from anyarch.linux.functions import FunctionNames
+
+    return PerfMap(FunctionNames(space).name)
 
 
 def main_run(options: RunOptions) -> int:
@@ -52,7 +108,18 @@ def main_run(options: RunOptions) -> int:
     engines: list[Any] = []
 
     def maker(abi: LinuxAbi, engine: str) -> tuple[Any, AddressSpace]:
-        runner, space = make_engine(abi, engine, counting=options.count)
+        runner, space = make_engine(
+            abi,
+            engine,
+            counting=options.count,
+            options=JitOptions(
+                options.samples or 2,
+                options.interval or 0.001,
+                options.cache,
+                options.bundles,
+                options.perf_map,
+            ),
+        )
         engines.append(runner)
         gc.freeze()
         gc.enable()
@@ -84,22 +151,41 @@ def main_run(options: RunOptions) -> int:
         print(f"instructions: {engines[0].retired}", file=sys.stderr)
     if options.stats and engines:
         arena = engines[0].arena
-        report = f"{arena.blocks} blocks translated, {arena.flushes} flushes"
+        report = [f"{arena.blocks} blocks translated, {arena.flushes} flushes"]
         if engines[0].sampler is not None:
             jit = engines[0].sampler.jit
-            report += f", {jit.compiled} regions compiled, {jit.loaded} from the cache"
-        print(f"anyarch: {report}", file=sys.stderr)
+            report[0] += f", {jit.compiled} regions compiled, {jit.loaded} from the cache"
+            report += jit.journal.lines()
+        print("\n  ".join(["anyarch: " + report[0], *report[1:]]), file=sys.stderr)
+    if options.stats_file is not None and engines:
+        _write_statistics(options.stats_file, engine_statistics(engines[0]))
     return -outcome.signal if outcome.signal is not None else outcome.shell_status
+
+
+def _write_statistics(path: str, facts: dict[str, Any]) -> None:
+    import json
+
+    try:
+        with open(path, "w") as file:
+            json.dump(facts, file, indent=1)
+    except OSError as error:
+        print(f"anyarch: no statistics in {path}: {error.strerror}", file=sys.stderr)
 
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """How a program ended. ``status`` is None where a signal ended it, or the budget was spent."""
+    """How a program ended. ``status`` is None where a signal ended it, or the budget was spent.
+
+    ``statistics`` is what was translated and compiled: ``blocks``, ``flushes``, and with the
+    compiled tier ``regions`` (by what was done to them: how many, instructions, bytes, seconds) and
+    ``compilers``. None unless asked for.
+    """
 
     status: int | None
     signal: int | None
     stdout: bytes
     stderr: bytes
+    statistics: dict[str, Any] | None = None
 
 
 def run(
@@ -110,6 +196,8 @@ def run(
     env: Mapping[str, str] | None = None,
     root: str | os.PathLike[str] | None = None,
     engine: str = "auto",
+    jit: JitOptions | None = None,
+    statistics: bool = False,
     max_insns: int | None = None,
     timeout: float | None = None,
     cwd: str | os.PathLike[str] | None = None,
@@ -117,7 +205,8 @@ def run(
     """Run a Linux program built for another processor, and capture its output.
 
     It runs in a process of its own, as under ``subprocess.run``: signals, descriptors and the
-    working directory of the caller are not touched. ``timeout`` in seconds raises
+    working directory of the caller are not touched. ``jit`` is how the compiled tier works,
+    ``statistics`` asks for those of the result. ``timeout`` in seconds raises
     subprocess.TimeoutExpired; a program that cannot be run raises :class:`anyarch.Error`.
 
     >>> import anyarch
@@ -127,6 +216,7 @@ def run(
     anyarch.errors.LoadError: /no/such/program: not found
     """
     import subprocess
+    from tempfile import TemporaryDirectory
 
     from anyarch.errors import LoadError
 
@@ -136,24 +226,46 @@ def run(
         command += ["-L", os.fspath(root)]
     if max_insns is not None:
         command += ["--max-insns", str(max_insns)]
+    if jit is not None:
+        command += ["--jit-samples", str(jit.samples), "--jit-interval", str(jit.interval * 1000)]
+        command += ["--cache", jit.cache] if jit.cache is not None else []
+        command += ["--perf-map"] if jit.perf_map else []
+        command += [word for path in jit.bundles for word in ("--bundle", path)]
     environment = dict(os.environ if env is None else env)
-    done = subprocess.run(
-        [*command, os.fspath(path), *args],
-        input=stdin,
-        capture_output=True,
-        env=environment,
-        timeout=timeout,
-        cwd=cwd,
-        check=False,
-    )
+    with TemporaryDirectory(prefix="anyarch-") as folder:
+        file = os.path.join(folder, "statistics")
+        if statistics:
+            command += ["--stats-file", file]
+        done = subprocess.run(
+            [*command, os.fspath(path), *args],
+            input=stdin,
+            capture_output=True,
+            env=environment,
+            timeout=timeout,
+            cwd=cwd,
+            check=False,
+        )
+        facts = _read_statistics(file) if statistics else None
     if done.returncode in (125, 126, 127) and done.stderr.startswith(b"anyarch: error: "):
         message = done.stderr.decode(errors="replace").removeprefix("anyarch: error: ").strip()
         raise (Error if done.returncode == 125 else LoadError)(message)
     if done.returncode == 124 and max_insns is not None:
-        return Result(None, None, done.stdout, done.stderr)
+        return Result(None, None, done.stdout, done.stderr, facts)
     if done.returncode < 0:
-        return Result(None, -done.returncode, done.stdout, done.stderr)
-    return Result(done.returncode, None, done.stdout, done.stderr)
+        return Result(None, -done.returncode, done.stdout, done.stderr, facts)
+    return Result(done.returncode, None, done.stdout, done.stderr, facts)
+
+
+def _read_statistics(path: str) -> dict[str, Any] | None:
+    """None where the program was killed before it could write them."""
+    import json
+
+    try:
+        with open(path) as file:
+            facts: dict[str, Any] = json.load(file)
+    except (OSError, ValueError):
+        return None
+    return facts
 
 
 # Starts the command line without a PYTHONPATH, which the guest would inherit.

@@ -8,6 +8,7 @@ from time import monotonic
 from typing import Any
 
 from anyarch._native import architecture, native_code
+from anyarch._run import ENGINES, JitOptions, engine_statistics, make_sampler
 from anyarch.engine.exits import Exit
 from anyarch.engine.fetch import FetchMemory
 from anyarch.engine.interpreter import Interpreter
@@ -23,6 +24,7 @@ CodeHook = Callable[["Cpu", int], None]
 MemoryHook = Callable[["Cpu", str, int, int, bytes], None]
 SyscallHook = Callable[["Cpu"], None]
 PAGE = 4096
+_FEW = 16  # pages whose code is dropped one by one; beyond, all is
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +40,9 @@ class Cpu:
 
     ``bits`` is the size of the guest's address space: no guest access, however wild, reaches
     anything else. Memory is mapped before it is used. Registers are read and written by their
-    assembly names, or ``pc``.
+    assembly names, or ``pc``. ``engine`` is auto, interp, reference or jit, for which ``jit`` says
+    how it works; hot code is compiled then while it runs, except where it has hooks, and until a
+    first run with a ``count``.
 
     >>> from anyarch import Cpu
     >>> cpu = Cpu("riscv64")
@@ -50,18 +54,37 @@ class Cpu:
     42
     """
 
-    def __init__(self, name: str = "riscv64", *, engine: str = "auto", bits: int = 38) -> None:
-        if engine not in ("auto", "interp", "reference"):
-            raise Error(f"no engine is named {engine!r}; expected auto, interp or reference")
+    def __init__(
+        self,
+        name: str = "riscv64",
+        *,
+        engine: str = "auto",
+        bits: int = 38,
+        jit: JitOptions | None = None,
+    ) -> None:
+        if engine not in ENGINES:
+            raise Error(f"no engine is named {engine!r}; expected one of {', '.join(ENGINES)}")
         self.architecture = architecture(name)
         self.memory = AddressSpace(bits, bounded=True)
         native = native_code(name, "bounded")
         self._engine = Interpreter(self.architecture, self.memory, native)
+        if engine == "jit":
+            self._engine.sampler = make_sampler(self._engine, name, "bounded", jit or JitOptions())
         self._native = native
         self._always_reference = engine == "reference"
         self._code_hooks: list[tuple[int, int, CodeHook]] = []
         self._memory_hooks: list[tuple[int, int, MemoryHook]] = []
         self._syscall_hook: SyscallHook | None = None
+
+    def __del__(self) -> None:
+        engine = getattr(self, "_engine", None)
+        if engine is not None and engine.sampler is not None:
+            engine.sampler.close()
+
+    @property
+    def statistics(self) -> dict[str, Any]:
+        """What was translated and compiled: see :class:`anyarch.Result`."""
+        return engine_statistics(self._engine)
 
     # Registers.
     @property
@@ -180,7 +203,8 @@ class Cpu:
 
     def _mark_hooks(self, until: int | None = None) -> None:
         flags = self.memory.flags
-        for page in list(flags.hooked()):
+        before = set(flags.hooked())
+        for page in before:
             flags.set_hook(page, False)
         regions = self.memory.regions()
         for start, end, _ in self._code_hooks:
@@ -190,7 +214,12 @@ class Cpu:
                     flags.set_hook(page, True)
         if until is not None and 0 <= until < self.memory.limit:
             flags.set_hook(until, True)
-        self._engine.flush()
+        changed = before ^ set(flags.hooked())
+        if len(changed) > _FEW:
+            self._engine.flush()
+            return
+        for page in changed:
+            self._engine.code_changed(page, PAGE)
 
     # Running.
     def run(

@@ -70,7 +70,7 @@ def _run_parameters() -> list[inspect.Parameter]:
         if option.repeats:
             kind = list[str]
         elif option.metavar:
-            kind = int | None if option.metavar == "N" else str | None
+            kind = {"N": int | None, "MS": float | None}.get(option.metavar, str | None)
         info = typer.Option(
             default, *option.flags, help=option.help, metavar=option.metavar or None
         )

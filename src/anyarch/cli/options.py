@@ -34,6 +34,12 @@ class RunOptions:
     count: bool = False
     max_insns: int | None = None
     verbose: bool = False
+    bundles: list[str] = field(default_factory=list)
+    perf_map: bool = False
+    stats_file: str | None = None
+    cache: str | None = None
+    samples: int | None = None
+    interval: float | None = None
     crash_report: bool = False
     core: str | None = None
 
@@ -49,6 +55,13 @@ def _count(text: str) -> int:
     if not text.isdigit() or int(text) == 0:
         raise ValueError("expected a positive number")
     return int(text)
+
+
+def _milliseconds(text: str) -> float:
+    value = float(text)  # its ValueError names the text
+    if not 0.1 <= value <= 10_000:
+        raise ValueError("expected 0.1 to 10000 milliseconds")
+    return value / 1000
 
 
 def _engine(text: str) -> str:
@@ -95,7 +108,37 @@ OPTIONS: Final = (
         "FILE",
     ),
     Option(
-        ("--stats",), "stats", "Report system calls and translated blocks at the end, on stderr."
+        ("--stats",),
+        "stats",
+        "Report system calls, and what was translated and compiled, at the end, on stderr.",
+    ),
+    Option(("--stats-file",), "stats_file", "Write the statistics here, as JSON.", "FILE"),
+    Option(("--cache",), "cache", "Directory of compiled code (default: ANYARCH_CACHE).", "DIR"),
+    Option(
+        ("--jit-samples",),
+        "samples",
+        "Compile where a program was found N times (default: 2).",
+        "N",
+        _count,
+    ),
+    Option(
+        ("--jit-interval",),
+        "interval",
+        "Look every so many milliseconds (default: 1).",
+        "MS",
+        _milliseconds,
+    ),
+    Option(
+        ("--bundle",),
+        "bundles",
+        "Use the code that anyarch compile -o wrote here (repeatable; with --engine jit).",
+        "FILE",
+        repeats=True,
+    ),
+    Option(
+        ("--perf-map",),
+        "perf_map",
+        "Tell Linux perf the names of compiled code, in /tmp/perf-PID.map.",
     ),
     Option(("--count",), "count", "Report on stderr how many instructions ran."),
     Option(("--max-insns",), "max_insns", "Stop after N instructions.", "N", _count),
