@@ -478,15 +478,13 @@ class Sampler:
                 self._found = False
                 for runner in runners:
                     runner.sample()
-            if quiet < _QUIET:
-                self._wake.wait(interval)
-                # Where all that is hot is compiled there is less and less to ask for.
-                interval = self.interval if self._found else min(interval * 1.1, _LONGEST_INTERVAL)
-            else:  # until a guest runs; who begins in this instant waits for the end of a nap
-                self._is_asleep = True
-                self._wake.wait(_NAP)
-                self._is_asleep = False
+            # Where all that is hot is compiled there is less and less to ask for. Asleep it waits
+            # until a guest runs; who begins in this instant waits for the end of a nap.
+            self._is_asleep = quiet >= _QUIET
+            if self._wake.wait(_NAP if self._is_asleep else interval):
                 self._wake.clear()
+            self._is_asleep = False
+            interval = self.interval if self._found else min(interval * 1.1, _LONGEST_INTERVAL)
 
     def _compile(self) -> None:
         unshare_descriptors()
