@@ -492,9 +492,8 @@ class Sampler:
             self._ready.wait()
             self._ready.clear()
             while not self._done:
-                pc, count = max(
-                    list(self._counts.items()), key=lambda item: item[1], default=(0, 0)
-                )
+                counts = list(self._counts.items())  # at once: guests note where they are
+                pc, count = max(counts, key=lambda item: item[1], default=(0, 0))
                 if count < self.threshold:
                     break
                 self.jit.add(pc, self._hints.pop(pc, b""))
