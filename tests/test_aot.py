@@ -345,7 +345,7 @@ def test_from_python(program: Path, cache: CodeCache, tmp_path: Path) -> None:
     assert done.statistics["blocks"] > 0
     assert set(done.statistics["regions"]) == {"compiled", "loaded", "dropped", "refused"}
     assert not [entry for entry in cache.entries() if entry.kind == REGIONS]
-    plain = anyarch.run(program, statistics=True)
+    plain = anyarch.run(program, engine="interp", statistics=True)
     assert plain.statistics is not None
     assert "regions" not in plain.statistics
     assert anyarch.run(program).statistics is None

@@ -26,7 +26,7 @@ ENGINES = ("auto", "interp", "jit", "reference")
 
 @dataclass(frozen=True, slots=True)
 class JitOptions:
-    """How the compiled tier (``engine="jit"``) works.
+    """How the compiled tier works, which is the default engine.
 
     A place in the program is compiled once it was found there ``samples`` times, looking every
     ``interval`` seconds. ``cache`` is the directory of compiled code (default: as the command's),

@@ -235,7 +235,7 @@ def compile_command(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Compile programs before they run: `run --engine jit` then finds their code compiled."""
+    """Compile programs before they run: `run` then finds their code compiled."""
     from anyarch.cli.compile import compile_programs
 
     facts = compile_programs(programs, root, libraries=libs, output=output, jobs=jobs)

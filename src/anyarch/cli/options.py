@@ -131,7 +131,7 @@ OPTIONS: Final = (
     Option(
         ("--bundle",),
         "bundles",
-        "Use the code that anyarch compile -o wrote here (repeatable; with --engine jit).",
+        "Use the code that anyarch compile -o wrote here (repeatable).",
         "FILE",
         repeats=True,
     ),
