@@ -11,6 +11,7 @@ import random
 import re
 import struct
 import threading
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,6 +22,7 @@ from hypothesis import given
 from anyarch.engine import bundle
 from anyarch.engine.cache import CodeCache
 from anyarch.engine.compiler import Request
+from anyarch.engine.convention import FROM_REGION
 from anyarch.engine.jit import Jit, Sampler
 from anyarch.engine.store import RegionStore
 from anyarch.guests.riscv import ARCHITECTURE
@@ -672,6 +674,57 @@ def test_a_sampler_compiles_what_runs() -> None:
         sampler.close()
     assert engine.engine.state.get("x", 10) == 1_000_000_000
     assert CODE in engine.jit.installed
+
+
+def test_a_sampler_sleeps_while_nothing_runs() -> None:
+    engine = JitEngine(bounded=False)
+    sampler = Sampler(engine.jit, threshold=1, interval=0.001)
+    engine.engine.sampler = sampler
+    _mapped(engine, "again: addi a0, a0, 1; addi a1, a1, -1; bnez a1, again")
+    try:
+        for _ in range(2):
+            deadline = time.monotonic() + 60
+            while CODE not in engine.jit.installed:
+                engine.engine.state.pc = CODE
+                engine.engine.state.set("x", 11, 10_000_000)
+                assert engine.engine.run().code is ExitCode.BREAKPOINT
+                assert time.monotonic() < deadline
+            while not sampler._is_asleep:
+                time.sleep(0.001)
+                assert time.monotonic() < deadline
+            engine.engine.code_changed(CODE, PAGE)
+            assert not engine.jit.installed
+    finally:
+        sampler.close()
+
+
+def test_what_is_compiled_already_is_installed_at_the_first_sample(tmp_path: Path) -> None:
+    store = RegionStore(CodeCache(str(tmp_path)), "k")
+    compiler = Once()
+    made = _with_store(store, compiler)
+    assert made.jit.add(CODE)
+    region = made.jit.installed[CODE].region
+    key = store.key_of(
+        next(r for r in made.space.regions() if r.start == CODE), made.space.read(CODE, PAGE)
+    )
+    assert key is not None
+    assert store.append(key, [region], ahead=True)
+    engine = _with_store(store, compiler)
+    engine.jit.load(CODE + 4)
+    assert not engine.jit.installed, "what was compiled ahead of time waits"
+    assert engine.jit.knows(CODE)
+    sampler = Sampler(engine.jit, threshold=1000)
+    sampler.begin(CODE + 4)
+    try:
+        engine.engine.state.pc = CODE
+        assert not sampler.note(engine.engine, FROM_REGION)
+        deadline = time.monotonic() + 60
+        while CODE not in engine.jit.installed:
+            assert time.monotonic() < deadline
+            time.sleep(0.001)
+    finally:
+        sampler.close()
+    assert (engine.jit.loaded, engine.jit.compiled, len(compiler.asked)) == (1, 0, 1)
 
 
 # The cache.
