@@ -368,7 +368,7 @@ from tests.vectors_format import LocalCompiler
 
 class Eager:
     '''A sampler that has every sample compiled before the guest goes on, up to a limit.'''
-    def __init__(self, made):
+    def __init__(self, made, **settings):
         self.jit, self.left, self.asking = made, LIMIT, False
         made.compiler, made.store = LocalCompiler(ARCHITECTURE, bounded=False), None
     def begin(self, pc):
