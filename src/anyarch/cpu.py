@@ -296,7 +296,7 @@ class Cpu:
         for start, end, callback in list(self._code_hooks):
             if start <= pc < end:
                 callback(self, pc)
-        return not self._engine.context.get("stop")
+        return not self._engine.is_stop_requested
 
     def _run_reference(self, until: int | None, count: int | None, timeout: float | None) -> Exit:
         engine = Reference(self.architecture, self._engine.state, _Watched(self))
@@ -306,7 +306,7 @@ class Cpu:
             while count is None or done < count:
                 if done and self.pc == until:
                     return Exit(ExitCode.HOOK, self.pc)
-                if self._engine.context.get("stop") or not self._call_hooks(self.pc):
+                if self._engine.is_stop_requested or not self._call_hooks(self.pc):
                     return Exit(ExitCode.STOP, self.pc)
                 if deadline is not None and monotonic() > deadline:
                     return Exit(ExitCode.STOP, self.pc)

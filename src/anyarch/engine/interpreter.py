@@ -379,6 +379,11 @@ class Interpreter:
         if self.inside:
             self._bytes[_SAMPLE] = 1
 
+    @property
+    def is_stop_requested(self) -> bool:
+        """Whether somebody has asked for a return; a sample that is wanted is none."""
+        return bool(self._bytes[_STOP])
+
     def clear_stop(self) -> None:
         """Take the request back, when it was seen."""
         self._bytes[_STOP] = 0
