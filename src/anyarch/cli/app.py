@@ -267,7 +267,7 @@ def cache_info(as_json: Json = False) -> None:
         return
     mappings = sum(entry.kind == REGIONS for entry in entries)
     print(f"{cache.path}: {len(entries)} entries, {nbytes:,} bytes; at most {limit:,}")
-    print(f"{len(entries) - mappings} interpreters, regions of {mappings} executable mappings")
+    print(f"interpreters: {len(entries) - mappings}, mappings with regions: {mappings}")
     if entries:
         age = time.time() - min(entry.used for entry in entries)
         print(f"the least recently used was used {age / 86400:.1f} days ago")
@@ -301,7 +301,8 @@ def cache_verify(as_json: Json = False) -> None:
     if as_json:
         print(json.dumps({"damaged": damaged}))
     else:
-        print(f"{total} entries read, {len(damaged)} were damaged; the damage is deleted")
+        what = "; what was damaged is deleted" if damaged else ""
+        print(f"{total} entries read, {len(damaged)} damaged{what}")
         for key in damaged:
             print(key)
     if damaged:

@@ -20,7 +20,6 @@ from typing import TYPE_CHECKING, Final
 
 from anyarch.data import dataclass
 from anyarch.engine.bundle import CompiledRegion, digest_of, pack_lines, unpack
-from anyarch.engine.collection import collect_when_due
 from anyarch.errors import CompileError, DefinitionError, MemoryFault
 
 if TYPE_CHECKING:
@@ -178,6 +177,8 @@ def serve(
     store: RegionStore,
 ) -> None:
     """The compiler's main loop, on the socket that is standard input."""
+    from anyarch.engine.collection import collect_when_due  # only here: guests load this module
+
     for number in range(1, signal.SIGRTMIN):  # as the guest may have left them
         with contextlib.suppress(OSError):
             signal.signal(number, signal.SIG_DFL)
