@@ -322,6 +322,14 @@ class Kernel:
                 f"kernel {self._name!r}: {config.shared_memory:,} bytes of dynamic shared memory, "
                 f"the device has {properties.shared_memory_per_block_optin:,} for a block"
             )
+        if config.cooperative:
+            blocks = config.grid[0] * config.grid[1] * config.grid[2]
+            most = self.cooperative_blocks(threads, config.shared_memory)
+            if blocks > most:
+                raise RangeError(
+                    f"kernel {self._name!r}: a cooperative launch of {blocks} blocks, of which "
+                    f"{most} fit the device at once"
+                )
 
     # What the compiler made of it.
 
