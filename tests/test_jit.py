@@ -26,6 +26,7 @@ from anyarch.engine.convention import FROM_REGION
 from anyarch.engine.jit import Jit, Sampler
 from anyarch.engine.store import RegionStore
 from anyarch.guests.riscv import ARCHITECTURE
+from anyarch.guests.riscv.registers import F_NAMES, X_NAMES
 from anyarch.host.code import CodeArena
 from anyarch.host.context import ExitCode
 from anyarch.isa.assembly import assemble
@@ -366,6 +367,24 @@ again: fdiv.d fa0, ft0, ft0; fadd.d fa1, fa0, ft4; fsd fa1, 0(s0); fmul.d fa1, f
     fsub.d fa4, fa3, fa3; addi s1, s1, -1; bnez s1, again
     fmv.x.d a5, fa4; fadd.d fa4, ft4, ft4; csrr a6, fflags
 """
+# Every register has a value of its own where regions call each other, and changes in each.
+_OTHERS = [name for name in X_NAMES if name not in ("zero", "ra", "sp", "s0", "t0")]
+_ADD = "; ".join(f"addi {name}, {name}, {index + 1}" for index, name in enumerate(_OTHERS))
+_FLOATS = "; ".join(f"fadd.d {name}, {name}, {name}" for name in F_NAMES)
+CONVENTION = f"""
+    {"; ".join(f"li {name}, {1000 + 3 * index}" for index, name in enumerate(_OTHERS))}
+    {"; ".join(f"fcvt.d.l {name}, {_OTHERS[i % 20]}" for i, name in enumerate(F_NAMES))}
+    jal ra, f; j end
+f: addi sp, sp, -32; sd ra, 0(sp); {_ADD}; {_FLOATS}; li t0, 3; sd t0, 8(sp)
+again: jal ra, g; {_ADD}; jal ra, h; ld t0, 8(sp); addi t0, t0, -1; sd t0, 8(sp); bnez t0, again
+    ld ra, 0(sp); addi sp, sp, 32; ret
+g: addi sp, sp, -16; sd ra, 0(sp); {_ADD}; {_FLOATS}; la t0, h; jalr ra, 0(t0)
+    ld ra, 0(sp); addi sp, sp, 16; ret
+h: addi sp, sp, -16; sd ra, 0(sp); {_ADD}; jal ra, leaf
+    ld ra, 0(sp); addi sp, sp, 16; ret
+leaf: {_ADD}; ret
+end: nop
+"""
 ENDINGS = {
     "ecall": "li a0, 5; addi a7, a0, 2; ecall; addi a1, a0, 1",
     "ecall-in-loop": "li s1, 3\nagain: addi a0, a0, 1; addi s1, s1, -1; bgtz s1, again; ecall",
@@ -395,6 +414,7 @@ PROGRAMS = {
     "invalid-mode": INVALID_MODE,
     "flags": FLAGS,
     "atomics": ATOMICS,
+    "convention": CONVENTION,
     "plt": PLT,
     "inlined": INLINED,
     "table": TABLE,
