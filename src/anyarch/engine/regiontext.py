@@ -81,6 +81,7 @@ class RegionEmitter(HandlerEmitter):
         self.convention = RegionConvention(compiler.architecture)
         self.precise, self.guarded = precise, guarded
         self.cells: list[int] = []
+        self.goes_on = False  # to other code, other than by returning
         self.pcs: list[int] = []
         self.tables: list[str] = []
         self.root: Key = (ROOT, region.pc)
@@ -178,32 +179,11 @@ class RegionEmitter(HandlerEmitter):
     # The module.
     def text(self) -> str:
         """The module: the region's function, named ``region``."""
-        self.label("entry")
-        variables = dict.fromkeys([*self.used, *self.convention.passed])
-        for place in variables:
-            self.line(f"{_variable(place)} = alloca {self._type(place)}, align 8")
-            if place[0] in self.vector_files:
-                self.line(f"{_variable(place)}.s = alloca float, align 4")
-        stack = self.let("call i64 @llvm.read_register.i64(metadata !3)")
-        top = self.let(f"or i64 {stack}, {STACK_NBYTES - 1}")
-        first = self.let(f"inttoptr i64 {self.let(f'sub i64 {top}, 7')} to ptr")
-        self.line(f"%context = load ptr, ptr {first}, align 8, !invariant.load !1")
-        for index, place in enumerate(self.convention.passed, 1):
-            self._put(place, f"%in.{index}")
-        if self.precise:
-            self._commit_passed()
-        link = self.convention.link
-        if link in self.used and link is not None:
-            self._put(link, "%in.0")
-        self._reload(place for place in self.used if place != link)
-        self._check_stack(stack)
-        self._check_mode(self.region.pc)
-        self._check_singles()
-        self.stop_poll(str(self.region.pc))
-        self.line(f"br label %{_label(self.root)}")
         for block in self.blocks.values():
             self._block(block)
-        body = "\n".join(self.lines)
+        blocks, self.lines = self.lines, []
+        self._entry()
+        body = "\n".join([*self.lines, *blocks])
         if "%status" in body:
             body = body.replace("entry:\n", "entry:\n  %status = alloca i32, align 4\n", 1)
         locations = [
@@ -222,6 +202,37 @@ class RegionEmitter(HandlerEmitter):
             ]
         )
         return module + "\n" + declarations(module)
+
+    def _entry(self) -> None:
+        """Variables, and what is checked first; written after the blocks, which tell what."""
+        self.here, self.block_key = self.blocks[self.root].instructions[0], self.root
+        self.dirty, self.singles, self.lazy, self.pending = set(), set(), {}, {}
+        self.label("entry")
+        variables = dict.fromkeys([*self.used, *self.convention.passed])
+        for place in variables:
+            self.line(f"{_variable(place)} = alloca {self._type(place)}, align 8")
+            if place[0] in self.vector_files:
+                self.line(f"{_variable(place)}.s = alloca float, align 4")
+        stack = self.let("call i64 @llvm.read_register.i64(metadata !3)")
+        top = self.let(f"or i64 {stack}, {STACK_NBYTES - 1}")
+        first = self.let(f"inttoptr i64 {self.let(f'sub i64 {top}, 7')} to ptr")
+        self.line(f"%context = load ptr, ptr {first}, align 8, !invariant.load !1")
+        for index, place in enumerate(self.convention.passed, 1):
+            self._put(place, f"%in.{index}")
+        if self.precise:
+            self._commit_passed()
+        link = self.convention.link
+        if link in self.used and link is not None:
+            self._put(link, "%in.0")
+        self._reload(place for place in self.used if place != link)
+        # What only returns, and polls in its loops, ends soon and needs little stack.
+        if self.goes_on:
+            self._check_stack(stack)
+        self._check_mode(self.region.pc)
+        self._check_singles()
+        if self.goes_on:
+            self.stop_poll(str(self.region.pc))
+        self.line(f"br label %{_label(self.root)}")
 
     def _block(self, block: Block) -> None:
         self.label(_label(block.key))
@@ -601,6 +612,7 @@ class RegionEmitter(HandlerEmitter):
 
     def _cell(self, pc: int) -> str:
         """The function that the cell for a pc is linked to."""
+        self.goes_on = True
         if pc not in self.cells:
             self.cells.append(pc)
         offset = 8 * self.cells.index(pc)
@@ -719,6 +731,7 @@ class RegionEmitter(HandlerEmitter):
 
     def _look_up(self, pc: str) -> str:
         """The function for a computed pc: a region from the table, else what runs code at pc."""
+        self.goes_on = True
         table = self._native("region_table")
         index = self.let(f"and i64 {self.let(f'lshr i64 {pc}, 1')}, {(1 << TABLE_BITS) - 1}")
         at = self.let(f"getelementptr i64, ptr {table}, i64 {index}")
