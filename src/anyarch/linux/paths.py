@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final
+
+from anyarch.memory.regions import Region
 
 if TYPE_CHECKING:
     from anyarch.linux.process import Process
 
+_REGION: Final = re.compile(rb"([0-9a-f]+)-([0-9a-f]+) ")
 _MAXIMUM_LINKS: Final = 40
 # Folders that are the machine's even where the root has some of that name (mostly empty ones).
 _KERNEL: Final = frozenset((b"dev", b"proc", b"sys"))
@@ -113,6 +118,8 @@ class Proc:
         match self._own_part(path):
             case b"maps":
                 return self._maps()
+            case b"smaps":
+                return self._smaps()
             case b"cmdline":
                 return b"".join(argument + b"\0" for argument in self._process.image.arguments)
             case b"auxv":
@@ -130,7 +137,28 @@ class Proc:
         return None
 
     def _maps(self) -> bytes:
-        lines = []
+        return "".join(f"{line}\n" for _, line in self._region_lines()).encode(
+            errors="surrogateescape"
+        )
+
+    def _smaps(self) -> bytes:
+        """What the host says of the guest's regions: a region of its is one or a part of ours."""
+        base = self._process.space.base
+        lines = list(self._region_lines())
+        text, shown = [], False
+        for line in _read(b"/proc/self/smaps").splitlines(keepends=True):
+            if head := _REGION.match(line):
+                start, end = (int(word, 16) - base for word in head.groups())
+                found = [each for each in lines if each[0].start <= start < each[0].end]
+                shown = bool(found)
+                if shown:
+                    rest = found[0][1].partition(" ")[2]
+                    text.append(f"{start:08x}-{end:08x} {rest}\n".encode(errors="surrogateescape"))
+            elif shown:
+                text.append(line)
+        return b"".join(text)
+
+    def _region_lines(self) -> Iterator[tuple[Region, str]]:
         root = self._process.options.root
         for region in self._process.space.regions():
             letters = "".join(
@@ -146,8 +174,7 @@ class Proc:
                     inode = stat.st_ino
                 name = os.fsdecode(guest_path(root, os.fsencode(name)))
             line = f"{start:08x}-{end:08x} {letters}{shared} {region.offset:08x} {device} {inode} "
-            lines.append(f"{line:<73}{name}".rstrip() + "\n")
-        return "".join(lines).encode(errors="surrogateescape")
+            yield region, f"{line:<73}{name}".rstrip()
 
     def _nbytes(self, bits: int = 0) -> int:
         """How much the guest has mapped, with any of these permissions where some are given."""

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 
 _HOST_STACK_NBYTES: Final = 1 << 19  # of a thread's Python; the guest runs on a stack of its own
 _PR_SET_NAME, _COMM_NBYTES = 15, 16
+_CLONE_FILES: Final = 0x400
 _PATIENCE: Final = 0.005  # seconds between requests to threads that are to end
 
 
@@ -353,7 +354,7 @@ class Process:
 
     # Processes
 
-    def fork(self, thread: Thread, *, wait: bool) -> int:
+    def fork(self, thread: Thread, *, wait: bool, fork: Callable[[], int] = os.fork) -> int:
         """Fork; 0 in the child. ``wait``: until the child has executed a program or ended."""
         loan = None
         before = block_signals()  # what arrives meanwhile is for the parent
@@ -362,7 +363,7 @@ class Process:
                 if wait:
                     loan = Loan(self.space, thread.stack_pointer)
                     self._loans.add(loan)
-                pid = os.fork()
+                pid = fork()
                 if pid == 0:
                     self._become_child(thread, loan)
         except OSError:
@@ -426,7 +427,10 @@ class Process:
     ) -> int | None:
         """Replace the program, as execve does; -errno where that is impossible."""
         found = find_program(
-            self.proc.substitute(path, follow=True), arguments, self.abi, self._find_interpreter
+            self.proc.substitute(path, follow=True),
+            arguments or [b""],
+            self.abi,
+            self._find_interpreter,
         )
         if not isinstance(found, Program):
             return found
@@ -443,7 +447,7 @@ class Process:
             self._loan.send()
         table = {name: value for name, _, value in (text.partition(b"=") for text in environment)}
         try:
-            os.execve(program.host_path, program.arguments or [b""], table)
+            os.execve(program.host_path, program.arguments, table)
         except OSError as error:
             return -(error.errno or errno.ENOEXEC)
 
@@ -455,6 +459,7 @@ class Process:
         if self.options.trace is not None:
             self.options.trace.executed()
         self._repay()
+        host_call("unshare", _CLONE_FILES)
         self._close_on_execute()
         for timer in self.timers:
             host_call("timer_delete", timer)

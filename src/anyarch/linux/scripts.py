@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import stat
 from collections.abc import Callable
@@ -40,6 +41,8 @@ def find_program(
         try:
             if not stat.S_ISREG(os.fstat(fd).st_mode) or not os.access(path, os.X_OK):
                 return -errno.EACCES
+            if _is_being_written(fd):
+                return -errno.ETXTBSY
             head = os.pread(fd, _HEAD_NBYTES, 0)
             if head.startswith(b"\x7fELF"):
                 if int.from_bytes(head[18:20], "little") != abi.elf_machine:
@@ -60,3 +63,13 @@ def find_program(
         arguments = [words[0], *options, name, *arguments[1:]]
         name = words[0]
     return -errno.ELOOP
+
+
+def _is_being_written(fd: int) -> bool:
+    """Whether anyone has a file open for writing: then no lease for readers is to be had."""
+    try:
+        fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_RDLCK)
+    except OSError as error:
+        return error.errno == errno.EAGAIN  # others: not our file, or a file system without leases
+    fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_UNLCK)
+    return False

@@ -396,8 +396,9 @@ class Thread:
     # What handlers use
 
     def pointer(self, address: int) -> int:
-        """The host's pointer for a guest's; null stays null."""
-        return self.space.base + address if address else 0
+        """The host's pointer for a guest's; null stays null, and what cannot be an address wraps
+        to one that nothing is at."""
+        return (self.space.base + address) & _WORD if address else 0
 
     def timeout(self, address: int) -> int:
         """The host's pointer for a guest's ``struct timespec`` that limits the call; to a shorter

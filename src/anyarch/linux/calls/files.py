@@ -13,7 +13,9 @@ if TYPE_CHECKING:
     from anyarch.linux.thread import Thread
 
 FILES: Final = Family()
-_AT_FDCWD: Final = -100
+_OPEN_HOW: Final = struct.Struct("<QQQ")
+_OPEN_HOW_MAXIMUM: Final = 4096
+_RESOLVE_BENEATH, _RESOLVE_IN_ROOT = 8, 16
 
 for _name, _signature in {
     "read": "fd:fd buf:bytes_out.count count:size",
@@ -97,11 +99,23 @@ def flags_nofollow(host_flags: int) -> bool:
 
 @FILES.handled("openat2", "dirfd:dirfd path:path how:struct_in.open_how size:size", result="fd")
 def openat2(thread: Thread, dirfd: int, path: int, how: int, size: int) -> int:
-    """Open with resolution rules; those that confine to a folder are the host's to keep."""
-    flags, mode, resolve = struct.unpack("<QQQ", thread.space.read(how, 24))
-    if resolve:
-        return -errno.ENOSYS  # callers fall back to openat
-    return openat(thread, dirfd, path, flags, mode)  # type: ignore[return-value]
+    """Open with resolution rules, which the host keeps; its root folder is the guest's root."""
+    if size < _OPEN_HOW.size:
+        return -errno.EINVAL
+    if size > _OPEN_HOW_MAXIMUM:
+        return -errno.E2BIG
+    flags, mode, resolve = _OPEN_HOW.unpack(thread.space.read(how, _OPEN_HOW.size))
+    name = thread.read_path(path)
+    text = None if resolve or mode else thread.proc.contents(name)
+    if text is not None:
+        return thread.open_text(text, flags)
+    host_flags = thread.abi.host_open_flags(flags)
+    if not resolve & (_RESOLVE_BENEATH | _RESOLVE_IN_ROOT):  # else it begins at dirfd
+        follow = not flags_nofollow(host_flags)
+        name = thread.host_path(thread.proc.substitute(name, follow), follow)
+    extension = thread.space.read(how + _OPEN_HOW.size, size - _OPEN_HOW.size)
+    pointer = thread.scratch_bytes(_OPEN_HOW.pack(host_flags, mode, resolve) + extension)
+    return thread.call("openat2", dirfd, thread.scratch_bytes(name + b"\0"), pointer, size)
 
 
 @FILES.handled("close", "fd:fd", native=True)
@@ -139,7 +153,7 @@ _F_DUPFD, _F_GETFD, _F_SETFD, _F_GETFL, _F_SETFL = range(5)
 _F_LOCKS: Final = frozenset((5, 6, 7, 36, 37, 38))  # F_GETLK to F_SETLKW, and of open files
 _F_POINTERS: Final = _F_LOCKS | {15, 16, 1035, 1036, 1037, 1038}  # owners, write hints
 _F_NUMBERS: Final = frozenset(
-    (_F_DUPFD, _F_GETFD, _F_SETFD, 8, 9, 10, 11, 1024, 1025, 1026, 1030, 1031, 1032, 1033, 1034)
+    (_F_DUPFD, _F_GETFD, _F_SETFD, *range(8, 12), *range(1024, 1029), *range(1030, 1035))
 )
 
 
@@ -160,11 +174,31 @@ def fcntl(thread: Thread, fd: int, command: int, argument: int) -> int:
     return -errno.EINVAL
 
 
-# Terminal and descriptor requests from before requests said what they carry: the third argument is
-# a number (or unused) in these, a pointer in all others of the range. asm-generic/ioctls.h.
-_TERMINAL_NUMBERS: Final = frozenset(
-    (*range(0x5409, 0x540F), 0x5422, 0x5425, 0x5427, 0x5428, 0x5437, 0x5441, 0x5450, 0x5451)
-)
+# Requests from before requests said what they carry, by the byte that says for what device they
+# are: the third argument is a number (or unused) in those listed, a pointer in all others.
+_OLD_REQUESTS: Final[dict[int, frozenset[int]]] = {
+    0x00: frozenset(),  # FIBMAP, FIGETBSZ
+    0x12: frozenset((0x1261, 0x1262, 0x1264)),  # block devices: BLKFLSBUF, BLKRASET, BLKFRASET
+    0x4B: frozenset((0x4B2F, 0x4B30, 0x4B32, 0x4B3A, 0x4B45)),  # consoles
+    0x4C: frozenset((0x4C00, 0x4C01, 0x4C06, 0x4C07, 0x4C08, 0x4C09, *range(0x4C80, 0x4C83))),
+    0x54: frozenset(  # terminals, descriptors
+        (
+            *range(0x5409, 0x540F),
+            *(0x5422, 0x5425, 0x5427, 0x5428, 0x5437, 0x5441, 0x5450, 0x5451),
+        )
+    ),
+    0x56: frozenset(range(0x5605, 0x5609)),  # virtual terminals: RELDISP, ACTIVATE and so on
+    0x89: frozenset(),  # sockets, network interfaces
+}
+# They do say that they carry something, which is a number nevertheless.
+_NUMBERS: Final = frozenset((0x40049409, *range(0x40045564, 0x4004556E)))  # FICLONE, UI_SET_*
+
+
+def _carries_number(request: int) -> bool:
+    old = None if request >> 30 else _OLD_REQUESTS.get(request >> 8)
+    if old is None:
+        return not request >> 30 or request in _NUMBERS
+    return request in old
 
 
 _SIOCGIFCONF: Final = 0x8912
@@ -177,8 +211,8 @@ def ioctl(thread: Thread, fd: int, request: int, argument: int) -> int:
     request &= 0xFFFFFFFF
     if request == _SIOCGIFCONF:
         return _list_interfaces(thread, fd, argument)
-    is_number = request in _TERMINAL_NUMBERS or not (request >> 30 or request >> 8 in (0x54, 0x89))
-    return thread.call("ioctl", fd, request, argument if is_number else thread.pointer(argument))
+    value = argument if _carries_number(request) else thread.pointer(argument)
+    return thread.call("ioctl", fd, request, value)
 
 
 def _list_interfaces(thread: Thread, fd: int, address: int) -> int:

@@ -34,7 +34,6 @@ for _name, _signature in {
     "msgctl": "msqid:int cmd:enum.ipc buf:pointer",
     "mq_open": "name:string oflag:flags.open mode:mode attr:pointer",
     "mq_unlink": "name:string",
-    "mq_notify": "mqdes:fd sevp:struct_in.sigevent",
     "mq_getsetattr": "mqdes:fd new:pointer old:pointer",
 }.items():
     IPC.passed(_name, _signature, native=True)
@@ -46,6 +45,20 @@ for _name, _signature in {
     ),
 }.items():
     IPC.passed(_name, _signature, native=True, restart=True)
+
+_SIGEVENT: Final = struct.Struct("<Qii48x")
+_SIGEV_THREAD: Final = 2
+
+
+@IPC.handled("mq_notify", "mqdes:fd sevp:struct_in.sigevent")
+def mq_notify(thread: Thread, queue: int, event: int) -> int:
+    """Be told of a message; for a C library's thread the value points to what it is told."""
+    pointer = thread.pointer(event)
+    if event:
+        value, signum, how = _SIGEVENT.unpack(thread.space.read(event, _SIGEVENT.size))
+        if how == _SIGEV_THREAD:
+            pointer = thread.scratch_bytes(_SIGEVENT.pack(thread.pointer(value), signum, how))
+    return thread.call("mq_notify", queue, pointer)
 
 
 @IPC.handled(

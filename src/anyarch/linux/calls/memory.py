@@ -17,14 +17,10 @@ _PAGE: Final = 4096
 _PROT_READ, _PROT_WRITE, _PROT_EXEC = 1, 2, 4
 _MAP_SHARED, _MAP_PRIVATE, _MAP_SHARED_VALIDATE = 1, 2, 3
 _MAP_FIXED, _MAP_ANONYMOUS, _MAP_POPULATE, _MAP_FIXED_NOREPLACE = 0x10, 0x20, 0x8000, 0x100000
+_MAP_LOCKED: Final = 0x2000
+_MAP_KNOWN: Final = 0xFC17F973  # the flags that a mapping of every file takes
+_F_GETFD: Final = 1
 _MADV_POPULATE: Final = 14
-
-for _name, _signature in {
-    "mlock": "addr:pointer len:size",
-    "mlock2": "addr:pointer len:size flags:hex",
-    "munlock": "addr:pointer len:size",
-}.items():
-    MEMORY.passed(_name, _signature, native=True)
 
 for _name, _signature in {
     "mlockall": "flags:hex",
@@ -32,7 +28,9 @@ for _name, _signature in {
     "get_mempolicy": "mode:struct_out.int mask:pointer maxnode:size addr:pointer flags:hex",
     "set_mempolicy": "mode:int mask:pointer maxnode:size",
     "mbind": "addr:pointer len:size mode:int mask:pointer maxnode:size flags:hex",
-    "membarrier": "cmd:int",
+    "membarrier": "cmd:int flags:hex cpu:int",
+    "process_madvise": "fd:fd iov:iovec_in.count count:size advice:enum.madvise flags:hex",
+    "process_mrelease": "fd:fd flags:hex",
 }.items():
     MEMORY.passed(_name, _signature)
 
@@ -79,18 +77,22 @@ def mmap(
     """Map anonymous memory or a file."""
     kind = flags & 3
     length = _round(length)
-    if not length or kind == 0 or offset % _PAGE:
+    anonymous = bool(flags & _MAP_ANONYMOUS)
+    fd = -1 if anonymous else fd & 0xFFFFFFFF
+    if offset % _PAGE:
         return -errno.EINVAL
+    if not anonymous and (fd in thread.reserved or thread.call("fcntl", fd, _F_GETFD) < 0):
+        return -errno.EBADF
+    if not length or kind == 0:
+        return -errno.EINVAL
+    if kind == _MAP_SHARED_VALIDATE and flags & ~_MAP_KNOWN:
+        return -errno.EOPNOTSUPP
     noreplace = bool(flags & _MAP_FIXED_NOREPLACE)
     fixed = noreplace or bool(flags & _MAP_FIXED)
     if fixed and (address % _PAGE):
         return -errno.EINVAL
     if length > thread.process.task_size or (fixed and address + length > thread.process.task_size):
         return -errno.ENOMEM
-    anonymous = bool(flags & _MAP_ANONYMOUS)
-    fd = -1 if anonymous else fd & 0xFFFFFFFF
-    if not anonymous and fd in thread.reserved:
-        return -errno.EBADF
     if not fixed and address + length > thread.process.task_size:
         address = 0
     name = "" if anonymous else _file_name(fd)
@@ -109,6 +111,8 @@ def mmap(
             shared=kind != _MAP_PRIVATE,
             name=name,
         )
+    if flags & _MAP_LOCKED:
+        thread.call("mlock", thread.space.base + mapped, length)
     if flags & _MAP_POPULATE:
         thread.call("madvise", thread.space.base + mapped, length, _MADV_POPULATE)
     return mapped
@@ -183,9 +187,41 @@ def _has_hole(thread: Thread, address: int, length: int) -> bool:
     return length > 0
 
 
+def _lock(thread: Thread, name: str, address: int, length: int, *flags: int) -> int:
+    start, end = address // _PAGE * _PAGE, _round(address + length)
+    if end > thread.process.task_size:
+        return -errno.ENOMEM if end >> 64 == 0 else -errno.EINVAL
+    result = thread.call(name, thread.space.base + address, length, *flags)
+    return -errno.ENOMEM if result == 0 and _has_hole(thread, start, end - start) else result
+
+
+@MEMORY.handled("mlock", "addr:address len:size")
+def mlock(thread: Thread, address: int, length: int) -> int:
+    """Keep pages in memory."""
+    return _lock(thread, "mlock", address, length)
+
+
+@MEMORY.handled("mlock2", "addr:address len:size flags:hex")
+def mlock2(thread: Thread, address: int, length: int, flags: int) -> int:
+    """Keep pages in memory, now or once they are used."""
+    return _lock(thread, "mlock2", address, length, flags)
+
+
+@MEMORY.handled("munlock", "addr:address len:size")
+def munlock(thread: Thread, address: int, length: int) -> int:
+    """No longer keep pages in memory."""
+    return _lock(thread, "munlock", address, length)
+
+
+_MS_ASYNC, _MS_INVALIDATE, _MS_SYNC = 1, 2, 4
+
+
 @MEMORY.handled("msync", "addr:address length:size flags:flags.msync")
 def msync(thread: Thread, address: int, length: int, flags: int) -> int:
     """Write mapped pages to their files."""
+    known = _MS_ASYNC | _MS_INVALIDATE | _MS_SYNC
+    if flags & ~known or address % _PAGE or (flags & _MS_ASYNC and flags & _MS_SYNC):
+        return -errno.EINVAL
     if address + length > thread.process.task_size:
         return -errno.ENOMEM
     result = thread.call("msync", thread.space.base + address, length, flags)
@@ -202,7 +238,7 @@ def mincore(thread: Thread, address: int, length: int, vector: int) -> int:
     return thread.call("mincore", thread.space.base + address, length, thread.pointer(vector))
 
 
-_MADV_KEPT: Final = frozenset((0, 1, 2, 3, 4, *range(8, 23)))
+_MADV_KEPT: Final = frozenset((*range(5), *range(8, 23), 24, 25, 102, 103))
 
 
 @MEMORY.handled("madvise", "addr:address length:size advice:enum.madvise")

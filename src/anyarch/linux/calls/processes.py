@@ -70,6 +70,8 @@ for _name, _signature in {
     "unshare": "flags:flags.clone",
     "setns": "fd:fd nstype:flags.clone",
     "syslog": "type:int buf:bytes_out.len len:int",
+    "lsm_list_modules": "ids:pointer size:pointer flags:hex",
+    "lsm_get_self_attr": "attr:uint ctx:pointer size:pointer flags:hex",
     "kcmp": "pid1:pid pid2:pid type:int idx1:hex idx2:hex",
 }.items():
     PROCESSES.passed(_name, _signature, native=True)

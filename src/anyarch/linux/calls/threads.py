@@ -6,12 +6,14 @@ Sources: clone(2), futex(2), Linux ``kernel/fork.c`` for what goes together.
 from __future__ import annotations
 
 import errno
+import os
 import struct
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from anyarch.data import dataclass
 from anyarch.linux.calls.table import Family
-from anyarch.linux.hostcalls import host_call
+from anyarch.linux.hostcalls import host_call, host_fork
 from anyarch.linux.robust import HEAD_NBYTES
 
 if TYPE_CHECKING:
@@ -86,14 +88,62 @@ def futex(
     )
 
 
+for _name, _signature in {
+    "futex_wake": "uaddr:pointer mask:hex count:int flags:hex",
+    "futex_wait": (
+        "uaddr:pointer val:hex mask:hex flags:hex timeout:struct_in.timespec clock:enum.clock"
+    ),
+}.items():
+    THREADS.passed(_name, _signature, native=True, restart=True)
+
+_WAITER: Final = struct.Struct("<QQII")  # struct futex_waitv: value, address, flags, reserved
+_WAITERS: Final = 128
+
+
+def _host_waiters(thread: Thread, waiters: int, count: int) -> int:
+    data = thread.space.read(waiters, count * _WAITER.size)
+    return thread.scratch_bytes(
+        b"".join(
+            _WAITER.pack(value, thread.pointer(address), *rest)
+            for value, address, *rest in _WAITER.iter_unpack(data)
+        )
+    )
+
+
+@THREADS.handled(
+    "futex_waitv",
+    "waiters:pointer count:uint flags:hex timeout:struct_in.timespec clock:enum.clock",
+    restart=True,
+)
+def futex_waitv(
+    thread: Thread, waiters: int, count: int, flags: int, timeout: int, clock: int
+) -> int:
+    """Wait for any of several words in memory."""
+    count &= 0xFFFFFFFF
+    if not waiters or not 0 < count <= _WAITERS:
+        return -errno.EINVAL
+    pointer = _host_waiters(thread, waiters, count)
+    return thread.call("futex_waitv", pointer, count, flags, thread.pointer(timeout), clock)
+
+
+@THREADS.handled("futex_requeue", "waiters:pointer flags:hex wake:int requeue:int")
+def futex_requeue(thread: Thread, waiters: int, flags: int, wake: int, requeue: int) -> int:
+    """Wake waiters of one word, let others wait for another."""
+    return thread.call("futex_requeue", _host_waiters(thread, waiters, 2), flags, wake, requeue)
+
+
 # clone flags, sched.h
 _VM, _FS, _FILES, _SIGHAND, _PIDFD, _VFORK = 0x100, 0x200, 0x400, 0x800, 0x1000, 0x4000
 _THREAD, _SYSVSEM, _SETTLS, _PARENT_SETTID = 0x10000, 0x40000, 0x80000, 0x100000
 _CHILD_CLEARTID, _DETACHED, _CHILD_SETTID = 0x200000, 0x400000, 0x1000000
 _CLEAR_SIGHAND: Final = 0x100000000
-_NAMESPACES: Final = 0x7E020000
-_INTO_CGROUP: Final = 0x200000000
+_PARENT, _IO, _INTO_CGROUP = 0x8000, 0x80000000, 0x200000000
+_NAMESPACES: Final = 0x7E020080
+# What a process of the host's own can share with its child, or not, as a guest's can.
+_HOST_FLAGS: Final = _FS | _FILES | _SYSVSEM | _PARENT | _IO | _INTO_CGROUP | _NAMESPACES
+_SIGCHLD: Final = 17
 _CLONE3: Final = struct.Struct("<8Q")
+_CLONE3_CGROUP: Final = 80  # offset
 _CLONE3_MAXIMUM: Final = 4096
 
 
@@ -114,6 +164,8 @@ class _Wish:
     """What clone and clone3 are asked for."""
 
     flags: int  # without the signal at the end
+    exit_signal: int
+    cgroup: int
     stack: int  # its end; 0 for the parent's
     pidfd: int
     parent_tid: int
@@ -124,10 +176,12 @@ class _Wish:
 @THREADS.handled("clone", "flags:flags.clone stack:address ptid:address tls:address ctid:address")
 def clone(thread: Thread, flags: int, stack: int, parent_tid: int, tls: int, child_tid: int) -> int:
     """Start a thread or a process."""
-    flags &= 0xFFFFFF00
+    flags, exit_signal = flags & 0xFFFFFF00, flags & 0xFF
     if flags & _PIDFD and flags & _PARENT_SETTID:
         return -errno.EINVAL
-    return _clone(thread, _Wish(flags, stack, parent_tid, parent_tid, child_tid, tls))
+    return _clone(
+        thread, _Wish(flags, exit_signal, 0, stack, parent_tid, parent_tid, child_tid, tls)
+    )
 
 
 @THREADS.handled("clone3", "args:pointer size:size")
@@ -143,27 +197,33 @@ def clone3(thread: Thread, address: int, nbytes: int) -> int:
     )
     if any(data[88:]):
         return -errno.E2BIG
-    if flags & (0xFF | _DETACHED) or exit_signal > 64 or bool(stack) != bool(stack_nbytes):
+    if flags & (_THREAD | _PARENT) and exit_signal:
         return -errno.EINVAL
-    if flags & _THREAD and exit_signal:
+    if flags & (0xFF & ~_NAMESPACES | _DETACHED):
+        return -errno.EINVAL
+    if exit_signal > 64 or bool(stack) != bool(stack_nbytes):
         return -errno.EINVAL
     if any(data[_CLONE3.size : 80]):  # set_tid needs privileges over a namespace
         return -errno.EPERM
+    cgroup = int.from_bytes(data[_CLONE3_CGROUP:88], "little")
     end = stack + stack_nbytes
-    return _clone(thread, _Wish(flags, end, pidfd, parent_tid, child_tid, tls))
+    wish = _Wish(flags, exit_signal, cgroup, end, pidfd, parent_tid, child_tid, tls)
+    return _clone(thread, wish)
 
 
 def _clone(thread: Thread, wish: _Wish) -> int:
     flags = wish.flags
-    if flags & (_NAMESPACES | _INTO_CGROUP):
-        return -errno.EPERM if flags & _NAMESPACES else -errno.EINVAL
     if flags & _SIGHAND and (not flags & _VM or flags & _CLEAR_SIGHAND):
         return -errno.EINVAL
     if flags & _THREAD:
         return _start_thread(thread, wish)
     if flags & _VM and not flags & _VFORK:
         return -errno.EINVAL  # memory shared for good, but not a thread
-    pid = thread.process.fork(thread, wait=bool(flags & _VFORK))
+    fork = os.fork
+    if flags & _HOST_FLAGS or wish.exit_signal != _SIGCHLD:
+        exit_signal = 0 if flags & _PARENT else wish.exit_signal  # its parent's, then
+        fork = partial(host_fork, flags & _HOST_FLAGS, exit_signal, wish.cgroup)
+    pid = thread.process.fork(thread, wait=bool(flags & _VFORK), fork=fork)
     if pid:
         if flags & _PARENT_SETTID:
             thread.space.write(wish.parent_tid, struct.pack("<I", pid))
@@ -185,7 +245,7 @@ def _clone(thread: Thread, wish: _Wish) -> int:
 
 def _start_thread(thread: Thread, wish: _Wish) -> int:
     flags = wish.flags
-    if not flags & _SIGHAND or flags & _PIDFD:
+    if not flags & _SIGHAND or flags & (_PIDFD | _NAMESPACES):
         return -errno.EINVAL
     start = ThreadStart(
         stack=wish.stack or thread.stack_pointer,

@@ -1,0 +1,30 @@
+"""Mounts, by the old calls and the new ones; quotas, swap, accounting: the host's to allow."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from anyarch.linux.calls.table import Family
+
+MOUNTS: Final = Family()
+
+for _name, _signature in {
+    "mount": "source:string target:path type:string flags:hex data:pointer",
+    "umount2": "target:path flags:hex",
+    "pivot_root": "new:path old:path",
+    "open_tree": "dirfd:dirfd path:path flags:hex",
+    "move_mount": "from_fd:dirfd from:path to_fd:dirfd to:path flags:hex",
+    "fsopen": "type:string flags:hex",
+    "fsconfig": "fd:fd command:uint key:string value:pointer aux:int",
+    "fsmount": "fd:fd flags:hex attributes:hex",
+    "fspick": "dirfd:dirfd path:path flags:hex",
+    "mount_setattr": "dirfd:dirfd path:path flags:hex attr:pointer size:size",
+    "statmount": "request:pointer buf:pointer size:size flags:hex",
+    "listmount": "request:pointer ids:pointer count:size flags:hex",
+    "quotactl": "command:hex special:path id:int addr:pointer",
+    "quotactl_fd": "fd:fd command:hex id:int addr:pointer",
+    "swapon": "path:path flags:hex",
+    "swapoff": "path:path",
+    "acct": "path:path",
+}.items():
+    MOUNTS.passed(_name, _signature)

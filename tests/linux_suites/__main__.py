@@ -1,0 +1,134 @@
+"""Run a public suite of Linux system call tests under anyarch and under QEMU, and compare.
+
+Build a suite first; it is not part of this project. The Linux Test Project, with Debian's cross
+compiler: in its checkout `make autotools`, then `./configure --host=riscv64-linux-gnu
+--prefix=DEST CC=riscv64-linux-gnu-gcc LDFLAGS=-static`, and `make` and `make install` in lib,
+libs and testcases/kernel/syscalls. FOLDER is then DEST/testcases/bin, and the list
+runtest/syscalls of the checkout. musl's libc-test: `make -k CC=riscv64-linux-gnu-gcc` after
+copying config.mak.def to config.mak, and FOLDER is src/functional or src/regression there, with
+`--match static`.
+
+The tests send signals to every process, change limits and mount: as root they belong into
+namespaces of their own, `unshare --user --map-root-user --pid --fork --mount-proc --mount --ipc
+--uts --net`. QEMU runs what a program executes only where binfmt_misc names it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import shutil
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import Final
+
+from rich.console import Console
+from rich.table import Table
+
+from anyarch.errors import Error
+from tests.linux_suites.suite import (
+    Case,
+    Launcher,
+    Outcome,
+    Verdict,
+    find_cases,
+    launcher,
+    read_list,
+    run,
+)
+
+QEMU: Final = "qemu-riscv64"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Exit status 0 when anyarch passes whatever another one passes, 1 when not, 2 for bad use."""
+    parser = argparse.ArgumentParser(
+        prog="tests.linux_suites",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("folder", type=Path, help="folder of the suite's programs")
+    parser.add_argument("--list", type=Path, help="LTP's list of commands; else every program")
+    parser.add_argument("--match", default="", help="only names that this expression is found in")
+    parser.add_argument("--exclude", help="no names that this expression is found in")
+    parser.add_argument(
+        "--under",
+        action="append",
+        help=f"anyarch, native or a QEMU program; repeatable (anyarch, and {QEMU} if installed)",
+    )
+    parser.add_argument("--engine", default="interp", help="engine of anyarch (interp)")
+    parser.add_argument("-L", dest="root", help="root folder for dynamic programs")
+    parser.add_argument("--seconds", type=float, default=60, help="limit for each program (60)")
+    parser.add_argument("--jobs", type=int, default=1, help="programs at the same time (1)")
+    parser.add_argument("--logs", type=Path, help="folder for what the programs print")
+    options = parser.parse_args(arguments)
+    default = ["anyarch", QEMU] if shutil.which(QEMU) else ["anyarch"]
+    root = ["-L", options.root] if options.root else []
+    try:
+        if options.list is None:
+            cases = find_cases(options.folder)
+        else:
+            cases = read_list(options.folder, options.list)
+        chosen = [
+            case
+            for case in cases
+            if re.search(options.match, case.name)
+            and not (options.exclude and re.search(options.exclude, case.name))
+        ]
+        outcomes: dict[str, list[Outcome]] = {}
+        for name in options.under or default:
+            launch = launcher(name, ["--engine", options.engine, *root])
+            logs = None if options.logs is None else options.logs / name
+            each = partial(run_case, launch=launch, seconds=options.seconds, logs=logs)
+            with ThreadPoolExecutor(options.jobs) as pool:
+                outcomes[name] = list(pool.map(each, chosen))
+    except Error as error:
+        print(error, file=sys.stderr)
+        return 2
+    report(Console(), chosen, outcomes)
+    return 1 if missed(outcomes) else 0
+
+
+def run_case(case: Case, launch: Launcher, seconds: float, logs: Path | None) -> Outcome:
+    """Run a case; where ``logs`` is given, keep there what it printed, the verdict first."""
+    outcome = run(case, launch, seconds)
+    if logs is not None:
+        logs.mkdir(parents=True, exist_ok=True)
+        verdict = f"{outcome.verdict.value} {outcome.reason}".rstrip()
+        log = logs / f"{case.name.replace('/', '_')}.log"
+        log.write_text(f"{verdict}\n{outcome.output}")
+    return outcome
+
+
+def missed(outcomes: dict[str, list[Outcome]]) -> int:
+    """How many cases pass elsewhere and not under anyarch."""
+    ours = outcomes.get("anyarch", [])
+    others = [each for name, each in outcomes.items() if name != "anyarch"]
+    return sum(
+        outcome.verdict is not Verdict.PASS and any(o[i].verdict is Verdict.PASS for o in others)
+        for i, outcome in enumerate(ours)
+    )
+
+
+def report(console: Console, cases: list[Case], outcomes: dict[str, list[Outcome]]) -> None:
+    """Print the counts under each, and the cases that are not judged alike."""
+    table = Table("under", *(verdict.value for verdict in Verdict), "of")
+    for name, each in outcomes.items():
+        counts = Counter(outcome.verdict for outcome in each)
+        table.add_row(name, *(str(counts[verdict]) for verdict in Verdict), str(len(each)))
+    console.print(table)
+    for index, case in enumerate(cases):
+        verdicts = {name: each[index] for name, each in outcomes.items()}
+        if len({outcome.verdict for outcome in verdicts.values()}) > 1:
+            parts = (
+                f"{name} {o.verdict.value} {o.reason}".rstrip() for name, o in verdicts.items()
+            )
+            console.print(f"{case.name}: {', '.join(parts)}", markup=False, soft_wrap=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
