@@ -13,9 +13,10 @@ from anyarch.linux.abi import Handler, LinuxAbi, Registers
 from anyarch.linux.numbers import GENERIC
 
 RA, SP, TP, A0 = 1, 2, 4, 10
-_CALLS: Final = {
-    number: name for number, name in GENERIC.items() if name != "renameat" and number < 460
-} | {258: "riscv_hwprobe", 259: "riscv_flush_icache"}
+_CALLS: Final = {number: name for number, name in GENERIC.items() if name != "renameat"} | {
+    258: "riscv_hwprobe",
+    259: "riscv_flush_icache",
+}
 
 # struct sigcontext: pc and x1 to x31, then a union of 528 bytes whose D form is f0 to f31 and fcsr;
 # the union's last words are the header that ends the list of extension states: zeros.

@@ -1,0 +1,64 @@
+/* What is asked about pages that are missing, locked, or were never a file's. */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <fcntl.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <sys/uio.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#define SAY(what) (errno = 0, printf("%s: %d", #what, (int)(what)), printf(" %s\n", strerror(errno)))
+enum { PAGE = 4096 };
+
+static int guarded(char *pages) {
+    fflush(stdout);
+    pid_t pid = fork();
+    if (!pid) _exit(pages[0]);
+    int status;
+    waitpid(pid, &status, 0);
+    return WIFSIGNALED(status) ? WTERMSIG(status) : -WEXITSTATUS(status);
+}
+
+int main(void) {
+    char *pages = mmap(NULL, 8 * PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    munmap(pages + 2 * PAGE, PAGE);
+    SAY(mlock(pages, 2 * PAGE));
+    SAY(msync(pages, PAGE, MS_INVALIDATE));
+    SAY(munlock(pages + 1, 2 * PAGE - 1));
+    SAY(mlock(pages, 4 * PAGE));
+    SAY(munlock(pages, 4 * PAGE));
+    SAY(munlock(pages + 3 * PAGE, 5 * PAGE));
+    SAY(msync(pages, 4 * PAGE, MS_ASYNC));
+    SAY(msync(pages + 1, PAGE, MS_ASYNC));
+    SAY(msync(pages, 4 * PAGE, MS_ASYNC | MS_SYNC));
+    SAY(msync(pages + 2 * PAGE, PAGE, 64));
+    SAY(madvise(pages, PAGE, 102));
+    if (errno) printf("no guards\n");
+    else printf("guard %d", guarded(pages)), printf(" %d\n", madvise(pages, PAGE, 103));
+    SAY(mmap(NULL, PAGE, PROT_READ, MAP_SHARED, 77, 0) != MAP_FAILED);
+    SAY(mmap(NULL, 0, PROT_READ, MAP_SHARED, 77, 0) != MAP_FAILED);
+    int fd = open("file", O_RDWR | O_CREAT, 0600);
+    ftruncate(fd, PAGE);
+    SAY(mmap(NULL, PAGE, PROT_READ, MAP_SHARED_VALIDATE | 1 << 9, fd, 0) != MAP_FAILED);
+    SAY(mmap(NULL, PAGE, PROT_READ, MAP_SHARED_VALIDATE | MAP_POPULATE, fd, 0) != MAP_FAILED);
+    char *locked = mmap(NULL, 2 * PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_LOCKED, -1, 0);
+    FILE *smaps = fopen("/proc/self/smaps", "r");
+    char line[512];
+    unsigned long first, last, found = 0, kilobytes = 0;
+    while (fgets(line, sizeof line, smaps)) {
+        if (sscanf(line, "%lx-%lx ", &first, &last) == 2) found = first <= (uintptr_t)locked && (uintptr_t)locked < last;
+        else if (found) sscanf(line, "Locked: %lu", &kilobytes);
+    }
+    printf("locked %lu\n", kilobytes);
+    struct iovec here = {pages + 3 * PAGE, 16}, there = {(void *)-1, 16};
+    SAY(process_vm_readv(getpid(), &here, 1, &there, 1, 0));
+    SAY(process_vm_readv(getpid(), &there, 1, &here, 1, 0));
+    SAY(readv(fd, &there, 1));
+    SAY(syscall(SYS_membarrier, 0, 1, 0));
+    SAY(syscall(SYS_membarrier, 1, 0, 0));
+    return 0;
+}
