@@ -1,0 +1,109 @@
+"""The runner of public suites, with programs of this machine in the place of a suite's."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import shutil
+import signal
+from pathlib import Path
+
+import pytest
+
+from tests.linux_suites.__main__ import main
+from tests.linux_suites.suite import (
+    Case,
+    SuiteError,
+    Verdict,
+    find_cases,
+    judge,
+    launcher,
+    read_list,
+    run,
+)
+
+SHELL = "/bin/sh"
+
+
+def shell(text: str) -> Case:
+    return Case("case", (SHELL, "-c", text))
+
+
+@pytest.mark.parametrize(
+    ("status", "verdict"),
+    [
+        (0, Verdict.PASS),
+        (1, Verdict.FAIL),
+        (2, Verdict.BROKEN),
+        (3, Verdict.FAIL),
+        (4, Verdict.BROKEN),
+        (32, Verdict.SKIP),
+        (33, Verdict.FAIL),
+        (36, Verdict.BROKEN),
+        (127, Verdict.FAIL),
+        (-signal.SIGSEGV, Verdict.BROKEN),
+    ],
+)
+def test_statuses(status: int, verdict: Verdict) -> None:
+    assert judge(status)[0] is verdict
+
+
+def test_a_case_runs_in_a_folder_of_its_own() -> None:
+    outcome = run(shell("pwd; echo $TMPDIR; ls -a | wc -l; exit 32"), launcher("native", []), 20)
+    here, temporary, count = outcome.output.split()
+    assert (here, count, outcome.verdict) == (temporary, "2", Verdict.SKIP)
+    assert here != os.getcwd()
+    assert not os.path.exists(here)
+
+
+def test_what_takes_too_long_is_ended_with_its_children() -> None:
+    outcome = run(shell("sleep 60 & echo $!; wait"), launcher("native", []), 0.5)
+    assert outcome.verdict is Verdict.BROKEN
+    assert "0.5 s" in outcome.reason
+    with contextlib.suppress(ProcessLookupError):
+        child = os.pidfd_open(int(outcome.output))
+        assert select.select([child], [], [], 20)[0] == [child]  # readable once it has ended
+        os.close(child)
+
+
+def test_every_program_of_a_folder_is_found(tmp_path: Path) -> None:
+    (tmp_path / "deeper").mkdir()
+    shutil.copy("/bin/true", tmp_path / "deeper" / "program")
+    shutil.copy("/bin/true", tmp_path / "library.so")
+    (tmp_path / "script").write_text("#!/bin/sh\n")
+    (tmp_path / "script").chmod(0o755)
+    assert [case.name for case in find_cases(tmp_path)] == ["deeper/program"]
+    with pytest.raises(SuiteError, match="build a suite first"):
+        list(find_cases(tmp_path / "missing"))
+
+
+def test_a_list_names_programs_and_arguments(tmp_path: Path) -> None:
+    shutil.copy("/bin/true", tmp_path / "program")
+    listed = tmp_path / "list"
+    listed.write_text(
+        "# a comment\n\none program -a 'b c'\ntwo missing\nthree program | cat\nfour program\n"
+    )
+    program = str((tmp_path / "program").resolve())
+    assert list(read_list(tmp_path, listed)) == [
+        Case("one", (program, "-a", "b c")),
+        Case("four", (program,)),
+    ]
+    with pytest.raises(SuiteError, match="cannot be read"):
+        list(read_list(tmp_path, tmp_path / "missing"))
+
+
+def test_the_report(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("true", "false"):
+        shutil.copy(f"/bin/{name}", tmp_path / name)
+    logs = tmp_path / "logs"
+    arguments = [str(tmp_path), "--under", "native", "--logs", str(logs)]
+    assert main([*arguments, "--exclude", "x$"]) == 0
+    table = capsys.readouterr().out.split()
+    assert table[table.index("native") :][:11:2] == ["native", "1", "1", "0", "0", "2"]
+    assert (logs / "native" / "false.log").read_text() == "fail status 1\n"
+
+
+def test_what_cannot_be_used(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([str(tmp_path), "--under", "no-such-emulator"]) == 2
+    assert "is not installed" in capsys.readouterr().err
