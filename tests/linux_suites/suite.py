@@ -83,16 +83,21 @@ def find_cases(folder: Path) -> Iterator[Case]:
     if not folder.is_dir():
         raise SuiteError(f"{folder} is not a folder: build a suite first (see --help)")
     for path in sorted(folder.rglob("*")):
-        if path.is_file() and os.access(path, os.X_OK) and path.suffix != ".so":
-            with path.open("rb") as file:
-                if file.read(4) == b"\x7fELF":
-                    yield Case(str(path.relative_to(folder)), (str(path.resolve()),))
+        if path.suffix != ".so" and _is_program(path):
+            yield Case(str(path.relative_to(folder)), (str(path.resolve()),))
+
+
+def _is_program(path: Path) -> bool:
+    if not path.is_file() or not os.access(path, os.X_OK):
+        return False
+    with path.open("rb") as file:
+        return file.read(4) == b"\x7fELF"
 
 
 def read_list(folder: Path, listed: Path) -> Iterator[Case]:
     """The cases that a list of LTP (``runtest/syscalls``) names: lines of ``name command...``.
 
-    Left out are commands that need a shell, and programs that ``folder`` does not have.
+    Left out are scripts, commands that need a shell, and programs that ``folder`` does not have.
     """
     try:
         text = listed.read_text()
@@ -104,7 +109,7 @@ def read_list(folder: Path, listed: Path) -> Iterator[Case]:
             continue
         program, *arguments = shlex.split(os.path.expandvars(command))
         path = folder / program
-        if path.is_file():
+        if _is_program(path):
             yield Case(name, (str(path.resolve()), *arguments))
 
 
