@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/ipc.h>
+#include <sys/mman.h>
 #include <sys/msg.h>
 #include <sys/sem.h>
 #include <sys/shm.h>
@@ -40,7 +41,11 @@ static void memory(void) {
     printf(" %s\n", strerror(errno));
     printf("fixed %d", shmat(id, a, 0) == a);
     printf(" %s remove %d\n", a, shmctl(id, IPC_RMID, NULL));
-    shmdt(a), shmdt(b);
+    mprotect(a, 4096, PROT_READ), mprotect(a + 4096, 4096, PROT_NONE);
+    printf("divided %d", shmdt(a));
+    shmctl(id, IPC_STAT, &info);
+    printf(" %d\n", (int)info.shm_nattch);
+    shmdt(b);
     printf("gone %d", shmctl(id, IPC_STAT, &info));
     printf(" %s\n", strerror(errno));
 }

@@ -44,6 +44,8 @@ static void opening(void) {
     SAY(open_how(AT_FDCWD, "folder/inside", O_RDONLY, 0600, 0));
     SAY(open_how(AT_FDCWD, "folder/inside", 1ull << 40, 0, 0));
     SAY(open_how(77, "inside", O_RDONLY, 0, 0));
+    SAY(open_how(AT_FDCWD, "/proc/self/exe", O_RDONLY, 0, 0));
+    SAY(open_how(AT_FDCWD, "/proc/self/exe", O_RDONLY, 0, 2)); /* RESOLVE_NO_MAGICLINKS */
     struct how how = {O_RDONLY, 0, 0, 1};
     SAY(syscall(437, folder, "inside", &how, 32));
     SAY(syscall(437, folder, "inside", &how, 8));

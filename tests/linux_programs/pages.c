@@ -45,6 +45,14 @@ int main(void) {
     ftruncate(fd, PAGE);
     SAY(mmap(NULL, PAGE, PROT_READ, MAP_SHARED_VALIDATE | 1 << 9, fd, 0) != MAP_FAILED);
     SAY(mmap(NULL, PAGE, PROT_READ, MAP_SHARED_VALIDATE | MAP_POPULATE, fd, 0) != MAP_FAILED);
+    int shared = open("shared", O_RDWR | O_CREAT, 0600);
+    ftruncate(shared, 4 * PAGE);
+    char *view = mmap(NULL, 4 * PAGE, PROT_READ | PROT_WRITE, MAP_SHARED, shared, 0);
+    for (int i = 0; i < 4; i++) view[i * PAGE] = 'a' + i;
+    SAY(remap_file_pages(view, 2 * PAGE, 0, 2, 0));
+    printf("%c%c%c%c\n", view[0], view[PAGE], view[2 * PAGE], view[3 * PAGE]);
+    SAY(remap_file_pages(pages, PAGE, 0, 0, 0));
+    SAY(remap_file_pages(pages + 2 * PAGE, PAGE, 0, 0, 0));
     char *locked = mmap(NULL, 2 * PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_LOCKED, -1, 0);
     FILE *smaps = fopen("/proc/self/smaps", "r");
     char line[512];

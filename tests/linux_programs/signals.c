@@ -196,6 +196,15 @@ static void busy(void) {
     printf("busy %d %d\n", count >= 5, quarters == (double)(long)quarters);
 }
 
+static void once(void) {
+    install(SIGUSR1, on_count, SA_RESETHAND | SA_NODEFER);
+    raise(SIGUSR1);
+    struct sigaction after;
+    sigaction(SIGUSR1, NULL, &after);
+    printf("once %d %d\n", after.sa_handler == SIG_DFL,
+           (after.sa_flags & (SA_RESETHAND | SA_NODEFER | SA_SIGINFO)) == (SA_RESETHAND | SA_NODEFER | SA_SIGINFO));
+}
+
 int main(void) {
     setvbuf(stdout, NULL, _IONBF, 0);
     faults();
@@ -208,6 +217,7 @@ int main(void) {
     alternate();
     interrupted_calls();
     busy();
+    once();
     deaths();
     return 0;
 }

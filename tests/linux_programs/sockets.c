@@ -13,6 +13,7 @@
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
 #include <sys/un.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -74,6 +75,16 @@ static void udp(void) {
     printf("recvmmsg %d", recvmmsg(a, messages, 2, MSG_WAITFORONE, NULL));
     printf(" %s %s", text[0], text[1]);
     printf(" truncated %d from %d\n", messages[1].msg_hdr.msg_flags & MSG_TRUNC, from.sin_family);
+    struct timespec limit = {0, 1000000}, wrong = {1, 1000000001};
+    messages[0].msg_hdr.msg_name = messages[1].msg_hdr.msg_name = &at;
+    sendmmsg(b, messages, 2, 0);
+    printf("within %d", recvmmsg(a, messages, 2, 0, &limit));
+    printf(" %d %s", recvmmsg(a, messages, 2, 0, &wrong), strerror(errno));
+    printf(" %d %s", recvmmsg(a, messages, 2, 0, (void *)-1), strerror(errno));
+    printf(" %d %s", (int)syscall(SYS_recvmmsg, a, (void *)-1, 2, MSG_DONTWAIT, NULL), strerror(errno));
+    printf(" %d", recvmmsg(a, messages, 0, MSG_DONTWAIT, NULL));
+    printf(" %d %s", recvmmsg(-1, messages, 2, 0, NULL), strerror(errno));
+    printf(" %d %s\n", recvmmsg(a, messages, 2, MSG_DONTWAIT, NULL), strerror(errno));
     printf("refused %d", connect(b, (void *)&(struct sockaddr_in){.sin_family = AF_INET, .sin_port = htons(1),
            .sin_addr.s_addr = htonl(INADDR_LOOPBACK)}, sizeof at));
     send(b, "x", 1, 0);

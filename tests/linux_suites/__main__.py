@@ -18,6 +18,7 @@ from __future__ import annotations
 import argparse
 import re
 import shutil
+import signal
 import sys
 from collections import Counter
 from collections.abc import Sequence
@@ -66,6 +67,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--jobs", type=int, default=1, help="programs at the same time (1)")
     parser.add_argument("--logs", type=Path, help="folder for what the programs print")
     options = parser.parse_args(arguments)
+    for signum in (signal.SIGHUP, signal.SIGQUIT):  # what nohup and shells ignore
+        signal.signal(signum, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     default = ["anyarch", QEMU] if shutil.which(QEMU) else ["anyarch"]
     root = ["-L", options.root] if options.root else []
     try:

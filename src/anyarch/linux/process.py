@@ -180,6 +180,7 @@ class Process:
             raise
         finally:
             if not self.is_child:
+                self._stop_timers()
                 self.actions.end()
         if self.is_child:
             self._end_child(outcome)
@@ -461,9 +462,7 @@ class Process:
         self._repay()
         host_call("unshare", _CLONE_FILES)
         self._close_on_execute()
-        for timer in self.timers:
-            host_call("timer_delete", timer)
-        self.timers.clear()
+        self._delete_timers()
         leader.engine.flush()  # first: nothing is left to look for when code is unmapped
         for region in list(self.space.regions()):
             self.space.unmap(region.start, region.end - region.start)
@@ -477,6 +476,18 @@ class Process:
             self.stopping = True
             return
         self.actions.after_execute(self.image.trampoline)
+
+    def _delete_timers(self) -> None:
+        for timer in self.timers:
+            host_call("timer_delete", timer)
+        self.timers.clear()
+
+    def _stop_timers(self) -> None:
+        """The program has ended: its timers are not to hit the interpreter."""
+        self._delete_timers()
+        never = self.leader.scratch_bytes(bytes(32))
+        for timer in range(3):  # ITIMER_REAL, ITIMER_VIRTUAL, ITIMER_PROF
+            host_call("setitimer", timer, never, 0)
 
     def _close_on_execute(self) -> None:
         for name in os.listdir("/proc/self/fd"):

@@ -414,7 +414,8 @@ class Signals:
         if flags & _SS_AUTODISARM:
             self.alternate = (0, _SS_DISABLE, 0)
         if action.flags & _SA_RESETHAND:
-            self.actions.set(signum, Action())
+            reset = Action(SIG_DFL, action.flags, action.mask, action.restorer)
+            self.actions.set(signum, reset)
         own = 0 if action.flags & _SA_NODEFER else 1 << (signum - 1)
         self.set_mask(self.mask | action.mask | own)
         handler = Handler(

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 FILES: Final = Family()
 _OPEN_HOW: Final = struct.Struct("<QQQ")
 _OPEN_HOW_MAXIMUM: Final = 4096
-_RESOLVE_BENEATH, _RESOLVE_IN_ROOT = 8, 16
+_RESOLVE_NO_MAGICLINKS, _RESOLVE_NO_SYMLINKS, _RESOLVE_BENEATH, _RESOLVE_IN_ROOT = 2, 4, 8, 16
 
 for _name, _signature in {
     "read": "fd:fd buf:bytes_out.count count:size",
@@ -112,7 +112,9 @@ def openat2(thread: Thread, dirfd: int, path: int, how: int, size: int) -> int:
     host_flags = thread.abi.host_open_flags(flags)
     if not resolve & (_RESOLVE_BENEATH | _RESOLVE_IN_ROOT):  # else it begins at dirfd
         follow = not flags_nofollow(host_flags)
-        name = thread.host_path(thread.proc.substitute(name, follow), follow)
+        if not resolve & (_RESOLVE_NO_MAGICLINKS | _RESOLVE_NO_SYMLINKS):
+            name = thread.proc.substitute(name, follow)
+        name = thread.host_path(name, follow and not resolve & _RESOLVE_NO_SYMLINKS)
     extension = thread.space.read(how + _OPEN_HOW.size, size - _OPEN_HOW.size)
     pointer = thread.scratch_bytes(_OPEN_HOW.pack(host_flags, mode, resolve) + extension)
     return thread.call("openat2", dirfd, thread.scratch_bytes(name + b"\0"), pointer, size)

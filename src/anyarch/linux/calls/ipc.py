@@ -152,12 +152,15 @@ def shmat(thread: Thread, identifier: int, address: int, flags: int) -> int:
 @IPC.handled("shmdt", "shmaddr:address")
 def shmdt(thread: Thread, address: int) -> int:
     """Unmap a segment; the host detaches it when its pages are gone."""
-    for region in thread.space.regions():
+    regions = thread.space.regions()
+    for region in regions:
         if region.start <= address < region.end and region.name.startswith(_SEGMENT):
-            identifier = int(region.name.removeprefix(_SEGMENT), 16)
-            nbytes = _segment_nbytes(thread, identifier)
+            nbytes = _segment_nbytes(thread, int(region.name.removeprefix(_SEGMENT), 16))
             if address % _PAGE or nbytes < 0:
                 break
-            thread.space.unmap(address, min(nbytes, region.end - address))
+            for part in regions:  # other protections may have divided it
+                start, end = max(part.start, address), min(part.end, address + nbytes)
+                if part.name == region.name and start < end:
+                    thread.space.unmap(start, end - start)
             return 0
     return -errno.EINVAL

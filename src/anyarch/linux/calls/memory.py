@@ -187,6 +187,21 @@ def _has_hole(thread: Thread, address: int, length: int) -> bool:
     return length > 0
 
 
+@MEMORY.handled(
+    "remap_file_pages", "addr:address size:size prot:flags.prot pgoff:size flags:flags.map"
+)
+def remap_file_pages(
+    thread: Thread, address: int, size: int, prot: int, offset: int, flags: int
+) -> int:
+    """Show another part of the file in pages of a shared mapping."""
+    start = address // _PAGE * _PAGE
+    if start + size > thread.process.task_size or _has_hole(thread, start, size // _PAGE * _PAGE):
+        return -errno.EINVAL
+    thread.engine.code_changed(start, size)
+    arguments = (thread.space.base + address, size, prot, offset, flags)
+    return thread.call("remap_file_pages", *arguments)
+
+
 def _lock(thread: Thread, name: str, address: int, length: int, *flags: int) -> int:
     start, end = address // _PAGE * _PAGE, _round(address + length)
     if end > thread.process.task_size:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import struct
 from typing import TYPE_CHECKING, Final
 
+from anyarch.errors import MemoryFault
 from anyarch.linux.calls.table import Family
 
 if TYPE_CHECKING:
@@ -82,7 +84,7 @@ def sendmsg(thread: Thread, fd: int, message: int, flags: int) -> int:
     """Send a message."""
     host = _host_message(thread, message)
     if host is None:
-        return -90
+        return -errno.EMSGSIZE
     return thread.call("sendmsg", fd, _place(thread, *host), flags)
 
 
@@ -91,7 +93,7 @@ def recvmsg(thread: Thread, fd: int, message: int, flags: int) -> int:
     """Receive a message; lengths and flags are written back."""
     host = _host_message(thread, message)
     if host is None:
-        return -90
+        return -errno.EMSGSIZE
     pointer = _place(thread, *host)
     result = thread.call("recvmsg", fd, pointer, flags)
     if result >= 0:
@@ -105,19 +107,43 @@ def _write_back(thread: Thread, message: int, host: bytes) -> None:
     thread.space.write(message + 40, struct.pack("<QI", control_nbytes, flags))
 
 
-_VECTOR_ENTRY: Final = _MESSAGE.size + 8  # struct mmsghdr
+_ENTRY: Final = struct.Struct("<56sI4x")  # struct mmsghdr: a header, how much was moved
+
+
+def _place_all(thread: Thread, messages: int, count: int) -> tuple[int, int]:
+    """The vector for the host, and how many of its messages are usable; the first one must be."""
+    hosts: list[tuple[bytes, bytes]] = []
+    for index in range(min(count & 0xFFFFFFFF, _VECTORS)):
+        try:
+            host = _host_message(thread, messages + index * _ENTRY.size)
+        except MemoryFault:
+            if not index:
+                raise
+            break
+        if host is None:
+            break
+        hosts.append(host)
+    pointers = [thread.scratch_bytes(vector) for _, vector in hosts]
+    entries = []
+    for (header, _), pointer in zip(hosts, pointers, strict=True):
+        fields = list(_MESSAGE.unpack(header))
+        fields[2] = pointer
+        entries.append(_ENTRY.pack(_MESSAGE.pack(*fields), 0))
+    return thread.scratch_bytes(b"".join(entries)), len(hosts)
 
 
 @SOCKETS.handled("sendmmsg", "fd:fd msgs:pointer vlen:uint flags:flags.message", restart=True)
 def sendmmsg(thread: Thread, fd: int, messages: int, count: int, flags: int) -> int:
     """Send several messages, as many as go without an error."""
-    for index in range(min(count & 0xFFFFFFFF, _VECTORS)):
-        message = messages + index * _VECTOR_ENTRY
-        result = sendmsg(thread, fd, message, flags)
-        if result is None or result < 0:
-            return index or result or 0
-        thread.space.write(message + _MESSAGE.size, struct.pack("<I", result))
-    return min(count & 0xFFFFFFFF, _VECTORS)
+    pointer, usable = _place_all(thread, messages, count)
+    if count and not usable:
+        return -errno.EMSGSIZE
+    result = thread.call("sendmmsg", fd, pointer, usable, flags)
+    for index in range(max(result, 0)):
+        place = index * _ENTRY.size
+        _, moved = _ENTRY.unpack(thread.scratch_read(pointer + place, _ENTRY.size))
+        thread.space.write(messages + place + _MESSAGE.size, struct.pack("<I", moved))
+    return result
 
 
 @SOCKETS.handled(
@@ -126,14 +152,14 @@ def sendmmsg(thread: Thread, fd: int, messages: int, count: int, flags: int) -> 
     restart=True,
 )
 def recvmmsg(thread: Thread, fd: int, messages: int, count: int, flags: int, timeout: int) -> int:
-    """Receive several messages; only the first is waited for when MSG_WAITFORONE says so."""
-    wait_for_one = 0x10000
-    count = min(count & 0xFFFFFFFF, _VECTORS)
-    for index in range(count):
-        message = messages + index * _VECTOR_ENTRY
-        dontwait = 0x40 if index and flags & wait_for_one else 0
-        result = recvmsg(thread, fd, message, flags & ~wait_for_one | dontwait)
-        if result is None or result < 0:
-            return index or result or 0
-        thread.space.write(message + _MESSAGE.size, struct.pack("<I", result))
-    return count
+    """Receive several messages."""
+    pointer, usable = _place_all(thread, messages, count)
+    if count and not usable:
+        return -errno.EMSGSIZE
+    result = thread.call("recvmmsg", fd, pointer, usable, flags, thread.pointer(timeout))
+    for index in range(max(result, 0)):
+        place = index * _ENTRY.size
+        header, moved = _ENTRY.unpack(thread.scratch_read(pointer + place, _ENTRY.size))
+        _write_back(thread, messages + place, header)
+        thread.space.write(messages + place + _MESSAGE.size, struct.pack("<I", moved))
+    return result

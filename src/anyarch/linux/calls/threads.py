@@ -48,9 +48,13 @@ def set_robust_list(thread: Thread, head: int, nbytes: int) -> int:
 def get_robust_list(thread: Thread, tid: int, head: int, nbytes: int) -> int:
     """What set_robust_list was told."""
     found = thread.process.find_thread(tid & 0xFFFFFFFF) if tid else thread
-    if found is None:
-        return -errno.ESRCH
-    thread.space.write(head, struct.pack("<Q", found.robust_list))
+    if found is None:  # another process's: whether it may be asked for is all that is known
+        pointer = thread.scratch_room(16)
+        result = thread.call("get_robust_list", tid, pointer, pointer + 8)
+        if result < 0:
+            return result
+    listed = found.robust_list if found else 0
+    thread.space.write(head, struct.pack("<Q", listed))
     thread.space.write(nbytes, struct.pack("<Q", HEAD_NBYTES))
     return 0
 
