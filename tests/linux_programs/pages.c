@@ -23,7 +23,30 @@ static int guarded(char *pages) {
     return WIFSIGNALED(status) ? WTERMSIG(status) : -WEXITSTATUS(status);
 }
 
+static int touched(char *page) {
+    fflush(stdout);
+    pid_t pid = fork();
+    if (!pid) _exit(*page = 5);
+    int status;
+    waitpid(pid, &status, 0);
+    return WIFSIGNALED(status) ? -WTERMSIG(status) : WEXITSTATUS(status);
+}
+
+static void growing(void) {
+    char *room = mmap(NULL, 1024 * PAGE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    munmap(room, 1024 * PAGE);
+    char *top = mmap(room + 1000 * PAGE, PAGE, PROT_READ | PROT_WRITE,
+                     MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED | MAP_GROWSDOWN, -1, 0);
+    printf("grows %d %d", touched(top - PAGE), touched(top - 500 * PAGE));
+    top[-1] = 1;
+    top[-20 * PAGE] = 2;
+    mmap(room + 600 * PAGE, PAGE, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0);
+    printf(" %d %d above %d\n", touched(room + 700 * PAGE), touched(room + 900 * PAGE), touched(top + PAGE));
+    printf("kept %d %d\n", top[-1], top[-20 * PAGE]);
+}
+
 int main(void) {
+    growing();
     char *pages = mmap(NULL, 8 * PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     munmap(pages + 2 * PAGE, PAGE);
     SAY(mlock(pages, 2 * PAGE));

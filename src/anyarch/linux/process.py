@@ -23,6 +23,7 @@ from anyarch.linux import signals as sig
 from anyarch.linux.abi import LinuxAbi
 from anyarch.linux.calls import CALLS
 from anyarch.linux.calls.threads import ThreadStart
+from anyarch.linux.growing import Growing
 from anyarch.linux.hostcalls import host_call
 from anyarch.linux.image import Image, load_program
 from anyarch.linux.interfaces import Engine
@@ -100,6 +101,7 @@ class Process:
         self.heap_limit = 1 << 36
         self.limits: dict[int, tuple[int, int]] = {}
         self.reserved: set[int] = set()  # descriptors that are ours
+        self.growing = Growing()
         self.timers: set[int] = set()  # of timer_create
         self.calls = [CALLS.get(abi.calls.get(number, "")) for number in range(512)]
         self.is_child = False
@@ -140,9 +142,6 @@ class Process:
         environment: Sequence[bytes],
     ) -> None:
         """Make a program, by host path, the process's image. The address space is empty."""
-        stack_limit = self.limits.get(resource.RLIMIT_STACK)
-        if stack_limit is None:
-            stack_limit = resource.getrlimit(resource.RLIMIT_STACK)
         self.image = load_program(
             self.space,
             self.abi,
@@ -151,8 +150,7 @@ class Process:
             arguments,
             environment,
             self._find_interpreter,
-            # Unlimited is -1 for Python; the stack is mapped whole, as far as that makes sense.
-            stack_limit[0] if stack_limit[0] >= 0 else 1 << 62,
+            self._stack_limit(),
         )
         self.environment = list(environment)
         self.heap_end = self.image.heap
@@ -463,6 +461,7 @@ class Process:
         host_call("unshare", _CLONE_FILES)
         self._close_on_execute()
         self._delete_timers()
+        self.growing.clear()
         leader.engine.flush()  # first: nothing is left to look for when code is unmapped
         for region in list(self.space.regions()):
             self.space.unmap(region.start, region.end - region.start)
@@ -502,6 +501,16 @@ class Process:
     def host_path(self, path: bytes, follow: bool) -> bytes:
         """The host's path of a guest's."""
         return host_path(self.options.root, path, follow)
+
+    def grow(self, address: int) -> bool:
+        """Whether memory that grows downwards now reaches to an address that was touched."""
+        return self.growing.grow(self.space, address, self._stack_limit())
+
+    def _stack_limit(self) -> int:
+        limit = self.limits.get(resource.RLIMIT_STACK)
+        soft = limit[0] if limit else resource.getrlimit(resource.RLIMIT_STACK)[0]
+        # Unlimited is -1 for Python; the stack is mapped whole, as far as that makes sense.
+        return soft if soft >= 0 else 1 << 62
 
     def note(self, text: str) -> None:
         """Say something once, when asked to be verbose."""

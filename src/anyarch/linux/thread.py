@@ -212,6 +212,8 @@ class Thread:
             context = self.engine.context
             signum, cause = context.get("fault_signal"), context.get("fault_code")
             if signum == sig.SIGSEGV:
+                if self.process.grow(exit.address):
+                    return
                 cause = self._segv_cause(exit.address)
             self.signals.fault(signum, cause, exit.address)
         elif code is ExitCode.FETCH:

@@ -17,7 +17,7 @@ _PAGE: Final = 4096
 _PROT_READ, _PROT_WRITE, _PROT_EXEC = 1, 2, 4
 _MAP_SHARED, _MAP_PRIVATE, _MAP_SHARED_VALIDATE = 1, 2, 3
 _MAP_FIXED, _MAP_ANONYMOUS, _MAP_POPULATE, _MAP_FIXED_NOREPLACE = 0x10, 0x20, 0x8000, 0x100000
-_MAP_LOCKED: Final = 0x2000
+_MAP_GROWSDOWN, _MAP_LOCKED = 0x100, 0x2000
 _MAP_KNOWN: Final = 0xFC17F973  # the flags that a mapping of every file takes
 _F_GETFD: Final = 1
 _MADV_POPULATE: Final = 14
@@ -111,6 +111,8 @@ def mmap(
             shared=kind != _MAP_PRIVATE,
             name=name,
         )
+    if flags & _MAP_GROWSDOWN and anonymous and kind == _MAP_PRIVATE:
+        thread.process.growing.add(mapped + length)
     if flags & _MAP_LOCKED:
         thread.call("mlock", thread.space.base + mapped, length)
     if flags & _MAP_POPULATE:
