@@ -2,15 +2,13 @@
 
 Build a suite first; it is not part of this project. The Linux Test Project, with Debian's cross
 compiler: in its checkout `make autotools`, then `./configure --host=riscv64-linux-gnu
---prefix=DEST CC=riscv64-linux-gnu-gcc LDFLAGS=-static`, and `make` and `make install` in lib,
-libs and testcases/kernel/syscalls. FOLDER is then DEST/testcases/bin, and the list
-runtest/syscalls of the checkout. musl's libc-test: `make -k CC=riscv64-linux-gnu-gcc` after
-copying config.mak.def to config.mak, and FOLDER is src/functional or src/regression there, with
-`--match static`.
+--prefix=DEST CC=riscv64-linux-gnu-gcc LDFLAGS=-static`, and `make` in lib and libs, `make` and
+`make install` in testcases/kernel/syscalls. FOLDER is then DEST/testcases/bin, and the list is
+runtest/syscalls of the checkout. musl's libc-test: `make -k RUN_TEST=true` with CC, AR and RANLIB
+for a riscv64 musl, which runs nothing; FOLDER is src, with `--match static`.
 
-The tests send signals to every process, change limits and mount: as root they belong into
-namespaces of their own, `unshare --user --map-root-user --pid --fork --mount-proc --mount --ipc
---uts --net`. QEMU runs what a program executes only where binfmt_misc names it.
+Run them with `--isolate`, above all as root: LTP's send signals to every process, change limits
+and mount.
 """
 
 from __future__ import annotations
@@ -31,6 +29,7 @@ from rich.console import Console
 from rich.table import Table
 
 from anyarch.errors import Error
+from tests.linux_suites.isolation import execute_with, isolate
 from tests.linux_suites.suite import (
     Case,
     Launcher,
@@ -43,6 +42,7 @@ from tests.linux_suites.suite import (
 )
 
 QEMU: Final = "qemu-riscv64"
+EM_RISCV: Final = 243
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -66,6 +66,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--seconds", type=float, default=60, help="limit for each program (60)")
     parser.add_argument("--jobs", type=int, default=1, help="programs at the same time (1)")
     parser.add_argument("--logs", type=Path, help="folder for what the programs print")
+    parser.add_argument("--isolate", action="store_true", help="in namespaces of their own")
     options = parser.parse_args(arguments)
     for signum in (signal.SIGHUP, signal.SIGQUIT):  # what nohup and shells ignore
         signal.signal(signum, signal.SIG_DFL)
@@ -73,6 +74,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     default = ["anyarch", QEMU] if shutil.which(QEMU) else ["anyarch"]
     root = ["-L", options.root] if options.root else []
     try:
+        if options.isolate and (status := isolate()) is not None:
+            return status
         if options.list is None:
             cases = find_cases(options.folder)
         else:
@@ -88,6 +91,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             launch = launcher(name, ["--engine", options.engine, *root])
             logs = None if options.logs is None else options.logs / name
             each = partial(run_case, launch=launch, seconds=options.seconds, logs=logs)
+            if options.isolate:
+                qemu = shutil.which(name) if name.startswith("qemu") else None
+                execute_with(qemu, EM_RISCV)
             with ThreadPoolExecutor(options.jobs) as pool:
                 outcomes[name] = list(pool.map(each, chosen))
     except Error as error:

@@ -7,6 +7,8 @@ import os
 import select
 import shutil
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -24,6 +26,7 @@ from tests.linux_suites.suite import (
 )
 
 SHELL = "/bin/sh"
+NAMESPACES = ("user", "mnt", "uts", "ipc", "pid", "net")
 
 
 def shell(text: str) -> Case:
@@ -102,6 +105,26 @@ def test_the_report(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     table = capsys.readouterr().out.split()
     assert table[table.index("native") :][:11:2] == ["native", "1", "1", "0", "0", "2"]
     assert (logs / "native" / "false.log").read_text() == "fail status 1\n"
+
+
+def test_isolated_programs_see_only_each_other(
+    tmp_path: Path,
+) -> None:
+    program = tmp_path / "program"
+    shutil.copy("/bin/readlink", program)
+    listed = tmp_path / "list"
+    listed.write_text("\n".join(f"{name} program /proc/self/ns/{name}" for name in NAMESPACES))
+    logs = tmp_path / "logs"
+    command = [sys.executable, "-m", "tests.linux_suites", str(tmp_path), "--list", str(listed)]
+    command += ["--under", "native", "--logs", str(logs), "--isolate"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    if "no namespaces" in done.stderr:
+        pytest.skip("this machine does not allow namespaces")
+    assert done.returncode == 0, done.stderr
+    for name in NAMESPACES:
+        verdict, namespace = (logs / "native" / f"{name}.log").read_text().splitlines()
+        assert verdict == "pass"
+        assert namespace != os.readlink(f"/proc/self/ns/{name}")
 
 
 def test_what_cannot_be_used(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,0 +1,111 @@
+"""Namespaces in which a suite can do no harm: it signals every process, mounts, renames the host.
+
+The suite is root there, without power over what all namespaces share: clocks, devices, modules.
+Sources: user_namespaces(7), the kernel's admin-guide/binfmt-misc.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import errno
+import fcntl
+import os
+import socket
+import struct
+from pathlib import Path
+from typing import Final
+
+from anyarch.errors import Error
+
+_libc: Final = ctypes.CDLL(None, use_errno=True)
+_NEW_ALL: Final = 0x7C020000  # mount, uts, ipc, user, pid, net
+_MS_BIND, _MS_REC, _MS_PRIVATE = 0x1000, 0x4000, 1 << 18
+_PR_CAPBSET_DROP, _CAP_SYS_RESOURCE = 24, 24
+_SIOCGIFFLAGS, _SIOCSIFFLAGS, _IFF_UP = 0x8913, 0x8914, 1
+_USERS: Final = 65536
+_BINFMT: Final = Path("/proc/sys/fs/binfmt_misc")
+_NAME: Final = "guest"
+
+
+class IsolationError(Error):
+    """The kernel does not allow the namespaces."""
+
+
+def isolate() -> int | None:
+    """Go on in namespaces of our own: None there; outside, once all has ended, its exit status."""
+    ready, mapped = os.pipe(), os.pipe()
+    outer = os.fork()
+    if outer == 0:
+        if _libc.unshare(_NEW_ALL) != 0:
+            os._exit(os.EX_NOPERM)
+        os.write(ready[1], b"r")
+        os.read(mapped[0], 1)
+        inner = os.fork()
+        if inner:
+            os._exit(_wait(inner))
+        _prepare()
+        return None
+    os.close(ready[1])
+    if os.read(ready[0], 1):
+        _map_users(outer)
+        os.write(mapped[1], b"m")
+    status = _wait(outer)
+    if status == os.EX_NOPERM:
+        raise IsolationError("no namespaces: the kernel does not allow them to this user")
+    return status
+
+
+def _wait(child: int) -> int:
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) & 0xFF
+
+
+def _map_users(child: int) -> None:
+    """Root has all users in the namespace, others only themselves, as root."""
+    folder = Path(f"/proc/{child}")
+    for name, own in (("uid_map", os.geteuid()), ("gid_map", os.getegid())):
+        if own and name == "gid_map":
+            (folder / "setgroups").write_text("deny")
+        (folder / name).write_text(f"0 {own} 1" if os.geteuid() else f"0 0 {_USERS}")
+
+
+def _prepare() -> None:
+    os.setgid(0)
+    os.setuid(0)
+    _mount("none", "/", "", _MS_REC | _MS_PRIVATE)
+    _mount("proc", "/proc", "proc", 0)
+    # What mounts a file system of its own may not do it here, and is not to take a device for it.
+    for device in Path("/dev").glob("loop*"):
+        _mount("/dev/null", str(device), "", _MS_BIND)
+    with contextlib.suppress(IsolationError):
+        _mount("none", str(_BINFMT), "binfmt_misc", 0)
+    # Over the namespace only; LTP would take it for the machine's, and warn in every test.
+    _libc.prctl(_PR_CAPBSET_DROP, _CAP_SYS_RESOURCE, 0, 0, 0)
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
+        request = struct.pack("<16sh22x", b"lo", 0)
+        flags = struct.unpack_from("<h", fcntl.ioctl(any_socket, _SIOCGIFFLAGS, request), 16)[0]
+        fcntl.ioctl(any_socket, _SIOCSIFFLAGS, struct.pack("<16sh22x", b"lo", flags | _IFF_UP))
+
+
+def _mount(source: str, target: str, kind: str, flags: int) -> None:
+    arguments = (source.encode(), target.encode(), kind.encode() or None, flags, None)
+    if _libc.mount(*map(_argument, arguments)) != 0:
+        code = ctypes.get_errno()
+        raise IsolationError(f"mount of {target}: {os.strerror(code)} ({errno.errorcode[code]})")
+
+
+def _argument(value: bytes | int | None) -> object:
+    return ctypes.c_ulong(value) if isinstance(value, int) else value
+
+
+def execute_with(emulator: str | None, machine: int) -> None:
+    """Have programs for an ELF machine executed by an emulator, or none, in the namespaces."""
+    if not (_BINFMT / "register").exists():
+        return
+    with contextlib.suppress(OSError):
+        (_BINFMT / _NAME).write_text("-1")
+    if emulator is not None:
+        head = b"\x7fELF\x02\x01\x01" + bytes(9) + struct.pack("<HH", 2, machine)
+        mask = b"\xff" * 7 + b"\x00" + b"\xff" * 8 + b"\xfe\xff\xff\xff"
+        words = ("".join(f"\\x{byte:02x}" for byte in data) for data in (head, mask))
+        (_BINFMT / "register").write_text(f":{_NAME}:M::{':'.join(words)}:{emulator}:F")
