@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import errno
 import os
 import struct
 import subprocess
@@ -241,6 +242,14 @@ def test_numbers_agree_with_the_headers() -> None:
         assert {
             number: name for number, name in table.items() if official.get(number) != name
         } == {}
+
+
+@pytest.mark.parametrize("command", [0x01234567, 0xCDEF0123, 0x4321FEDC, 0xA1B2C3D4])
+def test_no_guest_stops_the_machine(command: int) -> None:
+    """Called without a thread: nothing of it is used, so that nothing reaches the host."""
+    handler = CALLS["reboot"].handler
+    assert handler is not None
+    assert handler(None, 0xFEE1DEAD, 672274793, command, 0) == -errno.EPERM
 
 
 def test_thunk_table() -> None:

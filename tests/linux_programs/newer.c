@@ -159,6 +159,8 @@ static void keys(void) {
 }
 
 static void mounting(void) {
+    SAY(syscall(SYS_reboot, 1, 2, 3, NULL));
+    SAY(syscall(SYS_reboot, 0xfee1dead, 672274793, 3, NULL));
     SAY(syscall(430, "nothing of that name", 0));       /* fsopen */
     SAY(syscall(431, 77, 0, "a", "b", 0));              /* fsconfig */
     SAY(syscall(428, AT_FDCWD, "nothing", 0));          /* open_tree */

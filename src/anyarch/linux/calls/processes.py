@@ -103,6 +103,20 @@ def uname(thread: Thread, buffer: int) -> int:
     return 0
 
 
+# RESTART, HALT, POWER_OFF, RESTART2, SW_SUSPEND, KEXEC
+_REBOOT_STOPPING: Final = frozenset(
+    (0x01234567, 0xCDEF0123, 0x4321FEDC, 0xA1B2C3D4, 0xD000FCE2, 0x45584543)
+)
+
+
+@PROCESSES.handled("reboot", "magic:hex magic2:hex cmd:hex arg:pointer")
+def reboot(thread: Thread, magic: int, second: int, command: int, argument: int) -> int:
+    """Change what the machine does on a key; the machine is the host, which goes on running."""
+    if command & 0xFFFFFFFF in _REBOOT_STOPPING:
+        return -errno.EPERM
+    return thread.call("reboot", magic, second, command, thread.pointer(argument))
+
+
 _PR_POINTERS: Final = frozenset((15, 16, 2, 37, 40))  # names; what is read through a pointer
 _PR_PASSED: Final = _PR_POINTERS | {
     *(1, 3, 4, 7, 8, 21, 23, 24, 27, 28, 29, 30, 36, 38, 39, 41, 42, 47)
