@@ -1,6 +1,7 @@
 """Namespaces in which a suite can do no harm: it signals every process, mounts, renames the host.
 
-The suite is root there, without power over what all namespaces share: clocks, devices, modules.
+The suite is root there, without power over what all namespaces share: clocks, devices, modules,
+settings of the machine.
 Sources: user_namespaces(7), the kernel's admin-guide/binfmt-misc.
 """
 
@@ -20,7 +21,12 @@ from anyarch.errors import Error
 
 _libc: Final = ctypes.CDLL(None, use_errno=True)
 _NEW_ALL: Final = 0x7C020000  # mount, uts, ipc, user, pid, net
-_MS_BIND, _MS_REC, _MS_PRIVATE = 0x1000, 0x4000, 1 << 18
+_MS_RDONLY, _MS_REMOUNT, _MS_BIND, _MS_REC, _MS_PRIVATE = 1, 32, 0x1000, 0x4000, 1 << 18
+_SETTINGS: Final = "/proc/sys"
+_OWN_SETTINGS: Final = (
+    *("net", "fs/mqueue", "kernel/msg*", "kernel/sem*", "kernel/shm*", "kernel/ns_last_pid"),
+    *("kernel/hostname", "kernel/domainname", "user"),
+)
 _PR_CAPBSET_DROP, _CAP_SYS_RESOURCE = 24, 24
 _SIOCGIFFLAGS, _SIOCSIFFLAGS, _IFF_UP = 0x8913, 0x8914, 1
 _USERS: Final = 65536
@@ -74,6 +80,7 @@ def _prepare() -> None:
     os.setuid(0)
     _mount("none", "/", "", _MS_REC | _MS_PRIVATE)
     _mount("proc", "/proc", "proc", 0)
+    _protect_settings()
     # What mounts a file system of its own may not do it here, and is not to take a device for it.
     for device in Path("/dev").glob("loop*"):
         _mount("/dev/null", str(device), "", _MS_BIND)
@@ -85,6 +92,15 @@ def _prepare() -> None:
         request = struct.pack("<16sh22x", b"lo", 0)
         flags = struct.unpack_from("<h", fcntl.ioctl(any_socket, _SIOCGIFFLAGS, request), 16)[0]
         fcntl.ioctl(any_socket, _SIOCSIFFLAGS, struct.pack("<16sh22x", b"lo", flags | _IFF_UP))
+
+
+def _protect_settings() -> None:
+    """Only those of our own namespaces may be written: the others hold for the whole machine."""
+    _mount(_SETTINGS, _SETTINGS, "", _MS_BIND | _MS_REC)
+    for pattern in _OWN_SETTINGS:
+        for path in Path(_SETTINGS).glob(pattern):
+            _mount(str(path), str(path), "", _MS_BIND)
+    _mount("none", _SETTINGS, "", _MS_BIND | _MS_REMOUNT | _MS_RDONLY)
 
 
 def _mount(source: str, target: str, kind: str, flags: int) -> None:
