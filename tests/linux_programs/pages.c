@@ -85,6 +85,11 @@ int main(void) {
         else if (found) sscanf(line, "Locked: %lu", &kilobytes);
     }
     printf("locked %lu\n", kilobytes);
+    SAY(mlockall(0));
+    SAY(mlockall(MCL_ONFAULT));
+    SAY(mlockall(8));
+    SAY(mlockall(MCL_CURRENT | MCL_FUTURE | MCL_ONFAULT));
+    SAY(munlockall());
     struct iovec here = {pages + 3 * PAGE, 16}, there = {(void *)-1, 16};
     SAY(process_vm_readv(getpid(), &here, 1, &there, 1, 0));
     SAY(process_vm_readv(getpid(), &there, 1, &here, 1, 0));

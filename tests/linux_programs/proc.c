@@ -1,6 +1,7 @@
 /* What of /proc is the program's own. Prints nothing that depends on where it runs. */
 #define _GNU_SOURCE
 #include <elf.h>
+#include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
@@ -30,6 +31,11 @@ int main(int argc, char **argv) {
         if (start <= main_at && main_at < end) code = prot[2] == 'x';
     }
     printf("maps %d %d\n", stack, code);
+    int lowest = dup(0);
+    close(lowest);
+    fd = open("/proc/self/maps", O_RDONLY | O_CLOEXEC);
+    printf("read only %d lowest %d closes %d\n", write(fd, "x", 1) < 0 && errno == EBADF, fd == lowest,
+           fcntl(fd, F_GETFD));
     fd = open("/proc/self/auxv", O_RDONLY);
     Elf64_auxv_t entry;
     unsigned long page = 0;

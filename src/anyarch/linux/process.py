@@ -102,6 +102,7 @@ class Process:
         self.limits: dict[int, tuple[int, int]] = {}
         self.reserved: set[int] = set()  # descriptors that are ours
         self.growing = Growing()
+        self.locks_mappings = False  # mlockall for the future
         self.timers: set[int] = set()  # of timer_create
         self.calls = [CALLS.get(abi.calls.get(number, "")) for number in range(512)]
         self.is_child = False
@@ -395,6 +396,7 @@ class Process:
         self.threads = [thread]
         self._idle.clear()
         self.timers.clear()
+        self.locks_mappings = False
         self.stopping = False
         self._outcome = self._replacement = None
         for other in self._loans - {loan}:  # nobody waits for us to close them
@@ -462,6 +464,7 @@ class Process:
         self._close_on_execute()
         self._delete_timers()
         self.growing.clear()
+        self.locks_mappings = False
         leader.engine.flush()  # first: nothing is left to look for when code is unmapped
         for region in list(self.space.regions()):
             self.space.unmap(region.start, region.end - region.start)

@@ -480,10 +480,12 @@ class Thread:
         return self.process.host_path(path, follow)
 
     def open_text(self, text: bytes, flags: int) -> int:
-        """A descriptor from which ``text`` can be read."""
-        fd = os.memfd_create("anyarch", os.MFD_CLOEXEC if flags & os.O_CLOEXEC else 0)
+        """A descriptor from which ``text`` can be read, the lowest that is free."""
+        fd = os.memfd_create("anyarch")
         os.write(fd, text)
-        os.lseek(fd, 0, os.SEEK_SET)
+        readable = os.open(f"/proc/self/fd/{fd}", os.O_RDONLY | os.O_CLOEXEC)
+        os.dup2(readable, fd, inheritable=not flags & os.O_CLOEXEC)
+        os.close(readable)
         return fd
 
     @staticmethod

@@ -23,8 +23,6 @@ _F_GETFD: Final = 1
 _MADV_POPULATE: Final = 14
 
 for _name, _signature in {
-    "mlockall": "flags:hex",
-    "munlockall": "",
     "get_mempolicy": "mode:struct_out.int mask:pointer maxnode:size addr:pointer flags:hex",
     "set_mempolicy": "mode:int mask:pointer maxnode:size",
     "mbind": "addr:pointer len:size mode:int mask:pointer maxnode:size flags:hex",
@@ -113,7 +111,7 @@ def mmap(
         )
     if flags & _MAP_GROWSDOWN and anonymous and kind == _MAP_PRIVATE:
         thread.process.growing.add(mapped + length)
-    if flags & _MAP_LOCKED:
+    if flags & _MAP_LOCKED or thread.process.locks_mappings:
         thread.call("mlock", thread.space.base + mapped, length)
     if flags & _MAP_POPULATE:
         thread.call("madvise", thread.space.base + mapped, length, _MADV_POPULATE)
@@ -228,6 +226,38 @@ def mlock2(thread: Thread, address: int, length: int, flags: int) -> int:
 def munlock(thread: Thread, address: int, length: int) -> int:
     """No longer keep pages in memory."""
     return _lock(thread, "munlock", address, length)
+
+
+_MCL_CURRENT, _MCL_FUTURE, _MCL_ONFAULT = 1, 2, 4
+_MLOCK_ONFAULT: Final = 1
+
+
+@MEMORY.handled("mlockall", "flags:hex")
+def mlockall(thread: Thread, flags: int) -> int:
+    """Keep all pages in memory: the guest's, not the interpreter's."""
+    if flags & ~(_MCL_CURRENT | _MCL_FUTURE | _MCL_ONFAULT) or flags in (0, _MCL_ONFAULT):
+        return -errno.EINVAL
+    how = _MLOCK_ONFAULT if flags & _MCL_ONFAULT else 0
+    if flags & _MCL_CURRENT:
+        for region in thread.space.regions():
+            start, pointer = region.start, thread.stack_pointer
+            if region.name == "[stack]" and start <= pointer < region.end:
+                start = pointer // _PAGE * _PAGE  # Linux would not have mapped what is below
+            arguments = (thread.space.base + start, region.end - start, how)
+            result = thread.call("mlock2", *arguments) if region.prot else 0
+            if result < 0:
+                return result
+    thread.process.locks_mappings = bool(flags & _MCL_FUTURE)
+    return 0
+
+
+@MEMORY.handled("munlockall")
+def munlockall(thread: Thread) -> int:
+    """No longer keep pages in memory."""
+    thread.process.locks_mappings = False
+    for region in thread.space.regions():
+        thread.call("munlock", thread.space.base + region.start, region.end - region.start)
+    return 0
 
 
 _MS_ASYNC, _MS_INVALIDATE, _MS_SYNC = 1, 2, 4
