@@ -14,10 +14,12 @@ and mount.
 from __future__ import annotations
 
 import argparse
+import os
 import re
 import shutil
 import signal
 import sys
+import tempfile
 from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -28,6 +30,7 @@ from typing import Final
 from rich.console import Console
 from rich.table import Table
 
+from anyarch.engine.cache import CodeCache
 from anyarch.errors import Error
 from tests.linux_suites.isolation import execute_with, isolate
 from tests.linux_suites.suite import (
@@ -61,7 +64,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         action="append",
         help=f"anyarch, native or a QEMU program; repeatable (anyarch, and {QEMU} if installed)",
     )
-    parser.add_argument("--engine", default="interp", help="engine of anyarch (interp)")
+    parser.add_argument("--engine", help="engine of anyarch (its default)")
     parser.add_argument("-L", dest="root", help="root folder for dynamic programs")
     parser.add_argument("--seconds", type=float, default=60, help="limit for each program (60)")
     parser.add_argument("--jobs", type=int, default=1, help="programs at the same time (1)")
@@ -72,9 +75,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         signal.signal(signum, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.default_int_handler)
     default = ["anyarch", QEMU] if shutil.which(QEMU) else ["anyarch"]
-    root = ["-L", options.root] if options.root else []
+    flags = ["--engine", options.engine] if options.engine else []
+    flags += ["-L", options.root] if options.root else []
     try:
-        if options.isolate and (status := isolate()) is not None:
+        if options.isolate and (status := keep_apart(options.logs)) is not None:
             return status
         if options.list is None:
             cases = find_cases(options.folder)
@@ -88,7 +92,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         ]
         outcomes: dict[str, list[Outcome]] = {}
         for name in options.under or default:
-            launch = launcher(name, ["--engine", options.engine, *root])
+            launch = launcher(name, flags)
             logs = None if options.logs is None else options.logs / name
             each = partial(run_case, launch=launch, seconds=options.seconds, logs=logs)
             if options.isolate:
@@ -101,6 +105,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     report(Console(), chosen, outcomes)
     return 1 if missed(outcomes) else 0
+
+
+def keep_apart(logs: Path | None) -> int | None:
+    """Go on in namespaces where only a new folder for temporary files, the logs and the code cache
+    can be written; outside, return the status once all is done."""
+    folder = tempfile.mkdtemp(prefix="suites-")
+    os.chmod(folder, 0o777)
+    writable = [Path(folder), Path(CodeCache().path), *([logs] if logs is not None else [])]
+    for path in writable:
+        path.mkdir(parents=True, exist_ok=True)
+    status = isolate(writable)
+    if status is None:
+        tempfile.tempdir = folder
+    else:
+        shutil.rmtree(folder, ignore_errors=True)
+    return status
 
 
 def run_case(case: Case, launch: Launcher, seconds: float, logs: Path | None) -> Outcome:
