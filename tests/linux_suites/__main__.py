@@ -7,8 +7,8 @@ compiler: in its checkout `make autotools`, then `./configure --host=riscv64-lin
 runtest/syscalls of the checkout. musl's libc-test: `make -k RUN_TEST=true` with CC, AR and RANLIB
 for a riscv64 musl, which runs nothing; FOLDER is src, with `--match static`.
 
-Run them with `--isolate`, above all as root: LTP's send signals to every process, change limits
-and mount.
+Run LTP's with `--isolate`, above all as root: they send signals to every process, change settings
+and users, and mount. musl's do no harm, and write to /tmp, which `--isolate` does not let them.
 """
 
 from __future__ import annotations
