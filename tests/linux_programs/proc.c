@@ -3,11 +3,44 @@
 #include <elf.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/auxv.h>
 #include <sys/stat.h>
 #include <unistd.h>
+
+static void *wait_here(void *ends) {
+    char byte;
+    read(((int *)ends)[0], &byte, 1);
+    return NULL;
+}
+
+/* As the kernel counts them. */
+static void show_threads(void) {
+    char buffer[4096];
+    FILE *file = fopen("/proc/self/stat", "r");
+    long count = 0, counted = 0;
+    fgets(buffer, sizeof buffer, file);
+    sscanf(strrchr(buffer, ')') + 2, "%*c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %*u %*u %*d %*d "
+           "%*d %*d %ld", &count);
+    fclose(file);
+    file = fopen("/proc/self/status", "r");
+    while (fgets(buffer, sizeof buffer, file)) sscanf(buffer, "Threads: %ld", &counted);
+    fclose(file);
+    printf("threads %ld %ld\n", count, counted);
+}
+
+static void threads(void) {
+    int ends[2];
+    pthread_t others[3];
+    pipe(ends);
+    show_threads();
+    for (int i = 0; i < 3; i++) pthread_create(&others[i], NULL, wait_here, ends);
+    show_threads();
+    close(ends[1]);
+    for (int i = 0; i < 3; i++) pthread_join(others[i], NULL);
+}
 
 int main(int argc, char **argv) {
     char buffer[65536];
@@ -48,5 +81,6 @@ int main(int argc, char **argv) {
     printf("random %d secure %lu uid %d\n", getauxval(AT_RANDOM) != 0, getauxval(AT_SECURE),
            getauxval(AT_UID) == getuid());
     printf("execfn %d\n", !strcmp((char *)getauxval(AT_EXECFN), argv[0]));
+    threads();
     return argc - 1;
 }

@@ -188,6 +188,7 @@ class Proc:
         code = [each for each in image.elf.loads if each.flags & 1] or image.elf.loads
         bias = image.entry - image.elf.entry
         values = {
+            20: len(self._process.threads),
             23: self._nbytes(),
             26: code[0].address + bias,
             27: code[-1].address + code[-1].memory_nbytes + bias,
@@ -215,6 +216,8 @@ class Proc:
                 line = b"%s:\t%8d kB\n" % (key, self._nbytes() >> 10)
             elif key == b"VmExe":
                 line = b"%s:\t%8d kB\n" % (key, self._nbytes(4) >> 10)
+            elif key == b"Threads":
+                line = b"Threads:\t%d\n" % len(self._process.threads)
             elif key in (b"VmStk", b"VmData"):
                 continue
             lines.append(line)
