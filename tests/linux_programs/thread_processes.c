@@ -264,6 +264,25 @@ static void spawning(void)
     printf("vfork shares %d %d: %d\n", local, written == 3 + ENOENT, WEXITSTATUS(status));
 }
 
+/* More than a pipe holds. */
+static void much_from_vfork(void)
+{
+    enum { WORDS = 25000 };
+    long *words = mmap(NULL, WORDS * sizeof *words, PROT_READ | PROT_WRITE,
+                       MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    int same = 0, status;
+    pid_t pid = vfork();
+    if (pid == 0) {
+        for (int i = 0; i < WORDS; i++)
+            words[i] = i + 1;
+        _exit(6);
+    }
+    waitpid(pid, &status, 0);
+    for (int i = 0; i < WORDS; i++)
+        same += words[i] == i + 1;
+    printf("vfork shares %d: %d\n", same, pid > 0 && WEXITSTATUS(status) == 6);
+}
+
 static int ends[2];
 
 /* A child of vfork that goes on only when the writing end of a pipe is closed everywhere. */
@@ -327,6 +346,7 @@ int main(int argc, char **argv)
     in_child("fault", faulting_thread);
     robust();
     spawning();
+    much_from_vfork();
     in_child("fork beside vfork", fork_beside_vfork);
     start(spin, 2);
     start(sleep_long, 2);

@@ -12,7 +12,7 @@ import threading
 from _thread import allocate_lock, stack_size, start_new_thread
 from collections import Counter
 from collections.abc import Callable, Sequence
-from functools import cache, partial
+from functools import cache
 from typing import TYPE_CHECKING, Final, NoReturn
 
 from anyarch.data import dataclass, field
@@ -375,14 +375,14 @@ class Process:
             set_host_mask(before)
         if pid and loan is not None:
             try:
-                loan.wait(partial(self._read, thread))
+                room = thread.scratch_room(READ_NBYTES)
+                loan.wait(lambda fd: self._read(thread, fd, room))
             finally:
                 self._loans.discard(loan)
         return pid
 
-    def _read(self, thread: Thread, fd: int) -> bytes:
-        """Read; only the end of the process interrupts it."""
-        pointer = thread.scratch_room(READ_NBYTES)
+    def _read(self, thread: Thread, fd: int, pointer: int) -> bytes:
+        """Read by way of scratch memory; only the end of the process interrupts it."""
         while (result := thread.call("read", fd, pointer, READ_NBYTES)) in INTERRUPTIONS:
             thread.engine.clear_stop()
             if self.stopping:
