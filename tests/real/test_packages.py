@@ -159,6 +159,7 @@ def test_python(root: Path, tmp_path: Path) -> None:
 LEFT_OUT: Final = {
     "test_create_connection_ssl_1": "25 TLS handshakes at once have 60 s, which asyncio counts; "
     "two busy cores take longer, under QEMU too",
+    "testSourceAddress": "one thread may close the socket before the other asks for its address",
 }
 
 
