@@ -1,0 +1,879 @@
+"""Tokens to a tree: PTX ISA 9.0, chapters 4, 5, 10 and 11.
+
+Names are resolved here, so that what follows works on a flat list of statements: a register, label
+or variable that a nested scope declares anew gets a name of its own.
+"""
+
+from __future__ import annotations
+
+import re
+import struct
+from typing import Final, NoReturn
+
+from anyarch.gpu.errors import PtxError
+from anyarch.gpu.ptx.lexer import Token, tokenise
+from anyarch.gpu.ptx.tree import (
+    SIZES,
+    Address,
+    Constant,
+    Function,
+    Immediate,
+    Instruction,
+    Label,
+    Module,
+    Operand,
+    Pair,
+    Place,
+    Prototype,
+    Register,
+    Special,
+    Symbol,
+    Targets,
+    Variable,
+    VectorOperand,
+)
+
+__all__ = ["parse"]
+
+_LINKAGE: Final = ("extern", "visible", "weak", "common")
+_SPACES: Final = ("global", "const", "shared", "local", "param", "tex")
+_SPECIAL: Final = re.compile(
+    r"%(tid|ntid|ctaid|nctaid|laneid|warpid|nwarpid|smid|nsmid|gridid|is_explicit_cluster|clusterid"
+    r"|nclusterid|cluster_ctaid|cluster_nctaid|cluster_ctarank|cluster_nctarank|aggr_smem_size"
+    r"|lanemask_(eq|le|lt|ge|gt)|clock|clock_hi|clock64|pm\d(_64)?|envreg\d+|globaltimer(_lo|_hi)?"
+    r"|reserved_smem_offset_\w+|total_smem_size|dynamic_smem_size|current_graph_exec)"
+)
+_ELEMENT: Final = re.compile(r"\.(x|y|z|w|r|g|b|a|b[0-3]+|h[01]+)")
+# Directives of entries and functions that take numbers (11.2 to 11.4).
+_NUMBERS: Final = (
+    *("maxntid", "reqntid", "maxnreg", "minnctapersm", "maxnctapersm", "reqnctapercluster"),
+    *("maxclusterrank", "abi_preserve", "abi_preserve_control"),
+)
+_FLAGS: Final = ("noreturn", "explicitcluster", "blocksareclusters")
+_U64: Final = (1 << 64) - 1
+
+
+def parse(text: str) -> Module:
+    """Parse PTX; PtxError says line, column and, in a body, the instruction."""
+    return _Parser(text).module()
+
+
+class _Scope:
+    """Names that a pair of braces declares."""
+
+    def __init__(self) -> None:
+        self.names: dict[str, Register | Variable | str] = {}
+        self.ranges: dict[str, tuple[int, str]] = {}  # %r<100>: count and type
+        self.suffix = ""
+
+
+class _Parser:
+    def __init__(self, text: str) -> None:
+        self.tokens = tokenise(text)
+        self.at = 0
+        self.lines = text.split("\n")
+        self.result = Module((0, 0), (), 64)
+        self.function: Function | None = None
+        self.scopes: list[_Scope] = []
+        self.scope_count = 0
+        self.labels: list[tuple[Token, str]] = []
+        self.source: tuple[int, int] | None = None
+        self.in_instruction: Token | None = None
+
+    # Tokens.
+
+    @property
+    def token(self) -> Token:
+        return self.tokens[self.at]
+
+    def next(self) -> Token:
+        token = self.tokens[self.at]
+        if token.kind != "end":
+            self.at += 1
+        return token
+
+    def fail(self, message: str, token: Token | None = None) -> NoReturn:
+        token = token or self.token
+        text = ""
+        if self.in_instruction is not None:
+            text = self.text_of(self.in_instruction)
+        raise PtxError(message, token.line, token.column, text)
+
+    def text_of(self, token: Token) -> str:
+        """The instruction that begins at a token, as far as its line goes."""
+        return self.lines[token.line - 1][token.column - 1 :].split(";")[0].strip()
+
+    def accept(self, text: str) -> bool:
+        if self.token.text == text and self.token.kind != "string":
+            self.at += 1
+            return True
+        return False
+
+    def expect(self, text: str) -> Token:
+        if self.token.text != text:
+            found = self.token.text or "the end of the text"
+            self.fail(f"expected {text!r}, found {found!r}")
+        return self.next()
+
+    def word(self, what: str) -> Token:
+        if self.token.kind != "word":
+            self.fail(f"expected {what}, found {self.token.text or 'the end of the text'!r}")
+        return self.next()
+
+    def place(self, token: Token | None = None) -> Place:
+        token = token or self.token
+        return Place(token.line, token.column)
+
+    def integer(self) -> int:
+        value = self.expression()
+        if isinstance(value, float):
+            self.fail("expected an integer")
+        return value
+
+    # Module level.
+
+    def module(self) -> Module:
+        self.scopes = [_Scope()]
+        if not self.accept(".version"):
+            self.fail("PTX begins with .version")
+        token = self.next()
+        found = re.fullmatch(r"(\d+)\.(\d+)", token.text)
+        if not found:
+            self.fail("expected a version such as 9.0", token)
+        self.result.version = int(found[1]), int(found[2])
+        self.expect(".target")
+        targets = [self.word("a target").text]
+        while self.accept(","):
+            targets.append(self.word("a target").text)
+        self.result.target = tuple(targets)
+        while self.token.kind != "end":
+            self.directive()
+        return self.result
+
+    def directive(self) -> None:
+        token = self.token
+        name = token.text[1:] if token.kind == "dot" else ""
+        if name == "address_size":
+            self.next()
+            self.result.address_size = self.integer()
+            if self.result.address_size != 64:
+                self.fail("only 64-bit addresses are supported", token)
+        elif name in (*_LINKAGE, *_SPACES, "func", "entry"):
+            linkage = ""
+            while self.token.text[1:] in _LINKAGE:
+                linkage = self.next().text[1:]
+            if self.token.text in (".func", ".entry"):
+                self.function_or_entry(linkage)
+            else:
+                self.variables(linkage)
+        elif name == "file":
+            self.next()
+            number = self.integer()
+            self.result.files[number] = self.next().text.strip('"')
+            while self.accept(","):
+                self.integer()
+        elif name == "section":
+            self.skip_section()
+        elif name in ("loc", "pragma"):
+            self.line_directive()
+        elif name == "alias":
+            self.next()
+            alias = self.word("a function")
+            self.expect(",")
+            target = self.word("a function")
+            self.expect(";")
+            if target.text not in self.result.functions:
+                self.fail(f"no function {target.text!r} to alias", target)
+            self.result.functions[alias.text] = self.result.functions[target.text]
+        elif token.text == ";":
+            self.next()
+        elif name in ("version", "target"):
+            self.fail(f".{name} may be given once, at the start")
+        else:
+            self.fail(f"expected a directive, found {token.text!r}")
+
+    def skip_section(self) -> None:
+        self.next()
+        while self.token.text not in ("{", ""):
+            self.next()
+        self.expect("{")
+        while not self.accept("}"):
+            if self.next().kind == "end":
+                self.fail("a section without an end")
+
+    def line_directive(self) -> None:
+        """`.loc` and `.pragma`."""
+        token = self.next()
+        if token.text == ".pragma":
+            while self.next().text != ";":
+                if self.token.kind == "end":
+                    self.fail("a pragma without an end")
+            return
+        file, line = self.integer(), self.integer()
+        self.integer()
+        if self.accept(","):
+            self.expect("function_name")
+            self.word("a label")
+            if self.accept("+"):
+                self.integer()
+            self.expect(",")
+            self.expect("inlined_at")
+            self.integer(), self.integer(), self.integer()
+        self.source = file, line
+
+    # Variables.
+
+    def variables(self, linkage: str, where: dict[str, Variable] | None = None) -> None:
+        """Declarations of one directive: `.shared .align 4 .b8 a[16], b;`."""
+        space = self.next().text[1:].split("::")[0]
+        type_, align, vector = self.type_modifiers()
+        while True:
+            variable = self.declarator(space, type_, align, vector)
+            variable.linkage = linkage
+            if self.accept("="):
+                variable.values = self.initialiser(variable)
+            self.declare_variable(variable, where)
+            if not self.accept(","):
+                break
+        self.expect(";")
+
+    def type_modifiers(self) -> tuple[str, int, int]:
+        type_, align, vector = "", 0, 1
+        pointer = False
+        while self.token.kind == "dot":
+            token = self.next()
+            name = token.text[1:]
+            if name == "align":
+                number = self.integer()
+                if number < 1 or number & number - 1:
+                    self.fail(f"an alignment is a power of two, not {number}", token)
+                align = align if pointer else number
+            elif name == "ptr":
+                pointer = True
+            elif name in ("v2", "v4", "v8"):
+                vector = int(name[1:])
+            elif name in SIZES:
+                type_ = name
+            elif not (pointer and name in _SPACES) and name not in ("attribute", "managed"):
+                self.fail(f"expected a type, found {token.text!r}", token)
+            if name == "attribute":
+                self.skip_parentheses()
+        if not type_:
+            self.fail("a declaration needs a type")
+        return type_, align, vector
+
+    def skip_parentheses(self) -> None:
+        self.expect("(")
+        depth = 1
+        while depth:
+            token = self.next()
+            if token.kind == "end":
+                self.fail("a parenthesis without an end")
+            depth += (token.text == "(") - (token.text == ")")
+
+    def declarator(self, space: str, type_: str, align: int, vector: int) -> Variable:
+        token = self.word("a name")
+        count: int | None = None
+        while self.accept("["):
+            number = 0 if self.token.text == "]" else self.integer()
+            self.expect("]")
+            if number < 0:
+                self.fail("the size of an array is not negative", token)
+            count = number if count is None else count * number
+        return Variable(token.text, space, type_, self.place(token), align, vector, count)
+
+    def declare_variable(self, variable: Variable, where: dict[str, Variable] | None) -> None:
+        token = self.tokens[self.at - 1]
+        if where is None:
+            known = self.result.variables.get(variable.name)
+            if known is not None and known.linkage != "extern" and variable.linkage != "extern":
+                self.fail(f"{variable.name!r} is defined twice", token)
+            if known is None or known.linkage == "extern":
+                self.result.variables[variable.name] = variable
+            self.scopes[0].names[variable.name] = variable
+            return
+        scope = self.scopes[-1]
+        if variable.name in scope.names:
+            self.fail(f"{variable.name!r} is declared twice in this scope", token)
+        scope.names[variable.name] = variable
+        variable.name = self.unique(variable.name, where)
+        where[variable.name] = variable
+
+    def unique(self, name: str, taken: dict[str, Variable] | dict[str, Register]) -> str:
+        suffix = self.scopes[-1].suffix
+        result = name + suffix
+        while result in taken:
+            result += "'"
+        return result
+
+    def initialiser(self, variable: Variable) -> tuple[int | float | Symbol, ...]:
+        if self.token.text != "{":
+            return (self.initial_value(variable),)
+        values: list[int | float | Symbol] = []
+        depth = 0
+        while True:
+            if self.accept("{"):
+                depth += 1
+            elif self.accept("}"):
+                depth -= 1
+            elif not self.accept(","):
+                values.append(self.initial_value(variable))
+            if not depth:
+                break
+        if variable.count == 0:
+            variable.count = len(values) // variable.vector
+        limit = variable.vector * (1 if variable.count is None else variable.count)
+        if len(values) > limit:
+            self.fail(f"{len(values)} values for {limit} elements of {variable.name!r}")
+        return tuple(values)
+
+    def initial_value(self, variable: Variable) -> int | float | Symbol:
+        token = self.token
+        if token.kind == "word" and token.text == "generic":
+            self.next()
+            self.expect("(")
+            symbol = self.word("a variable")
+            self.expect(")")
+        elif token.kind == "word" and token.text == "mask":
+            self.fail("mask() in an initialiser is not supported")
+        elif token.kind == "word":
+            symbol = self.next()
+        else:
+            value = self.expression()
+            if isinstance(value, float):
+                return value
+            if token.text[:2] in ("0f", "0F", "0d", "0D") and variable.type[0] == "f":
+                bits = 32 if token.text[1] in "fF" else 64
+                return _float_of(value, bits)
+            return value
+        offset = 0
+        if self.token.text in ("+", "-"):
+            sign = 1 if self.next().text == "+" else -1
+            offset = sign * self.integer()
+        return Symbol(symbol.text, offset)
+
+    # Constant expressions (4.6), with C's precedences.
+
+    def expression(self, level: int = 0) -> int | float:
+        if level == len(_OPERATORS):
+            return self.unary()
+        if not level and self.token.kind == "number" and self.tokens[self.at + 1].text in ",;]})":
+            return self.unary()  # nearly always
+        value = self.expression(level + 1)
+        while self.token.text in _OPERATORS[level] and self.token.kind == "mark":
+            token = self.next()
+            other = self.expression(level + 1)
+            if isinstance(value, float) or isinstance(other, float):
+                self.fail("an operator of constant expressions takes integers", token)
+            if token.text in "/%" and not other:
+                self.fail("division by zero in a constant expression", token)
+            value = _wrap(_apply(token.text, value, other))
+        if level == 0 and self.accept("?"):
+            then = self.expression()
+            self.expect(":")
+            otherwise = self.expression()
+            return then if value else otherwise
+        return value
+
+    def unary(self) -> int | float:
+        token = self.next()
+        if token.kind == "number":
+            return _number(token.text)
+        if token.text == "(":
+            if self.token.kind == "dot":  # (.s64) or (.u64), a cast
+                self.next()
+                self.expect(")")
+                return self.unary()
+            value = self.expression()
+            self.expect(")")
+            return value
+        if token.text in ("-", "+", "~", "!"):
+            operand = self.unary()
+            if token.text == "-":
+                return -operand
+            if token.text == "+":
+                return operand
+            if isinstance(operand, float):
+                self.fail(f"{token.text} takes an integer", token)
+            return ~operand if token.text == "~" else int(not operand)
+        if token.text == "WARP_SZ":
+            return 32
+        self.fail(f"expected a constant, found {token.text or 'the end of the text'!r}", token)
+        return None
+
+    # Functions.
+
+    def function_or_entry(self, linkage: str) -> None:
+        entry = self.next().text == ".entry"
+        self.scopes = [self.scopes[0], _Scope()]
+        attributes: dict[str, tuple[int, ...]] = {}
+        while self.token.kind == "dot" and self.token.text != ".noreturn":
+            token = self.next()
+            if token.text != ".attribute":
+                self.fail(f"unexpected {token.text!r}", token)
+            self.skip_parentheses()
+        returns = self.parameter_list() if self.token.text == "(" and not entry else ()
+        token = self.word("a function's name")
+        parameters = self.parameter_list() if self.token.text == "(" else ()
+        function = Function(token.text, entry, returns, parameters, self.place(token), linkage)
+        self.function_directives(attributes)
+        function.directives = attributes
+        known = self.result.functions.get(token.text)
+        if known is not None and known.statements is not None and self.token.text == "{":
+            self.fail(f"{token.text!r} is defined twice", token)
+        if self.accept(";"):
+            self.result.functions.setdefault(function.name, function)
+            return
+        self.result.functions[function.name] = function
+        self.body(function)
+
+    def function_directives(self, into: dict[str, tuple[int, ...]]) -> None:
+        while self.token.kind == "dot":
+            token = self.token
+            name = token.text[1:]
+            if name in _FLAGS:
+                self.next()
+                into[name] = ()
+            elif name in _NUMBERS:
+                self.next()
+                numbers = [self.integer()]
+                while self.accept(","):
+                    numbers.append(self.integer())
+                into[name] = tuple(numbers)
+            elif name in ("pragma", "loc"):
+                self.line_directive()
+            else:
+                self.fail(f"unexpected {token.text!r} before a body")
+
+    def parameter_list(self) -> tuple[Variable, ...]:
+        self.expect("(")
+        found: list[Variable] = []
+        while not self.accept(")"):
+            if found:
+                self.expect(",")
+            token = self.next()
+            if token.text not in (".param", ".reg"):
+                self.fail(f"expected .param, found {token.text!r}", token)
+            type_, align, vector = self.type_modifiers()
+            if self.token.text in (",", ")"):
+                found.append(Variable("_", token.text[1:], type_, self.place(token), align, vector))
+                continue
+            variable = self.declarator(token.text[1:], type_, align, vector)
+            if variable.name in self.scopes[-1].names and variable.name != "_":
+                self.fail(f"{variable.name!r} is declared twice", token)
+            if variable.space == "reg":
+                register = Register(variable.name, type_)
+                self.scopes[-1].names[variable.name] = register
+            else:
+                self.scopes[-1].names[variable.name] = variable
+            found.append(variable)
+        return tuple(found)
+
+    def body(self, function: Function) -> None:
+        self.function = function
+        function.statements = []
+        self.labels = []
+        self.source = None
+        self.scope_count = 0
+        for variable in (*function.returns, *function.parameters):
+            if variable.space == "reg":
+                name = variable.name
+                function.registers[name] = Register(name, variable.type)
+        opening = self.expect("{")
+        self.declare_labels(self.scopes[-1])
+        depth = 1
+        while depth:
+            token = self.token
+            if token.kind == "end":
+                self.fail("a body without an end", opening)
+            if self.accept("{"):
+                depth += 1
+                self.scope_count += 1
+                scope = _Scope()
+                scope.suffix = f"@{self.scope_count}"
+                self.scopes.append(scope)
+                self.declare_labels(scope)
+            elif self.accept("}"):
+                depth -= 1
+                self.scopes.pop()
+            else:
+                self.statement(function)
+        self.in_instruction = None
+        self.function = None
+
+    def declare_labels(self, scope: _Scope) -> None:
+        """Labels of a scope may be used before they come."""
+        depth, at = 0, self.at
+        tokens = self.tokens
+        while at + 1 < len(tokens):
+            text = tokens[at].text
+            if text == "{":
+                depth += 1
+            elif text == "}":
+                depth -= 1
+                if depth < 0:
+                    break
+            elif (
+                depth == 0
+                and text == ":"
+                and tokens[at - 1].kind == "word"
+                and tokens[at - 2].text in (";", "{", "}", ":")
+            ):
+                name = tokens[at - 1].text
+                if name in scope.names:
+                    self.fail(f"label {name!r} is defined twice", tokens[at - 1])
+                scope.names[name] = name + scope.suffix
+            at += 1
+
+    def statement(self, function: Function) -> None:
+        assert function.statements is not None
+        self.in_instruction = None
+        token = self.token
+        if token.kind == "dot":
+            self.body_directive(function)
+        elif token.text == ";":
+            self.next()
+        elif token.kind == "word" and self.tokens[self.at + 1].text == ":":
+            self.label(function)
+        elif token.kind == "word" or token.text == "@":
+            function.statements.append(self.instruction())
+        else:
+            self.fail(f"expected an instruction, found {token.text!r}")
+
+    def body_directive(self, function: Function) -> None:
+        name = self.token.text[1:]
+        if name == "reg":
+            self.registers(function)
+        elif name in ("local", "shared", "param", "const", "global") or name.startswith("shared::"):
+            where = function.variables if name not in ("const", "global") else None
+            self.variables("", where)
+        elif name in ("loc", "pragma"):
+            self.line_directive()
+        elif name == "section":
+            self.skip_section()
+        elif name in _LINKAGE:
+            self.next()
+            self.variables(name, function.variables)
+        else:
+            self.fail(f"unexpected {self.token.text!r} in a body")
+
+    def registers(self, function: Function) -> None:
+        self.next()
+        type_, _, vector = self.type_modifiers()
+        if vector != 1:
+            self.fail("vector registers are not supported")
+        scope = self.scopes[-1]
+        while True:
+            token = self.word("a register")
+            if self.accept("<"):
+                number = self.unary()  # an expression would read on at the bracket
+                if isinstance(number, float):
+                    self.fail("expected a count")
+                scope.ranges[token.text] = number, type_
+                self.expect(">")
+            else:
+                if token.text in scope.names:
+                    self.fail(f"{token.text!r} is declared twice in this scope", token)
+                self.add_register(function, scope, token.text, type_)
+            if not self.accept(","):
+                break
+        self.expect(";")
+
+    def add_register(self, function: Function, scope: _Scope, name: str, type_: str) -> Register:
+        suffix = scope.suffix
+        unique = name + suffix
+        while unique in function.registers:
+            unique += "'"
+        register = Register(unique, type_)
+        function.registers[unique] = register
+        scope.names[name] = register
+        return register
+
+    def label(self, function: Function) -> None:
+        assert function.statements is not None
+        token = self.next()
+        self.next()
+        follows = self.token.text
+        if follows in (".branchtargets", ".calltargets"):
+            self.next()
+            names = [self.target_name(self.word("a label"))]
+            while self.accept(","):
+                names.append(self.target_name(self.word("a label")))
+            self.expect(";")
+            unique = str(self.scopes[-1].names[token.text])
+            function.targets[unique] = Targets(unique, tuple(names), self.place(token))
+        elif follows == ".callprototype":
+            self.next()
+            self.scopes.append(_Scope())  # its parameters' names mean nothing outside
+            returns = self.parameter_list() if self.token.text == "(" else ()
+            self.word("_")
+            parameters = self.parameter_list() if self.token.text == "(" else ()
+            self.function_directives({})
+            self.expect(";")
+            self.scopes.pop()
+            unique = str(self.scopes[-1].names[token.text])
+            place = self.place(token)
+            function.prototypes[unique] = Prototype(unique, returns, parameters, place)
+        else:
+            unique = str(self.scopes[-1].names[token.text])
+            function.statements.append(Label(unique, self.place(token)))
+
+    def target_name(self, token: Token) -> str:
+        found = self.look_up(token.text)
+        if isinstance(found, str):
+            return found
+        if token.text in self.result.functions:
+            return token.text
+        self.fail(f"no label {token.text!r}", token)
+        return None
+
+    # Instructions.
+
+    def instruction(self) -> Instruction:
+        first = self.token
+        self.in_instruction = first
+        guard: Register | None = None
+        negated = False
+        if self.accept("@"):
+            negated = self.accept("!")
+            token = self.word("a predicate")
+            found = self.look_up(token.text)
+            if not isinstance(found, Register) or found.type != "pred":
+                self.fail(f"{token.text!r} is no predicate", token)
+            guard = found
+        opcode = self.word("an instruction")
+        modifiers = []
+        while self.token.kind == "dot":
+            modifiers.append(self.next().text[1:])
+        operands: list[Operand] = []
+        if self.token.text != ";":
+            operands.append(self.operand())
+            while self.accept(","):
+                operands.append(self.operand())
+        self.expect(";")
+        result = Instruction(
+            opcode.text,
+            tuple(modifiers),
+            tuple(operands),
+            self.place(opcode),
+            guard,
+            negated,
+            self.source,
+            self.text_of(first),
+        )
+        self.in_instruction = None
+        return result
+
+    def operand(self) -> Operand:
+        token = self.token
+        if token.text == "[":
+            return self.address()
+        if token.text == "{":
+            self.next()
+            elements: list[Operand] = []
+            while not self.accept("}"):
+                if elements:
+                    self.expect(",")
+                elements.append(self.operand())
+            return VectorOperand(tuple(elements))
+        if token.text == "(" and self.tokens[self.at + 1].kind in ("word", "mark"):
+            after = self.tokens[self.at + 1]
+            if after.kind == "word" or after.text == ")":
+                self.next()
+                listed: list[Operand] = []
+                while not self.accept(")"):
+                    if listed:
+                        self.expect(",")
+                    listed.append(self.operand())
+                return Constant("list", tuple(listed))
+        if token.text == "!":
+            self.next()
+            return Constant("not", (self.operand(),))
+        if token.kind == "word" and token.text != "WARP_SZ":
+            return self.named()
+        return self.immediate()
+
+    def immediate(self) -> Operand:
+        negative = self.token.text == "-"
+        token = self.tokens[self.at + 1] if negative else self.token
+        if token.kind == "number" and token.text[:2] in ("0f", "0F", "0d", "0D"):
+            self.at += 1 + negative
+            bits = 32 if token.text[1] in "fF" else 64
+            value = int(token.text[2:], 16)
+            if negative:
+                value ^= 1 << bits - 1
+            return Immediate(value, bits)
+        if (token.text == "-" and negative) or (
+            token.kind not in ("number", "mark") and token.text != "WARP_SZ"
+        ):
+            self.fail(f"expected an operand, found {token.text or 'the end of the text'!r}")
+        value_ = self.expression()
+        if isinstance(value_, float):
+            return Immediate(0, 0, value_)
+        return Immediate(value_)
+
+    def named(self) -> Operand:
+        token = self.next()
+        name = token.text
+        result: Operand
+        if name == "_":
+            result = Constant("sink")
+        elif (found := self.look_up(name)) is not None:
+            if isinstance(found, Register):
+                result = found
+            elif isinstance(found, str):
+                result = Symbol(found, self.offset())
+            else:
+                result = Symbol(found.name, self.offset())
+        elif name.startswith("%") and _SPECIAL.fullmatch(name):
+            if self.token.kind == "dot" and re.fullmatch(r"\.[xyzw]", self.token.text):
+                name += self.next().text
+            result = Special(name)
+        elif name in self.result.functions:
+            result = Symbol(name, self.offset())
+        else:
+            self.fail(f"{name!r} is not declared", token)
+        if (
+            self.token.kind == "dot"
+            and isinstance(result, Register)
+            and _ELEMENT.fullmatch(self.token.text)
+        ):
+            result = Constant("element", (result,), self.next().text[1:])
+        if self.accept("|"):
+            result = Pair(result, self.operand())
+        return result
+
+    def offset(self) -> int:
+        if self.token.text in ("+", "-"):
+            sign = 1 if self.next().text == "+" else -1
+            return sign * self.integer()
+        return 0
+
+    def address(self) -> Operand:
+        self.expect("[")
+        token = self.token
+        base: Register | Symbol | None = None
+        offset = 0
+        if token.kind == "word":
+            self.next()
+            found = self.look_up(token.text)
+            if isinstance(found, Register):
+                base = found
+            elif isinstance(found, Variable):
+                base = Symbol(found.name)
+            elif token.text in self.result.functions:
+                base = Symbol(token.text)
+            else:
+                self.fail(f"{token.text!r} is not declared", token)
+            while self.token.text in ("+", "-"):
+                offset += self.offset()
+        else:
+            offset = self.integer()
+        if self.accept(","):  # a texture and its coordinates
+            rest = [self.operand()]
+            while self.accept(","):
+                rest.append(self.operand())
+            self.expect("]")
+            return Constant("texture", (Address(base, offset), *rest))
+        self.expect("]")
+        return Address(base, offset)
+
+    def look_up(self, name: str) -> Register | Variable | str | None:
+        for scope in reversed(self.scopes):
+            found = scope.names.get(name)
+            if found is not None:
+                return found
+            if scope.ranges:
+                stem = name.rstrip("0123456789")
+                # `%r1<10>` declares %r10 to %r19, so that the stem may end in digits too.
+                for cut in range(len(stem), len(name)):
+                    declared = scope.ranges.get(name[:cut])
+                    number = name[cut:]
+                    if declared and int(number) < declared[0] and str(int(number)) == number:
+                        assert self.function is not None
+                        return self.add_register(self.function, scope, name, declared[1])
+        return None
+
+
+_OPERATORS: Final = (
+    ("||",),
+    ("&&",),
+    ("|",),
+    ("^",),
+    ("&",),
+    ("==", "!="),
+    ("<", ">", "<=", ">="),
+    ("<<", ">>"),
+    ("+", "-"),
+    ("*", "/", "%"),
+)
+
+
+def _apply(operator: str, a: int, b: int) -> int:
+    match operator:
+        case "||":
+            return int(bool(a or b))
+        case "&&":
+            return int(bool(a and b))
+        case "|":
+            return a | b
+        case "^":
+            return a ^ b
+        case "&":
+            return a & b
+        case "==":
+            return int(a == b)
+        case "!=":
+            return int(a != b)
+        case "<":
+            return int(a < b)
+        case ">":
+            return int(a > b)
+        case "<=":
+            return int(a <= b)
+        case ">=":
+            return int(a >= b)
+        case "<<":
+            return a << (b & 63)
+        case ">>":
+            return a >> (b & 63)
+        case "+":
+            return a + b
+        case "-":
+            return a - b
+        case "*":
+            return a * b
+        case "/":
+            quotient = abs(a) // abs(b)
+            return quotient if (a < 0) == (b < 0) else -quotient
+        case _:
+            rest = abs(a) % abs(b)
+            return -rest if a < 0 else rest
+
+
+def _wrap(value: int) -> int:
+    """Constant expressions are of 64 bits; what fits as unsigned stays so."""
+    if -(1 << 63) <= value <= _U64:
+        return value
+    return value & _U64
+
+
+def _number(text: str) -> int | float:
+    if text[:2] in ("0f", "0F", "0d", "0D"):
+        return int(text[2:], 16)
+    digits = text.rstrip("U")
+    if digits[:2] in ("0x", "0X", "0b", "0B"):
+        return int(digits, 0)
+    if "." in digits or "e" in digits or "E" in digits:
+        return float(digits)
+    if digits.startswith("0") and digits.strip("01234567") == "":
+        return int(digits, 8)
+    return int(digits)
+
+
+def _float_of(value: int, bits: int) -> float:
+    if bits == 32:
+        result: float = struct.unpack("<f", value.to_bytes(4, "little"))[0]
+    else:
+        result = struct.unpack("<d", value.to_bytes(8, "little"))[0]
+    return result
