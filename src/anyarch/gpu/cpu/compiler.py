@@ -1,0 +1,167 @@
+"""Native code of kernels: found in the code cache, or compiled by a process of its own.
+
+The process that launches kernels never imports the compiler. Run as a module, this is that process:
+requests come on the socket that is its standard input.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import struct
+import sys
+from functools import cache
+from threading import Lock
+from typing import Final
+
+from anyarch.emit.compile import Blob
+from anyarch.engine.cache import CodeCache, key_for, pack, source_digest, toolchain_key, unpack
+from anyarch.errors import CompileError
+from anyarch.host.code import NativeCode, load
+
+__all__ = ["compile_kernel", "runtime"]
+
+_SIZE: Final = struct.Struct("<IB")  # size of what follows; optimisation level or, back, success
+
+
+@cache
+def sources_key() -> str:
+    """A digest of everything that shapes native code of kernels."""
+    root = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+    parts = ("gpu/ptx", "gpu/cpu", "emit", "host")
+    return key_for(source_digest(os.path.join(root, p) for p in parts), toolchain_key())
+
+
+@cache
+def runtime() -> NativeCode:
+    """The native code that runs blocks, mapped."""
+    cache_ = CodeCache()
+    key = key_for("gpu runtime", sources_key())
+    blob = cache_.get(key)
+    if blob is None:
+        blob = _compile_in_subprocess()
+        cache_.put(key, blob)
+    return load(blob)
+
+
+def _runtime_blob() -> Blob:
+    from anyarch.emit.compile import compile_blob
+    from anyarch.gpu.cpu.scheduler import scheduler_text
+    from anyarch.host.runtime import runtime_text
+
+    return compile_blob(runtime_text() + scheduler_text())
+
+
+def _environment() -> dict[str, str]:
+    root = os.path.dirname(os.path.abspath(__file__))
+    for _ in range(3):
+        root = os.path.dirname(root)
+    path = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH", ""))))
+    return dict(os.environ, PYTHONPATH=path)
+
+
+def _compile_in_subprocess() -> Blob:
+    """The runtime itself; without it no other process can be started our way."""
+    import subprocess
+
+    command = [sys.executable, "-P", "-m", "anyarch.gpu.cpu.compiler", "runtime"]
+    done = subprocess.run(
+        command, env=_environment(), stdin=subprocess.DEVNULL, capture_output=True, check=False
+    )
+    blob = unpack(done.stdout) if done.returncode == 0 else None
+    if blob is None:
+        lines = done.stderr.decode(errors="replace").strip().splitlines() or ["no message"]
+        raise CompileError(f"the kernel runtime could not be compiled: {lines[-1]}")
+    return blob
+
+
+class _Client:
+    """The connection to the compiler process, made when first used and after fork."""
+
+    def __init__(self) -> None:
+        self._socket: socket.socket | None = None
+        self._owner = 0
+        self._lock = Lock()
+
+    def compile(self, text: str, level: int) -> Blob:
+        with self._lock:
+            for attempt in range(2):
+                try:
+                    return self._ask(text.encode(), level)
+                except (OSError, EOFError, struct.error) as error:
+                    self._drop()
+                    if attempt:
+                        raise CompileError(f"the compiler process has ended: {error}") from None
+        raise AssertionError
+
+    def _ask(self, data: bytes, level: int) -> Blob:
+        connection = self._connect()
+        connection.sendall(_SIZE.pack(len(data), level) + data)
+        nbytes, good = _SIZE.unpack(_receive(connection, _SIZE.size))
+        reply = _receive(connection, nbytes)
+        if not good:
+            raise CompileError(reply.decode(errors="replace"))
+        blob = unpack(reply)
+        if blob is None:
+            raise CompileError("what the compiler process sent is damaged")
+        return blob
+
+    def _connect(self) -> socket.socket:
+        if self._socket is not None and self._owner == os.getpid():
+            return self._socket
+        self._drop()
+        ours, theirs = socket.socketpair()
+        with theirs:
+            command = [sys.executable, "-P", "-m", "anyarch.gpu.cpu.compiler"]
+            runtime().spawn(command, _environment(), theirs.fileno())
+        self._socket, self._owner = ours, os.getpid()
+        return ours
+
+    def _drop(self) -> None:
+        if self._socket is not None:
+            self._socket.close()
+            self._socket = None
+
+
+def _receive(connection: socket.socket, nbytes: int) -> bytes:
+    parts = []
+    while nbytes:
+        part = connection.recv(min(nbytes, 1 << 20))
+        if not part:
+            raise EOFError("the connection has ended")
+        parts.append(part)
+        nbytes -= len(part)
+    return b"".join(parts)
+
+
+_client = _Client()
+
+
+def compile_kernel(text: str, level: int = 3) -> Blob:
+    """Compile LLVM text in the compiler process; CompileError says what is wrong."""
+    return _client.compile(text, level)
+
+
+def _serve() -> None:
+    from anyarch.emit.compile import compile_blob
+
+    connection = socket.socket(fileno=os.dup(0))
+    os.chdir("/")
+    try:
+        while True:
+            nbytes, level = _SIZE.unpack(_receive(connection, _SIZE.size))
+            text = _receive(connection, nbytes).decode()
+            try:
+                reply, good = pack(compile_blob(text, opt=level)), 1
+            except CompileError as error:
+                reply, good = str(error).encode(), 0
+            connection.sendall(_SIZE.pack(len(reply), good) + reply)
+    except (OSError, EOFError):
+        pass  # the client has gone
+
+
+if __name__ == "__main__":
+    if sys.argv[1:] == ["runtime"]:
+        sys.stdout.buffer.write(pack(_runtime_blob()))
+    else:
+        _serve()

@@ -1,0 +1,821 @@
+"""One function of a kernel as LLVM text: registers, masks, control flow.
+
+What each instruction does is in the modules of `rules`. A register lives in memory of the frame
+(one scalar, two for a wide one, or a vector), which LLVM turns into values.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Final, NoReturn
+
+from anyarch.gpu.cpu.flow import END, Block, Flow, Loop, reads, writes
+from anyarch.gpu.cpu.linear import Linear, Node
+from anyarch.gpu.cpu.records import LAUNCH, WORKER
+from anyarch.gpu.cpu.shapes import LANES, UNIFORM, Shape, Shapes
+from anyarch.gpu.cpu.writer import BITS, Writer, bits_of, float_text, integer_of
+from anyarch.gpu.errors import PtxError
+from anyarch.gpu.ptx.tree import (
+    SIZES,
+    Constant,
+    Function,
+    Immediate,
+    Instruction,
+    Operand,
+    Register,
+    Special,
+    Symbol,
+    Variable,
+)
+
+if TYPE_CHECKING:
+    from anyarch.gpu.cpu.kernel import KernelCompiler
+
+__all__ = ["FunctionEmitter", "elem_of", "storage"]
+
+_MANY: Final = 64
+
+
+def elem_of(type_: str) -> str:
+    """The LLVM type of a PTX type."""
+    match type_:
+        case "pred":
+            return "i1"
+        case "f16":
+            return "half"
+        case "f32" | "tf32":
+            return "float"
+        case "f64":
+            return "double"
+        case "bf16":
+            return "bfloat"
+        case "f16x2":
+            return "2 x half"
+        case "bf16x2":
+            return "2 x bfloat"
+        case "u16x2" | "s16x2":
+            return "2 x i16"
+    return f"i{SIZES[type_]}"
+
+
+def storage(register: Register) -> str:
+    """The LLVM type in which a register is kept."""
+    if register.type in ("f32", "f64"):
+        return elem_of(register.type)
+    return f"i{register.size}"
+
+
+class FunctionEmitter(Writer):
+    """Writes one function."""
+
+    def __init__(self, kernel: KernelCompiler, function: Function) -> None:
+        super().__init__(kernel.declarations, kernel.width)
+        self.kernel, self.function = kernel, function
+        self.flow = Flow(function)
+        self.shapes = Shapes(self.flow, kernel.block, kernel.local_stride, function.entry)
+        self.linear = Linear(self.flow, self.shapes.divergent)
+        self.block = self.flow.blocks[0]
+        self.mask = self.k_mask(True)
+        self.guard: str | None = None
+        self.instruction: Instruction | None = None
+        self._slots: dict[Register, tuple[str, ...]] = {}
+        self._cache: dict[Register, tuple[str, ...]] = {}
+        self._vectors: dict[Register, str] = {}
+        self._masks: dict[int, str] = {}
+        self._entry: list[str] = []
+        self._entry_values: dict[str, str] = {}
+        self._parameters: dict[str, str] = {}
+        self._read: set[Register] | None = None
+
+    # The whole function.
+
+    def text(self) -> str:
+        """The definition."""
+        arguments = ["ptr %worker", "ptr %launch", "ptr noalias %base"]
+        if self.function.entry:
+            arguments.append("i32 %warp")
+        else:
+            arguments += ["i64 %frame", "i32 %lanes"]
+            for number, variable in enumerate((*self.function.returns, *self.function.parameters)):
+                arguments.append(f"ptr %p{number}")
+                self._parameters[variable.name] = f"%p{number}"
+        body = self._body()
+        name = self.kernel.symbol(self.function)
+        head = f"define {'' if self.function.entry else 'internal '}void @{name}"
+        attributes = "#0" if self.function.entry else self.kernel.attributes(self.function)
+        lines = [f"{head}({', '.join(arguments)}) {attributes} {{", "entry:"]
+        lines += [*self.allocas, *self._entry, *body, "}"]
+        return "\n".join(lines)
+
+    def _body(self) -> list[str]:
+        for node in self.flow.order:
+            if isinstance(node, Loop):
+                self._latch(node)
+            else:
+                self._block(self.flow.blocks[node])
+        self.label("end")
+        self.line("ret void")
+        body, self.lines = self.lines, []
+        if self.width > 1:
+            if self.function.entry:
+                first = self._entry_mask()
+            else:
+                first = self.let(f"bitcast i32 %lanes to {self.t('i1', True)}")
+            for slot in self._masks.values():
+                self.line(f"store {self.t('i1', True)} zeroinitializer, ptr {slot}")
+            self.line(f"store {self.t('i1', True)} {first}, ptr {self._mask_slot(0)}")
+        self.line("br label %b0")
+        self._entry += self.lines
+        return body
+
+    def _entry_mask(self) -> str:
+        if self.kernel.block.full:
+            return self.k_mask(True)
+        threads = self.load_field("i32", "launch", LAUNCH["threads"])
+        first = self.let("shl i32 %warp, 5")
+        left = self.let(f"sub i32 {threads}, {first}")
+        numbers = self.lanes("i32", tuple(range(LANES)))
+        return self.let(f"icmp ugt <{LANES} x i32> {self.splat('i32', left)}, {numbers}")
+
+    def load_field(self, type_: str, base: str, offset: int) -> str:
+        """Load from a record (`%worker`, `%launch`)."""
+        pointer = self.let(f"getelementptr i8, ptr %{base}, i64 {offset}")
+        return self.let(f"load {type_}, ptr {pointer}")
+
+    def at_entry(self, key: str, build: Callable[[], str]) -> str:
+        """A value computed once, where the function begins."""
+        found = self._entry_values.get(key)
+        if found is None:
+            lines, self.lines = self.lines, self._entry
+            found = self._entry_values[key] = build()
+            self.lines = lines
+        return found
+
+    def fail(self, message: str) -> NoReturn:
+        """Raise PtxError at the current instruction."""
+        instruction = self.instruction
+        if instruction is None:
+            raise PtxError(message)
+        place = instruction.place
+        raise PtxError(message, place.line, place.column, instruction.text)
+
+    # Masks and control flow.
+
+    def k_mask(self, value: bool) -> str:
+        """All lanes, or none."""
+        if self.width == 1:
+            return "true" if value else "false"
+        return "splat (i1 true)" if value else "zeroinitializer"
+
+    def _mask_slot(self, block: int) -> str:
+        if block not in self._masks:
+            self._masks[block] = self.alloca(self.t("i1", True), "mask")
+        return self._masks[block]
+
+    def any_lane(self, mask: str) -> str:
+        """Whether a mask has a lane."""
+        bits = self.mask_bits(mask)
+        return self.let(f"icmp ne i32 {bits}, 0")
+
+    def mask_bits(self, mask: str) -> str:
+        """A mask as an integer."""
+        return self.let(f"bitcast {self.t('i1', True)} {mask} to i32")
+
+    def _label_of(self, node: Node) -> str:
+        if node == END:
+            return "end"
+        return f"b{node}" if isinstance(node, int) else f"l{node[1]}"
+
+    def _go(self, node: Node, targets: set[Node]) -> str:
+        return self._label_of(self.linear.go(node, targets))
+
+    def _block(self, block: Block) -> None:
+        self.block = block
+        self.label(f"b{block.index}")
+        self.forget()
+        if self.width > 1:
+            slot = self._mask_slot(block.index)
+            self.mask = self.let(f"load {self.t('i1', True)}, ptr {slot}")
+            self.line(f"store {self.t('i1', True)} zeroinitializer, ptr {slot}")
+            if self.linear.checked(block.index):
+                follows = self._label_of(self.linear.first(self.linear.waiting[block.index]))
+                inside = f"b{block.index}.go"
+                self.branch(self.any_lane(self.mask), inside, follows)
+                self.label(inside)
+        for instruction in block.body:
+            self._emit(instruction)
+        self.instruction = None
+        self._end_block(block)
+
+    def forget(self) -> None:
+        """Values known in this block are not known in the next."""
+        self._cache.clear()
+        self._vectors.clear()
+
+    def _send(self, target: int, lanes: str) -> None:
+        """Let lanes wait at a block."""
+        if target == END or self.width == 1:
+            return
+        slot = self._mask_slot(target)
+        type_ = self.t("i1", True)
+        old = self.let(f"load {type_}, ptr {slot}")
+        self.line(f"store {type_} {self.let(f'or {type_} {old}, {lanes}')}, ptr {slot}")
+
+    def _end_block(self, block: Block) -> None:
+        branch, index = block.branch, block.index
+        target = self.linear.target
+        if branch.register is None:
+            (only,) = branch.targets
+            self._send(only, self.mask)
+            self.jump(self._go(index, {target(index, only)}))
+            return
+        if index in self.shapes.divergent:
+            self._diverge(block)
+            return
+        self.vec = False
+        if branch.kind == "cond":
+            condition = self.get(branch.register, "i1")
+            then, otherwise = branch.targets[::-1] if branch.negated else branch.targets
+            labels = self.name("e"), self.name("e")
+            self.branch(condition, *labels)
+            for label, successor in zip(labels, (then, otherwise)):
+                self.label(label)
+                self._send(successor, self.mask)
+                self.jump(self._go(index, {target(index, successor)}))
+            return
+        value = self.get(branch.register, "i32")
+        labels_ = [self.name("e") for _ in branch.targets]
+        cases = " ".join(f"i32 {n}, label %{label}" for n, label in enumerate(labels_[:-1]))
+        self.line(f"switch i32 {value}, label %{labels_[-1]} [{cases}]")
+        for label, successor in zip(labels_, branch.targets):
+            self.label(label)
+            self._send(successor, self.mask)
+            self.jump(self._go(index, {target(index, successor)}))
+
+    def _diverge(self, block: Block) -> None:
+        branch, index = block.branch, block.index
+        assert branch.register is not None
+        self.vec = True
+        type_ = self.t("i1")
+        if branch.kind == "cond":
+            condition = self.get(branch.register, "i1")
+            then, otherwise = branch.targets[::-1] if branch.negated else branch.targets
+            self._send(then, self.let(f"and {type_} {self.mask}, {condition}"))
+            inverse = self.let(f"xor {type_} {condition}, splat (i1 true)")
+            self._send(otherwise, self.let(f"and {type_} {self.mask}, {inverse}"))
+        else:
+            value = self.get(branch.register, "i32")
+            left = self.mask
+            for number, successor in enumerate(branch.targets[:-1]):
+                here = self.cmp("icmp eq", "i32", value, self.k("i32", number))
+                self._send(successor, self.let(f"and {type_} {left}, {here}"))
+                inverse = self.let(f"xor {type_} {here}, splat (i1 true)")
+                left = self.let(f"and {type_} {left}, {inverse}")
+            self._send(branch.targets[-1], left)
+        self.jump(self._go(index, {self.linear.target(index, s) for s in branch.targets}))
+
+    def _latch(self, loop: Loop) -> None:
+        self.label(f"l{loop.number}")
+        if self.kernel.fibres and any(
+            self.kernel.polls(self.flow.blocks[n].body) for n in loop.blocks
+        ):
+            pause = self.load_field("ptr", "worker", WORKER["pause"])
+            self.line(f"call void {pause}(ptr %worker)")
+        flag = self.at_entry("stop", lambda: self.load_field("ptr", "worker", WORKER["stop"]))
+        stop = self.let(f"load volatile i32, ptr {flag}")
+        stopped, goes = self.name("stop"), self.name("goes")
+        self.branch(self.let(f"icmp ne i32 {stop}, 0"), stopped, goes, "!0")
+        self.label(stopped)
+        self.leave(1)
+        self.label(goes)
+        waiting = self.linear.waiting.get(("latch", loop.number))
+        if self.width == 1 or not waiting:
+            self.jump(f"b{loop.header}")
+            return
+        slot = self._mask_slot(loop.header)
+        lanes = self.let(f"load {self.t('i1', True)}, ptr {slot}")
+        self.branch(
+            self.any_lane(lanes),
+            f"b{loop.header}",
+            self._label_of(self.linear.first(waiting)),
+        )
+
+    def leave(self, code: int) -> None:
+        """End the launch with an exit code."""
+        context = self.load_field("ptr", "worker", WORKER["context"])
+        function = self.load_field("ptr", "worker", WORKER["leave"])
+        self.line(f"call void {function}(ptr {context}, i32 {code})")
+        self.line("unreachable")
+
+    @contextmanager
+    def when(self, condition: str, weights: str = "") -> Iterator[None]:
+        """Code that runs only if a scalar is true; registers may be written in it."""
+        then, after = self.name("t"), self.name("a")
+        self.branch(condition, then, after, weights)
+        self.label(then)
+        cache, vectors = dict(self._cache), dict(self._vectors)
+        yield
+        self.jump(after)
+        self.label(after)
+        self._cache, self._vectors = cache, vectors
+        if self.instruction is not None:
+            for register in writes(self.instruction):
+                self._cache.pop(register, None)
+                self._vectors.pop(register, None)
+
+    # Instructions.
+
+    def _emit(self, instruction: Instruction) -> None:
+        from anyarch.gpu.cpu.rules import RULES
+
+        self.instruction = instruction
+        rule = RULES.get(instruction.opcode)
+        if rule is None:
+            self.fail(f"instruction {instruction.opcode} is not supported")
+        self.guard = None
+        guard = instruction.guard
+        if guard is None:
+            rule(self, instruction)
+            return
+        if self.shapes.of(guard).kind == "uniform":
+            self.vec = False
+            condition = self.get(guard, "i1")
+            if instruction.negated:
+                condition = self.let(f"xor i1 {condition}, true")
+            with self.when(condition):
+                rule(self, instruction)
+            return
+        self.vec = True
+        condition = self.get(guard, "i1")
+        if instruction.negated:
+            condition = self.op("xor", "i1", condition, "splat (i1 true)")
+        self.guard = condition
+        rule(self, instruction)
+        self.guard = None
+
+    def active(self) -> str:
+        """The lanes for which the current instruction runs."""
+        if self.guard is None:
+            return self.mask
+        return self.let(f"and {self.t('i1', True)} {self.mask}, {self.guard}")
+
+    def is_read(self, operand: Operand) -> bool:
+        """Whether any instruction reads a register."""
+        if self._read is None:
+            self._read = {r for b in self.flow.blocks for i in b.body for r in reads(i)}
+            self._read |= {b.branch.register for b in self.flow.blocks if b.branch.register}
+        return not isinstance(operand, Register) or operand in self._read
+
+    def choose(self, instruction: Instruction, *operands: Operand) -> None:
+        """Set `vec` for an instruction that computes its result from operands alone."""
+        self.vec = False
+        if self.width == 1:
+            return
+        for register in writes(instruction):
+            if self.shapes.of(register).scalar:
+                return
+        self.vec = any(self.shape(operand).kind != "uniform" for operand in operands)
+
+    def shape(self, operand: Operand) -> Shape:
+        """The shape of an operand."""
+        if self.width == 1:
+            return UNIFORM
+        return self.shapes.operand(operand) or UNIFORM
+
+    # Registers and other operands as values.
+
+    def _slot(self, register: Register) -> tuple[str, ...]:
+        slots = self._slots.get(register)
+        if slots is None:
+            elem = storage(register)
+            match self.shapes.of(register).kind:
+                case "wide":
+                    slots = self.alloca("i32", "r"), self.alloca("i64", "r")
+                case "varying":
+                    slots = (self.alloca(self.t(elem, True), "r"),)
+                case _:
+                    slots = (self.alloca(elem, "r"),)
+            self._slots[register] = slots
+        return slots
+
+    def _stored(self, register: Register) -> tuple[str, ...]:
+        """What a register's slots hold."""
+        found = self._cache.get(register)
+        if found is None:
+            slots = self._slot(register)
+            kind = self.shapes.of(register).kind
+            elem = storage(register)
+            types = ("i32", "i64") if kind == "wide" else (self.t(elem, kind == "varying"),)
+            found = tuple(self.let(f"load {t}, ptr {s}") for t, s in zip(types, slots))
+            self._cache[register] = found
+        return found
+
+    def wide(self, register: Register) -> tuple[str, str]:
+        """The two scalars of a wide register."""
+        first, second = self._stored(register)
+        return first, second
+
+    def _vector(self, register: Register) -> str:
+        """A register as a vector of its storage type."""
+        found = self._vectors.get(register)
+        if found is not None:
+            return found
+        shape, elem = self.shapes.of(register), storage(register)
+        stored = self._stored(register)
+        match shape.kind:
+            case "varying":
+                return stored[0]
+            case "uniform":
+                found = self.splat(elem, stored[0])
+            case "affine":
+                found = self._add_lanes(elem, stored[0], shape)
+            case _:
+                found = self.wide_vector(shape, stored[0], stored[1])
+        self._vectors[register] = found
+        return found
+
+    def _add_lanes(self, elem: str, base: str, shape: Shape) -> str:
+        vector = self.t(elem, True)
+        lanes = self.lanes(elem, shape.lanes)
+        return self.let(f"add {vector} {self.splat(elem, base)}, {lanes}")
+
+    def wide_vector(self, shape: Shape, base32: str, base64: str) -> str:
+        """All lanes of a wide value."""
+        narrow = self._add_lanes("i32", base32, shape)
+        extend = "sext" if shape.signed else "zext"
+        type_ = self.t("i64", True)
+        value = self.let(f"{extend} {self.t('i32', True)} {narrow} to {type_}")
+        if shape.scale != 1:
+            value = self.let(f"mul {type_} {value}, splat (i64 {shape.scale})")
+        return self.let(f"add {type_} {value}, {self.splat('i64', base64)}")
+
+    def get(self, operand: Operand, elem: str, vec: bool | None = None) -> str:
+        """An operand as a value of type `elem`, in the current mode.
+
+        In scalar mode an affine operand is its scalar part. A wider register gives its low bits.
+        """
+        vec = self.vec if vec is None else vec
+        before, self.vec = self.vec, vec
+        try:
+            return self._get(operand, elem, vec)
+        finally:
+            self.vec = before
+
+    def _get(self, operand: Operand, elem: str, vec: bool) -> str:
+        match operand:
+            case Register():
+                value = self._vector(operand) if vec else self._scalar(operand)
+                return self.convert(storage(operand), elem, value)
+            case Immediate():
+                return self._immediate(operand, elem)
+            case Special():
+                value, size = self._special(operand.name, vec)
+                return self.convert(f"i{size}", elem, value)
+            case Symbol():
+                value = self.symbol_value(operand)
+                if vec and value.startswith("%"):
+                    value = self.splat("i64", value)
+                elif vec:
+                    value = f"splat (i64 {value})"
+                return self.convert("i64", elem, value)
+            case Constant(kind="not", operands=(inner,)):
+                value = self._get(inner, "i1", vec)
+                return self.op("xor", "i1", value, self.k("i1", 1))
+        self.fail("an operand is not of the expected kind")
+        return None
+
+    def _scalar(self, register: Register) -> str:
+        shape = self.shapes.of(register)
+        stored = self._stored(register)
+        if shape.kind == "varying":
+            raise AssertionError(f"{register.name} varies, in a scalar operation")
+        if shape.kind == "wide":
+            raise AssertionError(f"{register.name} is wide, in a scalar operation")
+        return stored[0]
+
+    def convert(self, source: str, elem: str, value: str) -> str:
+        """Bits of a register as a type that an instruction reads."""
+        if source == elem:
+            return value
+        have, want = bits_of(source), bits_of(elem)
+        if have == want:
+            if (self.t(source), self.t(elem)) == (self.t(integer_of(elem)), self.t(elem)):
+                pass
+            return self.bits(source, elem, value)
+        if source == "i1" or elem == "i1":
+            self.fail("a predicate register and a number do not mix")
+        integer = self.bits(source, integer_of(source), value)
+        sized = self.resize(integer_of(source), integer_of(elem), integer)
+        return self.bits(integer_of(elem), elem, sized)
+
+    def _immediate(self, operand: Immediate, elem: str) -> str:
+        inner = elem[4:] if elem[0] == "2" else elem
+        if inner == "bfloat" or inner not in BITS:
+            if operand.real is not None:
+                self.fail(f"a float where {elem} is expected")
+            return self.bits_constant(elem, operand.value)
+        if operand.real is not None:
+            return self.real(elem, operand.real)
+        if elem[0] == "2":
+            return self.bits_constant(elem, operand.value)
+        if operand.bits:
+            if operand.bits == bits_of(elem):
+                return self.k(elem, operand.value)
+            return self.real(elem, _real(operand))
+        if elem == "half":
+            return self.k(elem, operand.value)
+        return self.real(elem, float(operand.value))
+
+    def bits_constant(self, elem: str, value: int) -> str:
+        """A constant of any type by its bits."""
+        if elem[0] == "2":
+            integer = self.k("i32", value)
+            return self.bits("i32", elem, integer)
+        if elem in BITS:
+            text = float_text(value & (1 << bits_of(elem)) - 1, elem)
+            return f"splat ({elem} {text})" if self.vec else text
+        return self.k(elem, value)
+
+    # Special registers and symbols.
+
+    def _special(self, name: str, vec: bool) -> tuple[str, int]:
+        shape = self.shape(Special(name))
+        if self.width == 1:
+            shape = UNIFORM
+        if name.startswith("%tid.") and shape.kind == "varying":
+            axis = name[-1]
+            return self.at_entry(name + "v", lambda: self._thread_vector("xyz".find(axis))), 32
+        value, size = self._special_scalar(name)
+        if not vec:
+            return value, size
+        elem = f"i{size}"
+        if shape.kind == "uniform":
+            return self.splat(elem, value), size
+        return self._add_lanes(elem, value, shape), size
+
+    def _special_scalar(self, name: str) -> tuple[str, int]:
+        def field(record: str, offset: int, type_: str = "i32") -> str:
+            key = f"{record}{offset}"
+            return self.at_entry(key, lambda: self.load_field(type_, record, offset))
+
+        stem, _, axis = name[1:].partition(".")
+        number = "xyz".find(axis) if axis else 0
+        if number < 0:
+            return "0", 32
+        match stem:
+            case "tid":
+                return self.at_entry(name, lambda: self._thread(number)), 32
+            case "ntid":
+                return field("launch", LAUNCH["block"] + 4 * number), 32
+            case "ctaid":
+                return field("worker", WORKER["ctaid"] + 4 * number), 32
+            case "nctaid":
+                return field("launch", LAUNCH["grid"] + 4 * number), 32
+            case "laneid":
+                return self._lane(), 32
+            case "warpid":
+                return self.at_entry(name, self._warp_number), 32
+            case "nwarpid":
+                threads = field("launch", LAUNCH["threads"])
+
+                def warps() -> str:
+                    more = self.let(f"add i32 {threads}, {LANES - 1}")
+                    return self.let(f"lshr i32 {more}, 5")
+
+                return self.at_entry(name, warps), 32
+            case "gridid":
+                return field("launch", LAUNCH["number"], "i64"), 64
+            case "dynamic_smem_size":
+                return field("launch", LAUNCH["dynamic"]), 32
+            case "total_smem_size":
+                return field("launch", LAUNCH["shared"]), 32
+            case "clock64" | "globaltimer":
+                return self._clock(), 64
+            case "clock" | "globaltimer_lo":
+                return self.let(f"trunc i64 {self._clock()} to i32"), 32
+            case "clock_hi" | "globaltimer_hi":
+                high = self.let(f"lshr i64 {self._clock()}, 32")
+                return self.let(f"trunc i64 {high} to i32"), 32
+            case "nsmid" | "nclusterid" | "cluster_nctaid" | "cluster_nctarank":
+                return "1", 32
+        if stem.startswith("lanemask_"):
+            return self._lane_mask(stem[-2:]), 32
+        if stem.endswith("_64"):
+            return "0", 64
+        return "0", 32
+
+    def _clock(self) -> str:
+        self.declare("llvm.readcyclecounter", "i64", [])
+        return self.let("call i64 @llvm.readcyclecounter()")
+
+    def warp(self) -> str:
+        """The number of this flow of control in its block."""
+        if self.function.entry:
+            return "%warp"
+        return self.at_entry("warp", lambda: self.load_field("i32", "worker", WORKER["warp"]))
+
+    def _warp_number(self) -> str:
+        warp = self.warp()
+        return warp if self.width > 1 else self.let(f"lshr i32 {warp}, 5")
+
+    def _lane(self) -> str:
+        if self.width > 1:
+            return "0"
+        warp = self.warp()
+        return self.at_entry("%laneid", lambda: self.let(f"and i32 {warp}, 31"))
+
+    def _lane_mask(self, which: str) -> str:
+        if self.width > 1:
+            return "0"
+        lane = self._lane()
+        bit = self.let(f"shl i32 1, {lane}")
+        below = self.let(f"sub i32 {bit}, 1")
+        match which:
+            case "eq":
+                return bit
+            case "lt":
+                return below
+            case "le":
+                return self.let(f"or i32 {bit}, {below}")
+            case "ge":
+                return self.let(f"xor i32 {below}, -1")
+        up_to = self.let(f"or i32 {bit}, {below}")
+        return self.let(f"xor i32 {up_to}, -1")
+
+    def _thread(self, axis: int) -> str:
+        """The scalar part of %tid."""
+        warp = self.warp()
+        block = self.kernel.block
+        if self.width > 1 and block.zeros[axis] >= _MANY:
+            return "0"
+        first = warp if self.width == 1 else self.let(f"shl i32 {warp}, 5")
+        if axis == 0 and self.width > 1 and block.zeros[1] >= _MANY:
+            return first  # a block of one dimension
+        sizes = [self.load_field("i32", "launch", LAUNCH["block"] + 4 * n) for n in range(2)]
+        if axis == 0:
+            return self.let(f"urem i32 {first}, {sizes[0]}")
+        rows = self.let(f"udiv i32 {first}, {sizes[0]}")
+        if axis == 1:
+            return self.let(f"urem i32 {rows}, {sizes[1]}")
+        return self.let(f"udiv i32 {rows}, {sizes[1]}")
+
+    def _thread_vector(self, axis: int) -> str:
+        """%tid of a block whose lanes follow no pattern."""
+        type_ = self.t("i32", True)
+        first = self.let(f"shl i32 {self.warp()}, 5")
+        numbers = self.lanes("i32", tuple(range(LANES)))
+        linear = self.let(f"add {type_} {self.splat('i32', first)}, {numbers}")
+        sizes = [
+            self.splat("i32", self.load_field("i32", "launch", LAUNCH["block"] + 4 * n))
+            for n in range(2)
+        ]
+        if axis == 0:
+            return self.let(f"urem {type_} {linear}, {sizes[0]}")
+        rows = self.let(f"udiv {type_} {linear}, {sizes[0]}")
+        return self.let(f"{'urem' if axis == 1 else 'udiv'} {type_} {rows}, {sizes[1]}")
+
+    def frame(self) -> str:
+        """This function's place in the local memory of each lane."""
+        if self.function.entry:
+            return "0"
+        return "%frame"
+
+    def symbol_value(self, symbol: Symbol) -> str:
+        """The address of a symbol in its own space: a scalar of 64 bits."""
+        name, offset = symbol.name, symbol.offset
+        variable = self.variable(name)
+        if variable is None:
+            handle = self.kernel.layout.handles.get(name)
+            if handle is None:
+                self.fail(f"{name!r} has no address")
+            return str(handle + offset)
+        match variable.space:
+            case "shared":
+                return str(self.kernel.shared_offset(variable) + offset)
+            case "local":
+                place = self.kernel.local_offset(self.function, variable) + offset
+                frame = self.frame()
+                return str(place) if frame == "0" else self.let(f"add i64 {frame}, {place}")
+            case "param":
+                if self.function.entry and name in self.kernel.parameter_offsets:
+                    return str(self.kernel.parameter_offsets[name] + offset)
+                self.fail("the address of a parameter of a device function is not supported")
+            case _:
+                found = self.kernel.layout.offsets.get(name)
+                if found is None:
+                    self.fail(f"variable {name!r} is declared but not defined")
+                return self.let(f"add i64 {self.module_memory()}, {found + offset}")
+        return None
+
+    def variable(self, name: str) -> Variable | None:
+        """What a name stands for in this function."""
+        found = self.function.variables.get(name)
+        if found is not None:
+            return found
+        for parameter in (*self.function.parameters, *self.function.returns):
+            if parameter.name == name:
+                return parameter
+        return self.kernel.module.variables.get(name)
+
+    def module_memory(self) -> str:
+        """Address of the module's variables."""
+        return self.at_entry("memory", lambda: self.load_field("i64", "launch", LAUNCH["memory"]))
+
+    def shared_base(self) -> str:
+        """Address of the shared window, as a number."""
+        return self.at_entry("shared", lambda: self.load_field("i64", "worker", WORKER["shared"]))
+
+    def shared_pointer(self) -> str:
+        """Address of the shared window, as a pointer."""
+        return self.at_entry("shared.p", lambda: self.load_field("ptr", "worker", WORKER["shared"]))
+
+    def local_base(self) -> str:
+        """Address of this warp's local memory, as a number."""
+        return self.at_entry("local", lambda: self.load_field("i64", "worker", WORKER["local"]))
+
+    def local_pointer(self) -> str:
+        """Address of this warp's local memory, as a pointer."""
+        return self.at_entry("local.p", lambda: self.load_field("ptr", "worker", WORKER["local"]))
+
+    def parameter_pointer(self) -> str:
+        """The kernel's parameters."""
+        return self.at_entry(
+            "parameters", lambda: self.load_field("ptr", "launch", LAUNCH["parameters"])
+        )
+
+    def parameter_slot(self, name: str) -> str | None:
+        """Memory of a device function's parameter, or of a call's."""
+        found = self._parameters.get(name)
+        if found is None:
+            variable = self.function.variables.get(name)
+            if variable is None or variable.space != "param":
+                return None
+            nbytes = max(variable.nbytes, 1) * self.width
+            found = self._parameters[name] = self.alloca(f"[{nbytes} x i8]", "p")
+        return found
+
+    # Results.
+
+    def define(
+        self,
+        register: Operand,
+        elem: str,
+        value: str,
+        vec: bool | None = None,
+        signed: bool = False,
+    ) -> None:
+        """Write a register; narrower values are extended, wider ones cut."""
+        if isinstance(register, Constant) and register.kind == "sink":
+            return
+        if not isinstance(register, Register):
+            self.fail("a result must be a register")
+        vec = self.vec if vec is None else vec
+        kept = storage(register)
+        before, self.vec = self.vec, vec
+        if elem != kept:
+            if "i1" in (elem, kept):
+                self.fail("a predicate register and a number do not mix")
+            integer = self.bits(elem, integer_of(elem), value)
+            sized = self.resize(integer_of(elem), integer_of(kept), integer, signed)
+            value = self.bits(integer_of(kept), kept, sized)
+        self.vec = before
+        shape = self.shapes.of(register)
+        if shape.kind == "wide":
+            raise AssertionError(f"{register.name} is wide, its definition is not")
+        if shape.kind != "varying":
+            if vec:
+                raise AssertionError(f"{register.name} is a scalar, its definition is not")
+            self._store(register, (kept,), (value,))
+            return
+        if not vec:
+            value = self.splat(kept, value)
+        vector = self.t(kept, True)
+        lanes = None
+        if self.shapes.keeps(self.block.index, register):
+            lanes = self.active()
+        elif self.guard is not None:
+            lanes = self.guard
+        if lanes is not None:
+            (old,) = self._stored(register)
+            type_ = self.t("i1", True)
+            value = self.let(f"select {type_} {lanes}, {vector} {value}, {vector} {old}")
+        self._store(register, (vector,), (value,))
+
+    def define_wide(self, register: Register, base32: str, base64: str) -> None:
+        """Write a wide register."""
+        self._store(register, ("i32", "i64"), (base32, base64))
+
+    def _store(self, register: Register, types: tuple[str, ...], values: tuple[str, ...]) -> None:
+        for type_, value, slot in zip(types, values, self._slot(register)):
+            self.line(f"store {type_} {value}, ptr {slot}")
+        self._cache[register] = values
+        self._vectors.pop(register, None)
+
+
+def _real(operand: Immediate) -> float:
+    import struct
+
+    code, size = ("<f", 4) if operand.bits == 32 else ("<d", 8)
+    value: float = struct.unpack(code, operand.value.to_bytes(size, "little"))[0]
+    return value

@@ -1,0 +1,288 @@
+"""A kernel and all functions that it reaches, as one LLVM module."""
+
+from __future__ import annotations
+
+from dataclasses import astuple, dataclass
+from typing import Final
+
+from anyarch.gpu.cpu.function import FunctionEmitter
+from anyarch.gpu.cpu.layout import ModuleLayout
+from anyarch.gpu.cpu.rules.synchronisation import NeedsThreads
+from anyarch.gpu.cpu.shapes import BlockShape, block_shape
+from anyarch.gpu.ptx import signature_of
+from anyarch.gpu.ptx.tree import (
+    Address,
+    Constant,
+    Function,
+    Instruction,
+    Module,
+    Operand,
+    Symbol,
+    Variable,
+    VectorOperand,
+)
+from anyarch.host.cpu import features
+
+__all__ = ["Facts", "KernelCompiler", "compile_text"]
+
+_INLINE: Final = 400  # statements of a function that is merged into its callers
+_RECURSION_NBYTES: Final = 1 << 15  # local memory of a thread that calls itself
+_ORDERED: Final = {"volatile", "relaxed", "acquire", "mmio"}
+
+_WIDE: Final = '"prefer-vector-width"="512" "min-legal-vector-width"="512"'
+_TAIL: Final = f"""
+attributes #0 = {{ nounwind "no-builtins" {_WIDE} }}
+attributes #1 = {{ alwaysinline nounwind "no-builtins" {_WIDE} }}
+attributes #2 = {{ noinline nounwind "no-builtins" {_WIDE} }}
+!0 = !{{!"branch_weights", i32 1, i32 100000}}
+!1 = !{{!"branch_weights", i32 100000, i32 1}}
+!2 = !{{}}
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What a launch needs to know of a compiled kernel; kept beside its code, as numbers."""
+
+    shared: int  # bytes of static shared memory
+    dynamic: int  # offset of dynamic shared memory
+    local_nbytes: int  # of a flow of control
+    local: int  # of a thread
+    fibres: int  # whether flows of control of a block must be able to wait for each other
+    width: int  # lanes of a flow of control
+
+
+def compile_text(
+    module: Module,
+    layout: ModuleLayout,
+    kernel: Function,
+    size: tuple[int, int, int],
+    threads: bool = False,
+) -> str:
+    """LLVM text for blocks of a shape: the kernel as `kernel`, and its `facts`.
+
+    `threads` asks for a flow of control for each thread.
+    """
+    if not threads:
+        try:
+            return KernelCompiler(module, layout, kernel, block_shape(*size)).compile()
+        except NeedsThreads:
+            pass
+    return KernelCompiler(module, layout, kernel, block_shape(*size, width=1)).compile()
+
+
+class KernelCompiler:
+    """What the functions of one kernel share."""
+
+    def __init__(
+        self, module: Module, layout: ModuleLayout, kernel: Function, block: BlockShape
+    ) -> None:
+        self.module, self.layout, self.kernel, self.block = module, layout, kernel, block
+        self.width = block.width
+        self.declarations: dict[str, str] = {}
+        self.embedded_rounding = "avx512f" in features()
+        self.address_taken = _address_taken(module)
+        self.functions = self._reachable()
+        self.parameter_offsets = {p.name: p.offset for p in signature_of(kernel).parameters}
+        self._waiting: dict[str, bool] = {}
+        self._shared: dict[int, int] = {}
+        self.shared, self.dynamic = self._lay_out_shared()
+        self._locals: dict[str, dict[str, int]] = {}
+        self._frames: dict[str, int] = {}
+        for function in self.functions:
+            self._lay_out_local(function)
+        self._recursive = {f.name for f in self.functions if self._reaches(f, f)}
+        local = self._local_nbytes(kernel)
+        # Not a power of two: the lanes' memory would fall on the same lines of the cache.
+        self.local = local
+        self.local_stride = (local + 63) // 64 * 64 + 64 if local else 0
+        self.fibres = any(
+            self.may_wait(f)
+            or self.polls([s for s in f.statements or () if isinstance(s, Instruction)])
+            for f in self.functions
+        )
+
+    def compile(self) -> str:
+        """All functions as text."""
+        parts = [FunctionEmitter(self, f).text() for f in self.functions]
+        nbytes = self.local_stride * self.width
+        facts = Facts(self.shared, self.dynamic, nbytes, self.local, int(self.fibres), self.width)
+        numbers = ", ".join(f"i32 {n}" for n in astuple(facts))
+        constant = f"@facts = constant [{len(astuple(facts))} x i32] [{numbers}]"
+        return "\n".join([constant, *self.declarations.values(), *parts, _TAIL])
+
+    def symbol(self, function: Function) -> str:
+        """The name of a function in the text."""
+        if function is self.kernel:
+            return "kernel"
+        return f'"device.{function.name}"'
+
+    def attributes(self, function: Function) -> str:
+        """Small functions are merged into their callers."""
+        small = len(function.statements or ()) < _INLINE
+        return "#1" if small and function.name not in self._recursive else "#2"
+
+    # What is reached.
+
+    def _reachable(self) -> list[Function]:
+        found = {self.kernel.name: self.kernel}
+        todo = [self.kernel]
+        while todo:
+            for callee in self._callees(todo.pop()):
+                if callee.name not in found:
+                    found[callee.name] = callee
+                    todo.append(callee)
+        return list(found.values())
+
+    def _callees(self, function: Function) -> list[Function]:
+        callees = []
+        for statement in function.statements or ():
+            if not isinstance(statement, Instruction) or statement.opcode != "call":
+                continue
+            name = _called(statement)
+            if name is None:
+                callees += self.address_taken
+            elif name in self.module.functions:
+                callee = self.module.functions[name]
+                if callee.statements is not None:
+                    callees.append(callee)
+        return callees
+
+    def _reaches(self, start: Function, target: Function) -> bool:
+        seen: set[str] = set()
+        todo = self._callees(start)
+        while todo:
+            function = todo.pop()
+            if function.name == target.name:
+                return True
+            if function.name not in seen:
+                seen.add(function.name)
+                todo += self._callees(function)
+        return False
+
+    def may_wait(self, function: Function) -> bool:
+        """Whether a function, or one that it calls, waits at a barrier."""
+        known = self._waiting.get(function.name)
+        if known is None:
+            self._waiting[function.name] = False  # while a recursion is looked at
+            known = any(
+                isinstance(s, Instruction)
+                and s.opcode in ("bar", "barrier")
+                and not {"warp", "cluster"} & set(s.modifiers)
+                for s in function.statements or ()
+            ) or any(self.may_wait(f) for f in self._callees(function))
+            self._waiting[function.name] = known
+        return known
+
+    def polls(self, body: list[Instruction]) -> bool:
+        """Whether instructions may wait for what another thread writes."""
+        return any(
+            (i.opcode == "ld" and bool(_ORDERED & set(i.modifiers))) or i.opcode == "atom"
+            for i in body
+        )
+
+    # Memory.
+
+    def _lay_out_shared(self) -> tuple[int, int]:
+        used = {n for f in self.functions for n in _names(f)}
+        variables: list[Variable] = []
+        for function in self.functions:
+            variables += [v for v in function.variables.values() if v.space == "shared"]
+        variables += [
+            v for v in self.module.variables.values() if v.space == "shared" and v.name in used
+        ]
+        end, align = 0, 16
+        dynamic = [v for v in variables if v.linkage == "extern" or v.count == 0]
+        for variable in variables:
+            if variable not in dynamic:
+                end += -end % variable.alignment
+                self._shared[id(variable)] = end
+                end += variable.nbytes
+        align = max([16, *(v.alignment for v in dynamic)])
+        start = end + -end % align
+        for variable in dynamic:
+            self._shared[id(variable)] = start
+        return end, start
+
+    def shared_offset(self, variable: Variable) -> int:
+        """Where a variable lies in the shared window."""
+        return self._shared[id(variable)]
+
+    def _lay_out_local(self, function: Function) -> None:
+        end = 0
+        places = {}
+        for variable in function.variables.values():
+            if variable.space == "local":
+                end += -end % variable.alignment
+                places[variable.name] = end
+                end += variable.nbytes
+        for variable in self.module.variables.values():
+            if variable.space == "local" and function.entry:
+                end += -end % variable.alignment
+                places[variable.name] = end
+                end += variable.nbytes
+        self._locals[function.name] = places
+        self._frames[function.name] = (end + 15) // 16 * 16
+
+    def local_offset(self, function: Function, variable: Variable) -> int:
+        """Where a local variable lies in its function's frame."""
+        return self._locals[function.name][variable.name]
+
+    def frame_nbytes(self, function: Function) -> int:
+        """Local memory of one call of a function."""
+        return self._frames[function.name]
+
+    def _local_nbytes(self, function: Function) -> int:
+        if self._recursive and any(self._frames.values()):
+            return _RECURSION_NBYTES
+        if self._recursive:
+            return 0
+        deepest = max([self._local_nbytes(f) for f in self._callees(function)], default=0)
+        return self._frames[function.name] + deepest
+
+
+def _called(instruction: Instruction) -> str | None:
+    """The name of the function that a direct call names."""
+    operands = list(instruction.operands)
+    if isinstance(operands[0], Constant) and len(operands) > 1:
+        operands.pop(0)
+    return operands[0].name if isinstance(operands[0], Symbol) else None
+
+
+def _symbols(operand: Operand) -> list[str]:
+    match operand:
+        case Symbol():
+            return [operand.name]
+        case Address(base=Symbol() as base):
+            return [base.name]
+        case VectorOperand(elements=several) | Constant(operands=several):
+            return [name for one in several for name in _symbols(one)]
+    return []
+
+
+def _names(function: Function) -> list[str]:
+    """All symbols that a function's instructions name."""
+    return [
+        name
+        for s in function.statements or ()
+        if isinstance(s, Instruction)
+        for operand in s.operands
+        for name in _symbols(operand)
+    ]
+
+
+def _address_taken(module: Module) -> list[Function]:
+    """Functions whose address is a value somewhere."""
+    names = set()
+    for function in module.functions.values():
+        for statement in function.statements or ():
+            if isinstance(statement, Instruction) and statement.opcode != "call":
+                for operand in statement.operands:
+                    names.update(_symbols(operand))
+    for variable in module.variables.values():
+        names.update(v.name for v in variable.values if isinstance(v, Symbol))
+    return [
+        f
+        for n, f in module.functions.items()
+        if n in names and f.statements is not None and not f.entry
+    ]

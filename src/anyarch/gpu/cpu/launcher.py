@@ -1,0 +1,235 @@
+"""Launches: a record for the workers, the wait for them, and what went wrong."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import struct
+import threading
+from dataclasses import dataclass
+from typing import Final
+
+from anyarch.gpu.backend import LaunchConfig
+from anyarch.gpu.cpu.output import format_text, read_c_string
+from anyarch.gpu.cpu.program import CpuKernel
+from anyarch.gpu.cpu.records import LAUNCH, LAUNCH_NBYTES
+from anyarch.gpu.cpu.rules.synchronisation import (
+    ASSERTION,
+    OUTPUT_ARGUMENTS,
+    OUTPUT_RECORD,
+    TRAP,
+)
+from anyarch.gpu.cpu.workers import Helpers, Needs, Worker, worker_count
+from anyarch.host.code import NativeCode
+from anyarch.host.context import ExitCode
+from anyarch.host.signals import install_fault_handlers, interrupt_on_ctrl_c
+
+__all__ = ["Launcher", "Outcome"]
+
+_RECORD: Final = struct.Struct("<2Q8I3Q2I5Q2I2Q")
+_OUTPUT_RECORDS: Final = 4096
+_ALONE: Final = 1 << 14  # threads of a grid that is not worth waking others for
+
+
+@dataclass(slots=True)
+class Outcome:
+    """How a launch ended: `reason` is "" when all went well, and `text` what was printed."""
+
+    reason: str = ""
+    detail: str = ""
+    block: tuple[int, int, int] = (0, 0, 0)
+    threads: tuple[int, int] = (0, 0)
+    text: str = ""
+
+
+class _Own(threading.local):
+    """What each launching thread has for itself."""
+
+    worker: Worker | None = None
+    record: ctypes.Array[ctypes.c_char] | None = None
+    process = 0
+
+
+class Launcher:
+    """Runs kernels on this process's threads."""
+
+    def __init__(self, native: NativeCode) -> None:
+        self.native = native
+        self._own = _Own()
+        self._helpers: Helpers | None = None
+        self._lock = threading.Lock()
+        self._number = 0
+        self._output: ctypes.Array[ctypes.c_char] | None = None
+        install_fault_handlers(native)
+
+    def run(
+        self,
+        kernel: CpuKernel,
+        config: LaunchConfig,
+        parameters: bytes,
+        seconds: float | None = None,
+    ) -> Outcome:
+        """Run a launch to its end. `seconds` limits it."""
+        variant = kernel.variant(config.block)
+        facts = variant.facts
+        x, y, z = config.block
+        threads = x * y * z
+        flows = -(-threads // facts.width)
+        blocks = config.grid[0] * config.grid[1] * config.grid[2]
+        resident = blocks if config.cooperative else 1
+        fibres = int(facts.fibres and (flows > 1 or resident > 1))
+        shared = facts.dynamic + config.shared_memory
+        own = self._own
+        if own.worker is None or own.process != os.getpid():
+            own.worker = Worker(self.native)
+            own.record = ctypes.create_string_buffer(LAUNCH_NBYTES)
+            own.process = os.getpid()
+        worker, record = own.worker, own.record
+        assert record is not None
+        pointer = ctypes.addressof(record)
+        program = kernel.program
+        self._number += 1
+        output = self._output_buffer() if _prints(kernel) else 0
+        _RECORD.pack_into(
+            record,
+            0,
+            0,
+            blocks,
+            *config.grid,
+            *config.block,
+            flows,
+            threads,
+            pointer + LAUNCH["values"],
+            program.memory,
+            self._number,
+            config.shared_memory,
+            shared,
+            variant.entry,
+            output,
+            0,
+            _OUTPUT_RECORDS if output else 0,
+            facts.local_nbytes,
+            facts.width,
+            fibres,
+            program.heap_record() if program.allocates else 0,
+            resident,
+        )
+        ctypes.memmove(pointer + LAUNCH["values"], parameters, len(parameters))
+        needs = Needs(shared, facts.local_nbytes, flows, bool(fibres), facts.width, resident)
+        outcome = self._go(worker, needs, pointer, blocks, threads, seconds)
+        if output:
+            (count,) = struct.unpack_from("<Q", record, LAUNCH["output_next"])
+            outcome.text, assertion = self._printed(min(count, _OUTPUT_RECORDS))
+            if outcome.reason == "assertion" and assertion:
+                outcome.detail = assertion
+        return outcome
+
+    def _go(
+        self,
+        worker: Worker,
+        needs: Needs,
+        launch: int,
+        blocks: int,
+        threads: int,
+        seconds: float | None,
+    ) -> Outcome:
+        worker.prepare(needs, launch)
+        worker.context.set("stop", 0)
+        helpers = None
+        count = min(worker_count() - 1, blocks // max(needs.resident, 1) - 1)
+        if count > 0 and blocks * threads > _ALONE and self._lock.acquire(blocking=False):
+            helpers = self._ready_helpers()
+        timer = None
+        if seconds is not None:
+            timer = threading.Timer(seconds, self._stop, (worker, helpers))
+            timer.start()
+        try:
+            if helpers is not None:
+                for one in helpers.workers[:count]:
+                    one.prepare(needs, launch)
+                helpers.start(count)
+            with interrupt_on_ctrl_c(self.native):
+                code = self._main(worker, helpers, count)
+        finally:
+            if timer is not None:
+                timer.cancel()
+            if helpers is not None:
+                self._lock.release()
+        outcome = _outcome(code, worker, needs)
+        if helpers is not None and not outcome.reason:
+            for number in range(count):
+                outcome = _outcome(helpers.codes[number], helpers.workers[number], needs)
+                if outcome.reason:
+                    break
+        return outcome
+
+    def _main(self, worker: Worker, helpers: Helpers | None, count: int) -> int:
+        code = 1
+        try:
+            code = worker.run()
+        finally:
+            if helpers is not None:
+                if code:
+                    helpers.stop()
+                helpers.wait(count)
+        return code
+
+    def _ready_helpers(self) -> Helpers:
+        if self._helpers is None or self._helpers.owner != os.getpid():
+            self._helpers = Helpers(self.native, worker_count() - 1)
+        return self._helpers
+
+    @staticmethod
+    def _stop(worker: Worker, helpers: Helpers | None) -> None:
+        worker.context.set("stop", 1)
+        if helpers is not None:
+            helpers.stop()
+
+    def _output_buffer(self) -> int:
+        if self._output is None:
+            self._output = ctypes.create_string_buffer(_OUTPUT_RECORDS * OUTPUT_RECORD)
+        return ctypes.addressof(self._output)
+
+    def _printed(self, count: int) -> tuple[str, str]:
+        """What was printed, and the text of a failed assertion."""
+        assert self._output is not None
+        parts, assertion = [], ""
+        for number in range(count):
+            at = number * OUTPUT_RECORD
+            kind, address = struct.unpack_from("<QQ", self._output, at)
+            start = ctypes.addressof(self._output) + at + OUTPUT_ARGUMENTS
+            arguments = ctypes.string_at(start, OUTPUT_RECORD - OUTPUT_ARGUMENTS)
+            if kind == 1:
+                parts.append(format_text(read_c_string(address), arguments, read_c_string))
+            else:
+                assertion = f"assertion {read_c_string(address)!r} failed"
+        return "".join(parts), assertion
+
+
+def _prints(kernel: CpuKernel) -> bool:
+    functions = kernel.program.module.functions
+    return any(name in functions for name in ("vprintf", "__assertfail", "__assert_fail"))
+
+
+def _outcome(code: int, worker: Worker, needs: Needs) -> Outcome:
+    if code == 0:
+        return Outcome()
+    block, flow = worker.fields()
+    threads = flow * needs.width, (flow + 1) * needs.width - 1
+    context = worker.context
+    match code:
+        case ExitCode.STOP:
+            return Outcome("stop", "it was stopped", block, threads)
+        case ExitCode.FAULT:
+            address = context.get("fault_address")
+            if worker.in_stack_guard(address):
+                return Outcome("stack", "its calls nest too deep", block, threads)
+            if context.get("fault_signal") == 4:
+                return Outcome("trap", "it came to an unreachable place", block, threads)
+            detail = f"address {address:#x} cannot be accessed"
+            return Outcome("address", detail, block, threads)
+        case value if value == TRAP:
+            return Outcome("trap", "it executed trap", block, threads)
+        case value if value == ASSERTION:
+            return Outcome("assertion", "an assertion failed", block, threads)
+    return Outcome("trap", f"it left with code {code}", block, threads)

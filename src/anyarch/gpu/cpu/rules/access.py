@@ -1,0 +1,559 @@
+"""Memory as the lanes of a warp see it: one access, runs of contiguous ones, or a gather.
+
+Every access is an offset from a pointer that the compiler knows nothing of. Where an address is a
+scalar plus constants, lanes are split into runs that are contiguous or all the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from anyarch.gpu.cpu.shapes import LANES
+from anyarch.gpu.cpu.writer import bits_of
+from anyarch.gpu.ptx.tree import Address, Instruction, Register, Symbol
+
+if TYPE_CHECKING:
+    from anyarch.gpu.cpu.function import FunctionEmitter
+
+__all__ = ["Access", "each_lane", "load", "resolve", "space_of", "store"]
+
+_SPACES: Final = ("global", "shared", "local", "const", "param")
+BARRIER: Final = 'call void asm sideeffect "", "~{memory}"()'
+
+
+@dataclass(slots=True)
+class Access:
+    """Where an instruction's lanes access.
+
+    `pointer` is scalar; with `lanes` each lane's place is that many bytes from it, with `index`
+    (a vector of i64) likewise. `fits` is a scalar condition under which `lanes` hold; `exact`
+    gives the index for when they do not.
+    """
+
+    pointer: str
+    lanes: tuple[int, ...] = ()
+    index: str = ""
+    fits: str = ""
+    exact: Callable[[], str] | None = None
+    origin: str = ""  # the pointer that `exact` counts from
+    invariant: bool = False
+    ordered: bool = False
+
+    @property
+    def scalar(self) -> bool:
+        """Whether all lanes access the same place."""
+        return not self.lanes and not self.index
+
+
+def space_of(i: Instruction) -> str:
+    """The state space that an instruction names; "" is generic."""
+    for modifier in i.modifiers:
+        stem = modifier.split("::")[0]
+        if stem in _SPACES:
+            return stem
+    return ""
+
+
+def offset_pointer(e: FunctionEmitter, pointer: str, offset: int | str) -> str:
+    """A pointer some bytes further."""
+    if offset in (0, "0"):
+        return pointer
+    return e.let(f"getelementptr i8, ptr {pointer}, i64 {offset}")
+
+
+def resolve(e: FunctionEmitter, i: Instruction, address: Address, space: str) -> Access:
+    """Where a kernel's instruction accesses."""
+    pointer = {
+        "shared": e.shared_pointer,
+        "local": e.local_pointer,
+        "param": e.parameter_pointer,
+    }.get(space, lambda: "%base")()
+    base, offset = address.base, address.offset
+    signed = space == "shared"  # a base may lie below the window, its lanes in it
+    result: Access
+    if base is None or isinstance(base, Symbol):
+        place = "0" if base is None else e.symbol_value(base)
+        result = Access(offset_pointer(e, offset_pointer(e, pointer, offset), place))
+    else:
+        result = _register_access(e, pointer, base, offset, signed)
+    if space == "local" and e.width > 1:
+        strides = tuple(n * e.kernel.local_stride for n in range(LANES))
+        if result.index:
+            type_ = e.t("i64", True)
+            moved = e.let(f"add {type_} {result.index}, {e.lanes('i64', strides)}")
+            result = Access(result.pointer, index=moved)
+        elif result.fits:
+            assert result.exact is not None
+            type_ = e.t("i64", True)
+            moved = e.let(f"add {type_} {result.exact()}, {e.lanes('i64', strides)}")
+            result = Access(result.origin, index=moved)
+        else:
+            lanes = result.lanes or (0,) * LANES
+            result.lanes = tuple(a + b for a, b in zip(lanes, strides))
+    result.invariant = space in ("param", "const") or "nc" in i.modifiers
+    ordered = {"volatile", "relaxed", "acquire", "release", "mmio"}
+    result.ordered = bool(ordered & set(i.modifiers))
+    return result
+
+
+def _register_access(
+    e: FunctionEmitter, pointer: str, base: Register, offset: int, signed: bool
+) -> Access:
+    shape = e.shape(base)
+    elem = f"i{base.size}"
+    start = offset_pointer(e, pointer, offset)
+
+    def extended(value: str) -> str:
+        return e.resize(elem, "i64", value, signed)
+
+    before, e.vec = e.vec, False
+    try:
+        match shape.kind:
+            case "uniform":
+                return Access(offset_pointer(e, start, extended(e.get(base, elem))))
+            case "affine":
+                first = extended(e.get(base, elem))
+                return Access(offset_pointer(e, start, first), lanes=shape.lanes)
+            case "wide":
+                return _wide_access(e, start, base)
+    finally:
+        e.vec = before
+    e.vec = True
+    index = extended(e.get(base, elem))
+    e.vec = before
+    return Access(start, index=index)
+
+
+def _wide_access(e: FunctionEmitter, start: str, base: Register) -> Access:
+    shape = e.shape(base)
+    base32, base64 = e.wide(base)
+    extend = "sext" if shape.signed else "zext"
+    first = e.let(f"{extend} i32 {base32} to i64")
+    scaled = e.let(f"mul i64 {first}, {shape.scale}") if shape.scale != 1 else first
+    pointer = offset_pointer(e, offset_pointer(e, start, base64), scaled)
+    low, high = min(0, *shape.lanes), max(0, *shape.lanes)
+    least, most = (-(1 << 31), (1 << 31) - 1) if shape.signed else (0, (1 << 32) - 1)
+    letter = "s" if shape.signed else "u"
+    conditions = []
+    if high:
+        conditions.append(e.let(f"icmp {letter}le i32 {base32}, {_i32(most - high)}"))
+    if low:
+        conditions.append(e.let(f"icmp {letter}ge i32 {base32}, {_i32(least - low)}"))
+    fits = conditions[0]
+    for more in conditions[1:]:
+        fits = e.let(f"and i1 {fits}, {more}")
+
+    def exact() -> str:
+        return e.wide_vector(shape, base32, base64)
+
+    lanes = tuple(n * shape.scale for n in shape.lanes)
+    return Access(pointer, lanes=lanes, fits=fits, exact=exact, origin=start)
+
+
+def _i32(value: int) -> int:
+    value &= 0xFFFFFFFF
+    return value - (1 << 32) if value >> 31 else value
+
+
+def _runs(lanes: Sequence[int], nbytes: int) -> tuple[int, list[str]] | None:
+    """Lanes as equal runs: their length, and of each whether it goes up, down or stays."""
+    steps = {nbytes: "up", 0: "same", -nbytes: "down"}
+    for length in (32, 16, 8, 4):
+        kinds = []
+        for at in range(0, LANES, length):
+            differences = {lanes[n + 1] - lanes[n] for n in range(at, at + length - 1)}
+            kind = steps.get(differences.pop()) if len(differences) == 1 else None
+            if kind is None:
+                break
+            kinds.append(kind)
+        else:
+            return length, kinds
+    return None
+
+
+# Loads.
+
+
+def load(e: FunctionEmitter, access: Access, elem: str, count: int) -> tuple[bool, list[str]]:
+    """Load `count` neighbouring elements in each active lane: whether they are vectors, and they.
+
+    A scalar access is done by whoever calls only where a lane is active.
+    """
+    if access.ordered:
+        e.line(BARRIER)
+    if access.scalar:
+        loaded = _load_scalars(e, access, elem, count)
+        result = False, loaded
+    else:
+        result = True, _load_lanes(e, access, elem, count, e.active())
+    if access.ordered:
+        e.line(BARRIER)
+    return result
+
+
+def _load_scalars(e: FunctionEmitter, access: Access, elem: str, count: int) -> list[str]:
+    nbytes = bits_of(elem) // 8
+    volatile = "volatile " if access.ordered else ""
+    tail = ", !invariant.load !2" if access.invariant and not access.ordered else ""
+    found = []
+    for n in range(count):
+        pointer = offset_pointer(e, access.pointer, n * nbytes)
+        align = min(nbytes, 8)
+        found.append(e.let(f"load {volatile}{elem}, ptr {pointer}, align {align}{tail}"))
+    return found
+
+
+def _load_lanes(e: FunctionEmitter, access: Access, elem: str, count: int, mask: str) -> list[str]:
+    nbytes = bits_of(elem) // 8
+    runs = _runs(access.lanes, count * nbytes) if access.lanes else None
+    if access.index or runs is None:
+        return _gather(e, access, index_of(e, access), elem, count, mask)
+    if not access.fits:
+        return _load_runs(e, access, runs, elem, count, mask)
+    fast, slow, after = e.name("fast"), e.name("slow"), e.name("after")
+    e.branch(access.fits, fast, slow, "!1")
+    e.label(fast)
+    contiguous = _load_runs(e, access, runs, elem, count, mask)
+    e.jump(after)
+    e.label(slow)
+    assert access.exact is not None
+    start = Access(access.origin)
+    gathered = _gather(e, start, access.exact(), elem, count, mask)
+    from_slow = e.current
+    e.jump(after)
+    e.label(after)
+    type_ = e.t(elem, True)
+    return [
+        e.let(f"phi {type_} [ {a}, %{fast} ], [ {b}, %{from_slow} ]")
+        for a, b in zip(contiguous, gathered)
+    ]
+
+
+def index_of(e: FunctionEmitter, access: Access) -> str:
+    """Bytes from the pointer, as a vector."""
+    if access.index:
+        return access.index
+    return e.lanes("i64", access.lanes)
+
+
+def _mask_part(e: FunctionEmitter, mask: str, at: int, length: int, repeat: int = 1) -> str:
+    indices = [n for n in range(at, at + length) for _ in range(repeat)]
+    if not mask.startswith("%"):
+        return mask
+    if length == LANES and repeat == 1:
+        return mask
+    return e.shuffle(LANES, "i1", mask, "poison", indices)
+
+
+def _load_runs(
+    e: FunctionEmitter,
+    access: Access,
+    runs: tuple[int, list[str]],
+    elem: str,
+    count: int,
+    mask: str,
+) -> list[str]:
+    length, kinds = runs
+    nbytes = bits_of(elem) // 8
+    columns: list[list[str]] = [[] for _ in range(count)]
+    for number, kind in enumerate(kinds):
+        at = number * length
+        if kind == "same":
+            pointer = offset_pointer(e, access.pointer, access.lanes[at])
+            found = _load_same(e, pointer, elem, count, mask, at, length)
+        else:
+            first = at if kind == "up" else at + length - 1
+            pointer = offset_pointer(e, access.pointer, access.lanes[first])
+            part = _mask_part(e, mask, at, length, count)
+            backwards = list(range(length - 1, -1, -1))
+            if kind == "down" and part.startswith("%"):
+                part = e.shuffle(
+                    length * count,
+                    "i1",
+                    part,
+                    "poison",
+                    list(range(length * count - 1, -1, -1)),
+                )
+            total = length * count
+            block = masked_load(e, pointer, elem, total, part, nbytes)
+            found = []
+            for n in range(count):
+                picked = [n + count * k for k in range(length)]
+                if kind == "down":
+                    picked = [n + count * k for k in backwards]
+                found.append(
+                    block
+                    if picked == list(range(total))
+                    else e.shuffle(total, elem, block, "poison", picked)
+                )
+        for column, value in zip(columns, found):
+            column.append(value)
+    return [e.whole(elem, column, length) for column in columns]
+
+
+def masked_load(
+    e: FunctionEmitter, pointer: str, elem: str, total: int, mask: str, align: int
+) -> str:
+    """Contiguous elements, those of inactive lanes undefined."""
+    type_ = f"<{total} x {elem}>"
+    if mask == "splat (i1 true)":
+        return e.let(f"load {type_}, ptr {pointer}, align {align}")
+    name = f"llvm.masked.load.v{total}{_suffix(elem)}.p0"
+    e.declare(name, type_, ["ptr", f"<{total} x i1>", type_])
+    operands = f"ptr align {align} {pointer}, <{total} x i1> {mask}, {type_} poison"
+    return e.let(f"call {type_} @{name}({operands})")
+
+
+def _suffix(elem: str) -> str:
+    return {"float": "f32", "double": "f64", "half": "f16"}.get(elem, elem)
+
+
+def _load_same(
+    e: FunctionEmitter, pointer: str, elem: str, count: int, mask: str, at: int, length: int
+) -> list[str]:
+    """One place for a run of lanes."""
+    nbytes = bits_of(elem) // 8
+    type_ = f"<{length} x {elem}>"
+    if mask.startswith("%"):
+        part = _mask_part(e, mask, at, length)
+        some = e.let(f"bitcast <{length} x i1> {part} to i{length}")
+        some = e.let(f"icmp ne i{length} {some}, 0")
+        total = max(count, 16 // nbytes)
+        wide = f"<{total} x i1>"
+        lanes = "zeroinitializer"
+        for n in range(count):
+            lanes = e.let(f"insertelement {wide} {lanes}, i1 {some}, i64 {n}")
+        block = masked_load(e, pointer, elem, total, lanes, nbytes)
+        return [e.shuffle(total, elem, block, "poison", [n] * length) for n in range(count)]
+    found = []
+    for n in range(count):
+        place = offset_pointer(e, pointer, n * nbytes)
+        one = e.let(f"load {elem}, ptr {place}, align {nbytes}")
+        first = e.let(f"insertelement {type_} poison, {elem} {one}, i64 0")
+        zeros = f"<{length} x i32> zeroinitializer"
+        found.append(e.let(f"shufflevector {type_} {first}, {type_} poison, {zeros}"))
+    return found
+
+
+def _pointers(e: FunctionEmitter, pointer: str, index: str) -> str:
+    return e.let(f"getelementptr i8, ptr {pointer}, <{LANES} x i64> {index}")
+
+
+def _gather(
+    e: FunctionEmitter, access: Access, index: str, elem: str, count: int, mask: str
+) -> list[str]:
+    nbytes = bits_of(elem) // 8
+    found = []
+    for n in range(count):
+        pointer = offset_pointer(e, access.pointer, n * nbytes)
+        if nbytes >= 16:
+            found.append(_gather_halves(e, pointer, index, mask))
+        elif nbytes < 4:
+            found.append(_gather_small(e, pointer, index, elem, mask))
+        else:
+            found.append(_gather_one(e, _pointers(e, pointer, index), elem, mask))
+    return found
+
+
+def _gather_one(e: FunctionEmitter, pointers: str, elem: str, mask: str) -> str:
+    type_ = e.t(elem, True)
+    name = f"llvm.masked.gather.v{LANES}{_suffix(elem)}.v{LANES}p0"
+    lanes = f"<{LANES} x i1>"
+    e.declare(name, type_, [f"<{LANES} x ptr>", lanes, type_])
+    align = bits_of(elem) // 8
+    operands = f"<{LANES} x ptr> align {align} {pointers}, {lanes} {mask}, {type_} poison"
+    return e.let(f"call {type_} @{name}({operands})")
+
+
+def _gather_small(e: FunctionEmitter, pointer: str, index: str, elem: str, mask: str) -> str:
+    """The processor gathers no bytes: gather the aligned words around them."""
+    type_, words = f"<{LANES} x i64>", f"<{LANES} x i32>"
+    base = e.let(f"ptrtoint ptr {pointer} to i64")
+    place = e.let(f"add {type_} {e.splat('i64', base)}, {index}")
+    low = e.let(f"and {type_} {place}, splat (i64 3)")
+    back = e.let(f"sub {type_} {index}, {low}")
+    word = _gather_one(e, _pointers(e, pointer, back), "i32", mask)
+    amount = e.let(f"trunc {type_} {low} to {words}")
+    amount = e.let(f"shl {words} {amount}, splat (i32 3)")
+    moved = e.let(f"lshr {words} {word}, {amount}")
+    return e.let(f"trunc {words} {moved} to {e.t(elem, True)}")
+
+
+def _gather_halves(e: FunctionEmitter, pointer: str, index: str, mask: str) -> str:
+    """128-bit elements as two of 64."""
+    type_ = f"<{LANES} x i128>"
+    parts = []
+    for n in range(2):
+        place = offset_pointer(e, pointer, 8 * n)
+        half = _gather_one(e, _pointers(e, place, index), "i64", mask)
+        parts.append(e.let(f"zext <{LANES} x i64> {half} to {type_}"))
+    high = e.let(f"shl {type_} {parts[1]}, splat (i128 64)")
+    return e.let(f"or {type_} {high}, {parts[0]}")
+
+
+# Stores.
+
+
+def store(e: FunctionEmitter, access: Access, elem: str, values: list[tuple[bool, str]]) -> None:
+    """Store neighbouring elements in each active lane; each is (whether a vector, value)."""
+    if access.ordered:
+        e.line(BARRIER)
+    if access.scalar:
+        _store_scalars(e, access, elem, values)
+    else:
+        vectors = [v if vec else e.splat(elem, v) for vec, v in values]
+        _store_lanes(e, access, elem, vectors, e.active())
+    if access.ordered:
+        e.line(BARRIER)
+
+
+def _store_scalars(
+    e: FunctionEmitter, access: Access, elem: str, values: list[tuple[bool, str]]
+) -> None:
+    nbytes = bits_of(elem) // 8
+    volatile = "volatile " if access.ordered else ""
+    last = ""
+    for n, (vec, value) in enumerate(values):
+        if vec:  # all lanes store to one place: the last one's value stays
+            if not last:
+                bits = e.mask_bits(e.active())
+                zeros = e.invoke("llvm.ctlz.i32", "i32", [("i32", bits), ("i1", "false")])
+                last = e.let(f"sub i32 31, {zeros}")
+            value = e.let(f"extractelement {e.t(elem, True)} {value}, i32 {last}")
+        pointer = offset_pointer(e, access.pointer, n * nbytes)
+        e.line(f"store {volatile}{elem} {value}, ptr {pointer}, align {min(nbytes, 8)}")
+
+
+def _store_lanes(
+    e: FunctionEmitter, access: Access, elem: str, vectors: list[str], mask: str
+) -> None:
+    nbytes = bits_of(elem) // 8
+    runs = _runs(access.lanes, len(vectors) * nbytes) if access.lanes else None
+    if access.index or runs is None or "same" in runs[1] or "down" in runs[1]:
+        if access.fits:
+            assert access.exact is not None
+            _scatter(e, access.origin, access.exact(), elem, vectors, mask)
+        else:
+            _scatter(e, access.pointer, index_of(e, access), elem, vectors, mask)
+        return
+    if not access.fits:
+        _store_runs(e, access, runs[0], elem, vectors, mask)
+        return
+    fast, slow, after = e.name("fast"), e.name("slow"), e.name("after")
+    e.branch(access.fits, fast, slow, "!1")
+    e.label(fast)
+    _store_runs(e, access, runs[0], elem, vectors, mask)
+    e.jump(after)
+    e.label(slow)
+    assert access.exact is not None
+    _scatter(e, access.origin, access.exact(), elem, vectors, mask)
+    e.jump(after)
+    e.label(after)
+
+
+def _store_runs(
+    e: FunctionEmitter, access: Access, length: int, elem: str, vectors: list[str], mask: str
+) -> None:
+    nbytes, count = bits_of(elem) // 8, len(vectors)
+    for at in range(0, LANES, length):
+        pointer = offset_pointer(e, access.pointer, access.lanes[at])
+        part = _mask_part(e, mask, at, length, count)
+        pieces = vectors
+        if length != LANES:
+            picked = list(range(at, at + length))
+            pieces = [e.shuffle(LANES, elem, v, "poison", picked) for v in vectors]
+        block, total = _interleave(e, elem, pieces, length), length * count
+        type_ = f"<{total} x {elem}>"
+        if part == "splat (i1 true)":
+            e.line(f"store {type_} {block}, ptr {pointer}, align {nbytes}")
+            continue
+        name = f"llvm.masked.store.v{total}{_suffix(elem)}.p0"
+        e.declare(name, "void", [type_, "ptr", f"<{total} x i1>"])
+        operands = f"{type_} {block}, ptr align {nbytes} {pointer}, <{total} x i1> {part}"
+        e.line(f"call void @{name}({operands})")
+
+
+def _interleave(e: FunctionEmitter, elem: str, pieces: list[str], length: int) -> str:
+    """Vectors of `length` as one, first elements first."""
+    count = len(pieces)
+    joined, size = pieces, length
+    while len(joined) > 1:
+        pairs = zip(joined[::2], joined[1::2])
+        joined = [e.shuffle(size, elem, a, b, list(range(2 * size))) for a, b in pairs]
+        size *= 2
+    if count == 1:
+        return joined[0]
+    order = [part * length + n for n in range(length) for part in range(count)]
+    return e.shuffle(size, elem, joined[0], "poison", order)
+
+
+def _scatter(
+    e: FunctionEmitter, pointer: str, index: str, elem: str, vectors: list[str], mask: str
+) -> None:
+    nbytes = bits_of(elem) // 8
+    if nbytes < 4 or nbytes > 8:
+        inputs = [("i64", index), *((elem, v) for v in vectors)]
+
+        def body(_: str, place: str, *values: str) -> list[str]:
+            for n, value in enumerate(values):
+                at = offset_pointer(e, offset_pointer(e, pointer, n * nbytes), place)
+                e.line(f"store {elem} {value}, ptr {at}, align {min(nbytes, 8)}")
+            return []
+
+        each_lane(e, mask, inputs, [], body)
+        return
+    lanes, pointers = f"<{LANES} x i1>", f"<{LANES} x ptr>"
+    name = f"llvm.masked.scatter.v{LANES}{_suffix(elem)}.v{LANES}p0"
+    type_ = e.t(elem, True)
+    e.declare(name, "void", [type_, pointers, lanes])
+    for n, value in enumerate(vectors):
+        places = _pointers(e, offset_pointer(e, pointer, n * nbytes), index)
+        operands = f"{type_} {value}, {pointers} align {nbytes} {places}, {lanes} {mask}"
+        e.line(f"call void @{name}({operands})")
+
+
+# One lane after another.
+
+
+def each_lane(
+    e: FunctionEmitter,
+    mask: str,
+    inputs: list[tuple[str, str]],
+    outputs: list[str],
+    body: Callable[..., list[str]],
+) -> list[str]:
+    """A loop over active lanes. `body(lane, input…)` writes scalar code and gives the outputs,
+    which are collected to vectors."""
+    sources = []
+    for elem, value in inputs:
+        slot = e.alloca(e.t(elem, True), "in")
+        e.line(f"store {e.t(elem, True)} {value}, ptr {slot}")
+        sources.append((elem, slot))
+    targets = [(elem, e.alloca(e.t(elem, True), "out")) for elem in outputs]
+    left = e.alloca("i32", "left")
+    bits = e.mask_bits(mask)
+    e.line(f"store i32 {bits}, ptr {left}")
+    loop, after = e.name("each"), e.name("done")
+    e.branch(e.let(f"icmp ne i32 {bits}, 0"), loop, after)
+    e.label(loop)
+    now = e.let(f"load i32, ptr {left}")
+    lane = e.invoke("llvm.cttz.i32", "i32", [("i32", now), ("i1", "true")])
+    wide = e.let(f"zext i32 {lane} to i64")
+    scalars = []
+    for elem, slot in sources:
+        place = e.let(f"getelementptr {elem}, ptr {slot}, i64 {wide}")
+        scalars.append(e.let(f"load {elem}, ptr {place}"))
+    before, e.vec = e.vec, False
+    results = body(lane, *scalars)
+    e.vec = before
+    for (elem, slot), value in zip(targets, results):
+        place = e.let(f"getelementptr {elem}, ptr {slot}, i64 {wide}")
+        e.line(f"store {elem} {value}, ptr {place}")
+    less = e.let(f"sub i32 {now}, 1")
+    rest = e.let(f"and i32 {now}, {less}")
+    e.line(f"store i32 {rest}, ptr {left}")
+    e.branch(e.let(f"icmp ne i32 {rest}, 0"), loop, after)
+    e.label(after)
+    return [e.let(f"load {e.t(elem, True)}, ptr {slot}") for elem, slot in targets]

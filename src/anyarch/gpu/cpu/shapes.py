@@ -1,0 +1,530 @@
+"""How each register varies over the lanes of a warp.
+
+A register is *uniform* (one scalar), *affine* (a scalar plus a constant for each lane), *wide* (an
+affine 32-bit value extended to 64 bits, times a constant, plus a scalar: the usual index of an
+array), or *varying* (a vector). Affine and wide values give contiguous memory accesses. The
+analysis does not follow paths: a register has one shape. A register that a divergent branch makes
+different in lanes that meet again is varying (Karrenberg and Hack, Whole-Function Vectorization).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+from anyarch.gpu.cpu.flow import CARRY, END, Flow, reads, writes
+from anyarch.gpu.ptx.tree import (
+    SIZES,
+    Address,
+    Constant,
+    Immediate,
+    Instruction,
+    Operand,
+    Pair,
+    Register,
+    Special,
+    VectorOperand,
+)
+
+__all__ = ["LANES", "UNIFORM", "VARYING", "BlockShape", "Shape", "Shapes", "block_shape"]
+
+LANES: Final = 32
+_MANY: Final = 64  # known zero bits of zero
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """`lanes` are the constants of affine and wide values; `zeros` the low bits of the scalar that
+    are known to be zero. A wide value is extend(base32 + lanes) * scale + base64."""
+
+    kind: str  # uniform | affine | wide | varying
+    lanes: tuple[int, ...] = ()
+    scale: int = 1
+    signed: bool = False
+    zeros: int = 0
+
+    @property
+    def scalar(self) -> bool:
+        """Whether scalars hold it."""
+        return self.kind != "varying"
+
+
+UNIFORM: Final = Shape("uniform")
+VARYING: Final = Shape("varying")
+
+
+@dataclass(frozen=True, slots=True)
+class BlockShape:
+    """What is known of a block when a kernel is compiled: the part of its size that matters.
+
+    `axes` are the lanes' constants of `%tid.x`, `.y`, `.z`, or None where they are not constant;
+    `zeros` known zero bits of the scalar parts; `full` says that every warp has all its lanes.
+    """
+
+    axes: tuple[tuple[int, ...] | None, ...]
+    zeros: tuple[int, ...]
+    size_zeros: int  # of %ntid.x
+    full: bool
+    width: int = LANES
+
+    @property
+    def key(self) -> str:
+        """Text for a cache key."""
+        return repr((self.axes, self.zeros, self.size_zeros, self.full, self.width))
+
+
+def block_shape(x: int, y: int, z: int, width: int = LANES) -> BlockShape:
+    """The shape of a block of x × y × z threads, warps of `width` lanes."""
+    if width == 1:
+        return BlockShape((None, None, None), (0, 0, 0), 0, True, 1)
+    lanes = tuple(range(LANES))
+    nothing = (0,) * LANES
+    full = x * y * z % LANES == 0
+    low = min(_zeros(x), 5)
+    if x % LANES == 0:
+        return BlockShape((lanes, nothing, nothing), (5, 0, 0), 5, full)
+    if y == z == 1:
+        return BlockShape((lanes, nothing, nothing), (5, _MANY, _MANY), low, full)
+    if x & (x - 1):
+        return BlockShape((None, None, None), (0, 0, 0), low, full)
+    across = tuple(n % x for n in lanes)
+    down = tuple(n // x for n in lanes)
+    rows = LANES // x
+    if y % rows == 0:
+        return BlockShape((across, down, nothing), (_MANY, _zeros(rows), 0), low, full)
+    if y & (y - 1) or z % (rows // y):
+        return BlockShape((across, None, None), (_MANY, 0, 0), low, full)
+    deep = tuple(n // y for n in down)
+    down = tuple(n % y for n in down)
+    return BlockShape((across, down, deep), (_MANY, _MANY, _zeros(rows // y)), low, full)
+
+
+def _zeros(value: int) -> int:
+    return (value & -value).bit_length() - 1 if value else _MANY
+
+
+_LANE_MASKS: Final[dict[str, Callable[[int], int]]] = {
+    "%lanemask_eq": lambda n: 1 << n,
+    "%lanemask_le": lambda n: (2 << n) - 1,
+    "%lanemask_lt": lambda n: (1 << n) - 1,
+    "%lanemask_ge": lambda n: 0xFFFFFFFF & -(1 << n),
+    "%lanemask_gt": lambda n: 0xFFFFFFFF & -(2 << n),
+}
+
+
+class Shapes:
+    """The shapes of a function's registers, its divergent branches, and which definitions must
+    leave inactive lanes as they are."""
+
+    def __init__(self, flow: Flow, block: BlockShape, local_stride: int, entry: bool) -> None:
+        self.flow, self.block, self.local_stride, self.entry = flow, block, local_stride, entry
+        self.known: dict[Register, Shape] = {}
+        self.masked = [0] * len(flow.blocks)
+        self.divergent: set[int] = set()
+        if block.width == 1:
+            return
+        while True:
+            self._settle()
+            if not self._diverge():
+                break
+
+    def of(self, register: Register) -> Shape:
+        """The shape of a register; one that is never written is taken as uniform."""
+        return self.known.get(register, UNIFORM)
+
+    def keeps(self, block: int, register: Register) -> bool:
+        """Whether a definition in a block leaves lanes that are not active as they are."""
+        return bool(self.masked[block] >> self.flow.number(register) & 1)
+
+    def _settle(self) -> None:
+        """Shapes to a fixed point, given what is masked."""
+        flow = self.flow
+        changed = True
+        while changed:
+            changed = False
+            for at in flow.order:
+                if not isinstance(at, int):
+                    continue
+                for instruction in flow.blocks[at].body:
+                    shape = self._shape(instruction)
+                    if shape is None:
+                        continue
+                    for register in writes(instruction):
+                        new = shape if register is not CARRY or shape.kind == "uniform" else VARYING
+                        if register.type == "pred" and new.kind not in ("uniform", "varying"):
+                            new = VARYING
+                        if self.masked[at] >> flow.number(register) & 1:
+                            new = VARYING
+                        old = self.known.get(register)
+                        joined = new if old is None else _join(old, new)
+                        if joined != old:
+                            self.known[register] = joined
+                            changed = True
+
+    def _diverge(self) -> bool:
+        """Find divergent branches and what they mask; whether anything is new."""
+        flow, changed = self.flow, False
+        for block in flow.blocks:
+            branch = block.branch
+            if branch.register is None or block.index in self.divergent:
+                continue
+            if self.of(branch.register).kind == "uniform":
+                continue
+            self.divergent.add(block.index)
+            changed = True
+            stop = flow.ipdom[block.index]
+            targets = sorted(set(branch.targets))
+            reached = [flow.reach(t, stop) for t in targets]
+            for a, side in enumerate(reached):
+                live = 0
+                for b, other in enumerate(reached):
+                    if a == b:
+                        continue
+                    if targets[b] != END:
+                        live |= flow.live_in[targets[b]]
+                    for join in side & other:
+                        live |= flow.live_in[join]
+                if stop != END:
+                    live |= flow.live_in[stop]
+                for index in side:
+                    self.masked[index] |= flow.defs[index] & live
+        return changed
+
+    # Shapes of operands and results.
+
+    def operand(self, operand: Operand) -> Shape | None:
+        """The shape of an operand; None while it is not known."""
+        match operand:
+            case Register():
+                return self.known.get(operand)
+            case Immediate():
+                return Shape("uniform", zeros=_zeros(operand.value))
+            case Special():
+                return self._special(operand.name)
+            case Address(base=base):
+                return UNIFORM if base is None else self.operand(base)
+            case VectorOperand(elements=several) | Constant(operands=several):
+                return self._all([self.operand(one) for one in several])
+            case Pair():
+                return self._all([self.operand(operand.first), self.operand(operand.second)])
+            case _:
+                return UNIFORM
+
+    def _special(self, name: str) -> Shape:
+        if name.startswith("%tid."):
+            axis = "xyz".find(name[-1])
+            if axis < 0:
+                return UNIFORM
+            lanes = self.block.axes[axis]
+            return VARYING if lanes is None else _affine(lanes, self.block.zeros[axis])
+        if name == "%laneid":
+            return _affine(tuple(range(LANES)), _MANY)
+        if name == "%ntid.x":
+            return Shape("uniform", zeros=self.block.size_zeros)
+        if name in _LANE_MASKS:
+            function = _LANE_MASKS[name]
+            return _affine(tuple(function(n) for n in range(LANES)), _MANY)
+        return UNIFORM
+
+    @staticmethod
+    def _all(shapes: list[Shape | None]) -> Shape | None:
+        if any(s is None for s in shapes):
+            return None
+        return UNIFORM if all(s.kind == "uniform" for s in shapes if s) else VARYING
+
+    def _shape(self, instruction: Instruction) -> Shape | None:
+        """The shape of what an instruction writes."""
+        guard = instruction.guard
+        if guard is not None:
+            guard_shape = self.operand(guard)
+            if guard_shape is None:
+                return None
+            if guard_shape.kind != "uniform":
+                return VARYING
+        opcode = instruction.opcode
+        rule = _RULES.get(opcode)
+        if rule is not None:
+            return rule(self, instruction)
+        return self.plain(instruction)
+
+    def plain(self, instruction: Instruction) -> Shape | None:
+        """Uniform if all that is read is."""
+        shapes = [self.known.get(r) for r in reads(instruction) if r is not instruction.guard]
+        own = set(writes(instruction)) if instruction.guard is not None else set()
+        if own:  # what the guard leaves as is joins anyway
+            shapes = [
+                self.known.get(r)
+                for r in reads(instruction)
+                if r is not instruction.guard and r not in own
+            ]
+        for operand in instruction.operands[1:]:
+            if isinstance(operand, Special):
+                shapes.append(self._special(operand.name))
+        return self._all(shapes)
+
+
+def _affine(lanes: tuple[int, ...], zeros: int) -> Shape:
+    if not any(lanes):
+        return Shape("uniform", zeros=zeros)
+    return Shape("affine", lanes, zeros=zeros)
+
+
+def _join(a: Shape, b: Shape) -> Shape:
+    if a == b:
+        return a
+    if (a.kind, a.lanes, a.scale, a.signed) == (b.kind, b.lanes, b.scale, b.signed):
+        return Shape(a.kind, a.lanes, a.scale, a.signed, min(a.zeros, b.zeros))
+    return VARYING
+
+
+_Rule = Callable[[Shapes, Instruction], Shape | None]
+
+
+def _size(instruction: Instruction) -> int:
+    return SIZES[instruction.types[-1]] if instruction.types else 32
+
+
+def _is_float(instruction: Instruction) -> bool:
+    return bool(instruction.types) and "f" in instruction.types[-1]
+
+
+def _sources(shapes: Shapes, instruction: Instruction) -> list[Shape] | None:
+    found = [shapes.operand(o) for o in instruction.operands[1:]]
+    if any(s is None for s in found):
+        return None
+    return [s for s in found if s is not None]
+
+
+def _wrap(lanes: list[int], size: int) -> tuple[int, ...]:
+    """Constants of a value of `size` bits, as the nearest signed numbers."""
+    half = 1 << size - 1
+    return tuple((n + half) % (1 << size) - half for n in lanes)
+
+
+def _mov(shapes: Shapes, instruction: Instruction) -> Shape | None:
+    source = instruction.operands[1] if len(instruction.operands) == 2 else None
+    target = instruction.operands[0]
+    if isinstance(source, Register | Special | Immediate) and isinstance(target, Register):
+        shape = shapes.operand(source)
+        if shape is not None and shape.kind == "affine" and target.size != _size(instruction):
+            return VARYING
+        return shape
+    return shapes.plain(instruction)
+
+
+def _cvta(shapes: Shapes, instruction: Instruction) -> Shape | None:
+    shape = shapes.operand(instruction.operands[1])
+    if shape is None or "local" not in instruction.modifiers:
+        return shape
+    if "to" in instruction.modifiers or shape.kind != "uniform":
+        return VARYING
+    return _affine(tuple(n * shapes.local_stride for n in range(LANES)), 0)
+
+
+def _add(shapes: Shapes, instruction: Instruction) -> Shape | None:
+    if _is_float(instruction) or {"sat", "cc"} & set(instruction.modifiers):
+        return shapes.plain(instruction)
+    sources = _sources(shapes, instruction)
+    if sources is None:
+        return None
+    a, b = sources
+    sign = -1 if instruction.opcode == "sub" else 1
+    return _sum(a, b, sign, _size(instruction))
+
+
+def _sum(a: Shape, b: Shape, sign: int, size: int) -> Shape:
+    zeros = min(a.zeros, b.zeros)
+    if a.kind == "wide" and b.kind == "uniform":
+        return Shape("wide", a.lanes, a.scale, a.signed)
+    if b.kind == "wide" and a.kind == "uniform" and sign == 1:
+        return Shape("wide", b.lanes, b.scale, b.signed)
+    if not {a.kind, b.kind} <= {"uniform", "affine"}:
+        return VARYING
+    first, second = a.lanes or (0,) * LANES, b.lanes or (0,) * LANES
+    return _affine(_wrap([m + sign * n for m, n in zip(first, second)], size), zeros)
+
+
+def _times(a: Shape, factor: int, size: int) -> Shape:
+    zeros = min(a.zeros + _zeros(factor), _MANY)
+    match a.kind:
+        case "uniform":
+            return Shape("uniform", zeros=zeros)
+        case "affine":
+            return _affine(_wrap([n * factor for n in a.lanes], size), zeros)
+        case "wide" if factor and abs(a.scale * factor) < 1 << 31:
+            return Shape("wide", a.lanes, a.scale * factor, a.signed)
+    return VARYING
+
+
+def _literal(operand: Operand) -> int | None:
+    return operand.value if isinstance(operand, Immediate) and not operand.bits else None
+
+
+def _product(shapes: Shapes, operands: tuple[Operand, ...], size: int) -> Shape | None:
+    a, b = shapes.operand(operands[0]), shapes.operand(operands[1])
+    if a is None or b is None:
+        return None
+    if (factor := _literal(operands[1])) is not None:
+        return _times(a, factor, size)
+    if (factor := _literal(operands[0])) is not None:
+        return _times(b, factor, size)
+    if a.kind == b.kind == "uniform":
+        return Shape("uniform", zeros=min(a.zeros + b.zeros, _MANY))
+    return VARYING
+
+
+def _mul(shapes: Shapes, instruction: Instruction) -> Shape | None:
+    if _is_float(instruction) or "hi" in instruction.modifiers:
+        return shapes.plain(instruction)
+    size = _size(instruction)
+    if "wide" in instruction.modifiers:
+        sources = _sources(shapes, instruction)
+        if sources is None:
+            return None
+        factor = _literal(instruction.operands[2])
+        if size == 32 and sources[0].kind == "affine" and factor and abs(factor) < 1 << 31:
+            signed = instruction.types[-1][0] == "s"
+            return Shape("wide", sources[0].lanes, factor, signed)
+        return shapes.plain(instruction)
+    return _product(shapes, instruction.operands[1:], size)
+
+
+def _mad(shapes: Shapes, instruction: Instruction) -> Shape | None:
+    modifiers = set(instruction.modifiers)
+    if _is_float(instruction) or modifiers & {"hi", "sat", "cc"}:
+        return shapes.plain(instruction)
+    size = _size(instruction)
+    other = shapes.operand(instruction.operands[3])
+    if other is None:
+        return None
+    if "wide" in modifiers:
+        product = _mul(shapes, instruction)
+        return None if product is None else _sum(product, other, 1, 64)
+    product = _product(shapes, instruction.operands[1:3], size)
+    return None if product is None else _sum(product, other, 1, size)
+
+
+def _shl(shapes: Shapes, instruction: Instruction) -> Shape | None:
+    amount = _literal(instruction.operands[2])
+    shape = shapes.operand(instruction.operands[1])
+    if amount is None or shape is None or not 0 <= amount < _size(instruction):
+        return shapes.plain(instruction)
+    return _times(shape, 1 << amount, _size(instruction))
+
+
+def _shr(shapes: Shapes, instruction: Instruction) -> Shape | None:
+    """A shift that drops only bits in which base and lanes do not touch."""
+    amount = _literal(instruction.operands[2])
+    shape = shapes.operand(instruction.operands[1])
+    if shape is None or amount is None or shape.kind not in ("affine", "uniform"):
+        return shapes.plain(instruction)
+    if shape.kind == "uniform":
+        return Shape("uniform", zeros=max(shape.zeros - amount, 0))
+    if shape.zeros >= 5 and amount >= 0 and _within(shape):
+        zeros = max(shape.zeros - amount, 0)
+        return _affine(tuple(n >> amount for n in shape.lanes), zeros)
+    return VARYING
+
+
+def _within(shape: Shape) -> bool:
+    """Whether the lanes' constants fit the zero bits of the scalar: adding is or-ing."""
+    return all(0 <= n < 1 << min(shape.zeros, 31) for n in shape.lanes)
+
+
+def _and(shapes: Shapes, instruction: Instruction) -> Shape | None:
+    mask = _literal(instruction.operands[2])
+    shape = shapes.operand(instruction.operands[1])
+    if shape is None or mask is None or shape.kind != "affine" or not _within(shape):
+        return shapes.plain(instruction)
+    return _affine(tuple(n & mask for n in shape.lanes), shape.zeros)
+
+
+def _or(shapes: Shapes, instruction: Instruction) -> Shape | None:
+    """`or` of a literal, where it touches neither scalar nor lanes."""
+    literal = _literal(instruction.operands[2])
+    shape = shapes.operand(instruction.operands[1])
+    if shape is None or literal is None or shape.kind not in ("affine", "wide"):
+        return shapes.plain(instruction)
+    return VARYING
+
+
+def _cvt(shapes: Shapes, instruction: Instruction) -> Shape | None:
+    shape = shapes.operand(instruction.operands[1])
+    types = instruction.types
+    if shape is None or len(types) != 2 or shape.kind == "uniform":
+        return shape
+    source, target = types[1], types[0]
+    integers = source[0] in "us" and target[0] in "us" and "sat" not in instruction.modifiers
+    if shape.kind == "affine" and integers and source in ("u32", "s32"):
+        if target in ("u64", "s64"):
+            return Shape("wide", shape.lanes, 1, source == "s32")
+        if target in ("u32", "s32"):
+            return shape
+    if shape.kind == "affine" and integers and SIZES[source] == SIZES[target] == 64:
+        return shape
+    return VARYING
+
+
+def _selp(shapes: Shapes, instruction: Instruction) -> Shape | None:
+    sources = _sources(shapes, instruction)
+    if sources is None:
+        return None
+    if sources[2].kind != "uniform":
+        return VARYING
+    return _join(sources[0], sources[1])
+
+
+def _load(shapes: Shapes, instruction: Instruction) -> Shape | None:
+    address = shapes.operand(instruction.operands[1])
+    if address is None:
+        return None
+    modifiers = set(instruction.modifiers)
+    if "local" in modifiers:
+        return VARYING
+    if any(m.split("::")[0] == "param" for m in modifiers) and not shapes.entry:
+        return VARYING
+    operand = instruction.operands[1]
+    if "param" in modifiers and isinstance(operand, Address):
+        name = getattr(operand.base, "name", "")
+        if name in shapes.flow.function.variables:  # what a call gave back
+            return VARYING
+    return UNIFORM if address.kind == "uniform" else VARYING
+
+
+def _varying(shapes: Shapes, instruction: Instruction) -> Shape | None:
+    return VARYING
+
+
+def _warp(shapes: Shapes, instruction: Instruction) -> Shape | None:
+    """The same in every lane that takes part, if all name the same lanes."""
+    if instruction.opcode in ("activemask",):
+        return UNIFORM
+    members = shapes.operand(instruction.operands[-1])
+    return None if members is None else UNIFORM if members.kind == "uniform" else VARYING
+
+
+_RULES: Final[dict[str, _Rule]] = {
+    "mov": _mov,
+    "cvta": _cvta,
+    "add": _add,
+    "sub": _add,
+    "mul": _mul,
+    "mad": _mad,
+    "shl": _shl,
+    "shr": _shr,
+    "and": _and,
+    "or": _or,
+    "cvt": _cvt,
+    "selp": _selp,
+    "ld": _load,
+    "ldu": _load,
+    "call": _varying,
+    "atom": _varying,
+    "shfl": _varying,
+    "match": _varying,
+    "elect": _varying,
+    "vote": _warp,
+    "redux": _warp,
+    "activemask": _warp,
+}
