@@ -7,6 +7,7 @@ import os
 import struct
 import threading
 from dataclasses import dataclass
+from time import monotonic
 from typing import Final
 
 from anyarch.gpu.backend import LaunchConfig
@@ -28,6 +29,7 @@ __all__ = ["Launcher", "Outcome"]
 
 _RECORD: Final = struct.Struct("<2Q8I3Q2I5Q2I2Q")
 _OUTPUT_RECORDS: Final = 4096
+_WATCH_SECONDS: Final = 0.05
 _ALONE: Final = 1 << 14  # threads of a grid that is not worth waking others for
 
 
@@ -60,6 +62,7 @@ class Launcher:
         self._lock = threading.Lock()
         self._number = 0
         self._output: ctypes.Array[ctypes.c_char] | None = None
+        self._watched = 0.0
         install_fault_handlers(native)
 
     def run(
@@ -148,8 +151,8 @@ class Launcher:
                 for one in helpers.workers[:count]:
                     one.prepare(needs, launch)
                 helpers.start(count)
-            with interrupt_on_ctrl_c(self.native):
-                code = self._main(worker, helpers, count)
+            self._watch_ctrl_c()
+            code = self._main(worker, helpers, count)
         finally:
             if timer is not None:
                 timer.cancel()
@@ -162,6 +165,14 @@ class Launcher:
                 if outcome.reason:
                     break
         return outcome
+
+    def _watch_ctrl_c(self) -> None:
+        """Let Ctrl-C stop kernels. The handler stays: a program may put its own over it at any
+        time, but asking the kernel costs as much as a small launch, so not every time."""
+        now = monotonic()
+        if now - self._watched > _WATCH_SECONDS:
+            self._watched = now
+            interrupt_on_ctrl_c(self.native).__enter__()
 
     def _main(self, worker: Worker, helpers: Helpers | None, count: int) -> int:
         code = 1
