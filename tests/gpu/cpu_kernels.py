@@ -20,6 +20,7 @@ def device() -> CpuDevice:
     """The device, one for all tests."""
     found = CpuBackend().device(0, False)
     assert isinstance(found, CpuDevice)
+    found.time_limit = 20.0  # a kernel that hangs is an error of the test
     return found
 
 

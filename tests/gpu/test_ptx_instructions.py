@@ -118,7 +118,7 @@ def to_int(value: float, mode: str, size: int, signed: bool, nan: int) -> int:
 
 
 def round_f32(exact: Fraction, mode: str) -> int:
-    """A fraction rounded to f32, as bits (no overflow, no zero)."""
+    """u fraction rounded to f32, as bits (no overflow, no zero)."""
     sign = 0x80000000 if exact < 0 else 0
     size = abs(exact)
     exponent = max(math.floor(math.log2(size)) - 23, -149)
@@ -138,131 +138,132 @@ def round_f32(exact: Fraction, mode: str) -> int:
     return b32(float(value)) | sign
 
 
-# text with {d}, {a}, {b}, {c} (32-bit) and {A}, {B} (64-bit); meaning of (a, b, c, A, B).
+# text with {d}, {a}, {b}, {c} (32-bit) and {u}, {v} (64-bit); meaning of (a, b, c, u, v).
 Case = tuple[str, Callable[..., int]]
 WORDS: list[Case] = [
-    ("add.s32 {d}, {a}, {b};", lambda a, b, c, A, B: a + b),
-    ("add.sat.s32 {d}, {a}, {b};", lambda a, b, c, A, B: clamp(s32(a) + s32(b), -1 << 31, M32 >> 1)),
-    ("sub.u32 {d}, {a}, {b};", lambda a, b, c, A, B: a - b),
-    ("mul.lo.s32 {d}, {a}, {b};", lambda a, b, c, A, B: a * b),
-    ("mul.hi.s32 {d}, {a}, {b};", lambda a, b, c, A, B: s32(a) * s32(b) >> 32),
-    ("mul.hi.u32 {d}, {a}, {b};", lambda a, b, c, A, B: a * b >> 32),
-    ("mad.lo.s32 {d}, {a}, {b}, {c};", lambda a, b, c, A, B: a * b + c),
-    ("mad.hi.u32 {d}, {a}, {b}, {c};", lambda a, b, c, A, B: (a * b >> 32) + c),
-    ("mul24.lo.s32 {d}, {a}, {b};", lambda a, b, c, A, B: sn(a, 24) * sn(b, 24)),
-    ("mul24.hi.u32 {d}, {a}, {b};", lambda a, b, c, A, B: (a & 0xFFFFFF) * (b & 0xFFFFFF) >> 16),
+    ("add.s32 {d}, {a}, {b};", lambda a, b, c, u, v: a + b),
+    ("add.sat.s32 {d}, {a}, {b};",
+     lambda a, b, c, u, v: clamp(s32(a) + s32(b), -1 << 31, M32 >> 1)),
+    ("sub.u32 {d}, {a}, {b};", lambda a, b, c, u, v: a - b),
+    ("mul.lo.s32 {d}, {a}, {b};", lambda a, b, c, u, v: a * b),
+    ("mul.hi.s32 {d}, {a}, {b};", lambda a, b, c, u, v: s32(a) * s32(b) >> 32),
+    ("mul.hi.u32 {d}, {a}, {b};", lambda a, b, c, u, v: a * b >> 32),
+    ("mad.lo.s32 {d}, {a}, {b}, {c};", lambda a, b, c, u, v: a * b + c),
+    ("mad.hi.u32 {d}, {a}, {b}, {c};", lambda a, b, c, u, v: (a * b >> 32) + c),
+    ("mul24.lo.s32 {d}, {a}, {b};", lambda a, b, c, u, v: sn(a, 24) * sn(b, 24)),
+    ("mul24.hi.u32 {d}, {a}, {b};", lambda a, b, c, u, v: (a & 0xFFFFFF) * (b & 0xFFFFFF) >> 16),
     ("mad24.lo.u32 {d}, {a}, {b}, {c};",
-     lambda a, b, c, A, B: (a & 0xFFFFFF) * (b & 0xFFFFFF) + c),
-    ("sad.s32 {d}, {a}, {b}, {c};", lambda a, b, c, A, B: abs(s32(a) - s32(b)) + c),
-    ("sad.u32 {d}, {a}, {b}, {c};", lambda a, b, c, A, B: abs(a - b) + c),
-    ("div.u32 {d}, {a}, {b};", lambda a, b, c, A, B: a // b if b else M32),
-    ("div.s32 {d}, {a}, {b};", lambda a, b, c, A, B: trunc_div(s32(a), s32(b)) if b else M32),
-    ("rem.u32 {d}, {a}, {b};", lambda a, b, c, A, B: a % b if b else a),
+     lambda a, b, c, u, v: (a & 0xFFFFFF) * (b & 0xFFFFFF) + c),
+    ("sad.s32 {d}, {a}, {b}, {c};", lambda a, b, c, u, v: abs(s32(a) - s32(b)) + c),
+    ("sad.u32 {d}, {a}, {b}, {c};", lambda a, b, c, u, v: abs(a - b) + c),
+    ("div.u32 {d}, {a}, {b};", lambda a, b, c, u, v: a // b if b else M32),
+    ("div.s32 {d}, {a}, {b};", lambda a, b, c, u, v: trunc_div(s32(a), s32(b)) if b else M32),
+    ("rem.u32 {d}, {a}, {b};", lambda a, b, c, u, v: a % b if b else a),
     ("rem.s32 {d}, {a}, {b};",
-     lambda a, b, c, A, B: s32(a) - trunc_div(s32(a), s32(b)) * s32(b) if b else a),
-    ("abs.s32 {d}, {a};", lambda a, b, c, A, B: abs(s32(a))),
-    ("neg.s32 {d}, {a};", lambda a, b, c, A, B: -a),
-    ("min.s32 {d}, {a}, {b};", lambda a, b, c, A, B: min(s32(a), s32(b))),
-    ("max.u32 {d}, {a}, {b};", lambda a, b, c, A, B: max(a, b)),
-    ("min.relu.s32 {d}, {a}, {b};", lambda a, b, c, A, B: max(0, min(s32(a), s32(b)))),
-    ("popc.b32 {d}, {a};", lambda a, b, c, A, B: a.bit_count()),
-    ("popc.b64 {d}, {A};", lambda a, b, c, A, B: A.bit_count()),
-    ("clz.b32 {d}, {a};", lambda a, b, c, A, B: 32 - a.bit_length()),
-    ("clz.b64 {d}, {A};", lambda a, b, c, A, B: 64 - A.bit_length()),
-    ("bfind.u32 {d}, {a};", lambda a, b, c, A, B: bfind(a, 32, False)),
-    ("bfind.s32 {d}, {a};", lambda a, b, c, A, B: bfind(a, 32, True)),
-    ("bfind.s64 {d}, {A};", lambda a, b, c, A, B: bfind(A, 64, True)),
-    ("bfind.shiftamt.u32 {d}, {a};", lambda a, b, c, A, B: 32 - a.bit_length() if a else M32),
-    ("brev.b32 {d}, {a};", lambda a, b, c, A, B: int(f"{a:032b}"[::-1], 2)),
-    ("bfe.u32 {d}, {a}, {b}, {c};", lambda a, b, c, A, B: bfe(a, b, c, 32, False)),
-    ("bfe.s32 {d}, {a}, {b}, {c};", lambda a, b, c, A, B: bfe(a, b, c, 32, True)),
-    ("bfi.b32 {d}, {a}, {b}, {c}, 7;", lambda a, b, c, A, B: bfi(a, b, c, 7, 32)),
-    ("bfi.b32 {d}, {a}, {c}, 3, {b};", lambda a, b, c, A, B: bfi(a, c, 3, b, 32)),
-    ("prmt.b32 {d}, {a}, {b}, {c};", lambda a, b, c, A, B: prmt(a, b, c)),
+     lambda a, b, c, u, v: s32(a) - trunc_div(s32(a), s32(b)) * s32(b) if b else a),
+    ("abs.s32 {d}, {a};", lambda a, b, c, u, v: abs(s32(a))),
+    ("neg.s32 {d}, {a};", lambda a, b, c, u, v: -a),
+    ("min.s32 {d}, {a}, {b};", lambda a, b, c, u, v: min(s32(a), s32(b))),
+    ("max.u32 {d}, {a}, {b};", lambda a, b, c, u, v: max(a, b)),
+    ("min.relu.s32 {d}, {a}, {b};", lambda a, b, c, u, v: max(0, min(s32(a), s32(b)))),
+    ("popc.b32 {d}, {a};", lambda a, b, c, u, v: a.bit_count()),
+    ("popc.b64 {d}, {u};", lambda a, b, c, u, v: u.bit_count()),
+    ("clz.b32 {d}, {a};", lambda a, b, c, u, v: 32 - a.bit_length()),
+    ("clz.b64 {d}, {u};", lambda a, b, c, u, v: 64 - u.bit_length()),
+    ("bfind.u32 {d}, {a};", lambda a, b, c, u, v: bfind(a, 32, False)),
+    ("bfind.s32 {d}, {a};", lambda a, b, c, u, v: bfind(a, 32, True)),
+    ("bfind.s64 {d}, {u};", lambda a, b, c, u, v: bfind(u, 64, True)),
+    ("bfind.shiftamt.u32 {d}, {a};", lambda a, b, c, u, v: 32 - a.bit_length() if a else M32),
+    ("brev.b32 {d}, {a};", lambda a, b, c, u, v: int(f"{a:032b}"[::-1], 2)),
+    ("bfe.u32 {d}, {a}, {b}, {c};", lambda a, b, c, u, v: bfe(a, b, c, 32, False)),
+    ("bfe.s32 {d}, {a}, {b}, {c};", lambda a, b, c, u, v: bfe(a, b, c, 32, True)),
+    ("bfi.b32 {d}, {a}, {b}, {c}, 7;", lambda a, b, c, u, v: bfi(a, b, c, 7, 32)),
+    ("bfi.b32 {d}, {a}, {c}, 3, {b};", lambda a, b, c, u, v: bfi(a, c, 3, b, 32)),
+    ("prmt.b32 {d}, {a}, {b}, {c};", lambda a, b, c, u, v: prmt(a, b, c)),
     ("prmt.b32.rc8 {d}, {a}, {b}, {c};",
-     lambda a, b, c, A, B: prmt(a, b, 0x1111 * (c & 3))),
+     lambda a, b, c, u, v: prmt(a, b, 0x1111 * (c & 3))),
     ("prmt.b32.f4e {d}, {a}, {b}, {c};",
-     lambda a, b, c, A, B: (b << 32 | a) >> 8 * (c & 3)),
-    ("lop3.b32 {d}, {a}, {b}, {c}, 0x6a;", lambda a, b, c, A, B: lop3(a, b, c, 0x6A)),
-    ("lop3.b32 {d}, {a}, {b}, {c}, 0xe8;", lambda a, b, c, A, B: lop3(a, b, c, 0xE8)),
+     lambda a, b, c, u, v: (b << 32 | a) >> 8 * (c & 3)),
+    ("lop3.b32 {d}, {a}, {b}, {c}, 0x6a;", lambda a, b, c, u, v: lop3(a, b, c, 0x6A)),
+    ("lop3.b32 {d}, {a}, {b}, {c}, 0xe8;", lambda a, b, c, u, v: lop3(a, b, c, 0xE8)),
     ("shf.l.wrap.b32 {d}, {a}, {b}, {c};",
-     lambda a, b, c, A, B: (b << 32 | a) << (c & 31) >> 32),
-    ("shf.r.wrap.b32 {d}, {a}, {b}, {c};", lambda a, b, c, A, B: (b << 32 | a) >> (c & 31)),
+     lambda a, b, c, u, v: (b << 32 | a) << (c & 31) >> 32),
+    ("shf.r.wrap.b32 {d}, {a}, {b}, {c};", lambda a, b, c, u, v: (b << 32 | a) >> (c & 31)),
     ("shf.l.clamp.b32 {d}, {a}, {b}, {c};",
-     lambda a, b, c, A, B: (b << 32 | a) << min(c, 32) >> 32),
+     lambda a, b, c, u, v: (b << 32 | a) << min(c, 32) >> 32),
     ("shf.r.clamp.b32 {d}, {a}, {b}, {c};",
-     lambda a, b, c, A, B: (b << 32 | a) >> min(c, 32)),
-    ("shl.b32 {d}, {a}, {b};", lambda a, b, c, A, B: a << b if b < 32 else 0),
-    ("shr.u32 {d}, {a}, {b};", lambda a, b, c, A, B: a >> b if b < 32 else 0),
-    ("shr.s32 {d}, {a}, {b};", lambda a, b, c, A, B: s32(a) >> min(b, 31)),
-    ("shr.s32 {d}, {a}, 40;", lambda a, b, c, A, B: s32(a) >> 31),
-    ("not.b32 {d}, {a};", lambda a, b, c, A, B: ~a),
-    ("cnot.b32 {d}, {a};", lambda a, b, c, A, B: int(a == 0)),
-    ("dp4a.s32.s32 {d}, {a}, {b}, {c};", lambda a, b, c, A, B: c + sum(
+     lambda a, b, c, u, v: (b << 32 | a) >> min(c, 32)),
+    ("shl.b32 {d}, {a}, {b};", lambda a, b, c, u, v: a << b if b < 32 else 0),
+    ("shr.u32 {d}, {a}, {b};", lambda a, b, c, u, v: a >> b if b < 32 else 0),
+    ("shr.s32 {d}, {a}, {b};", lambda a, b, c, u, v: s32(a) >> min(b, 31)),
+    ("shr.s32 {d}, {a}, 40;", lambda a, b, c, u, v: s32(a) >> 31),
+    ("not.b32 {d}, {a};", lambda a, b, c, u, v: ~a),
+    ("cnot.b32 {d}, {a};", lambda a, b, c, u, v: int(a == 0)),
+    ("dp4a.s32.s32 {d}, {a}, {b}, {c};", lambda a, b, c, u, v: c + sum(
         sn(a >> 8 * k, 8) * sn(b >> 8 * k, 8) for k in range(4))),
-    ("dp4a.u32.s32 {d}, {a}, {b}, {c};", lambda a, b, c, A, B: c + sum(
+    ("dp4a.u32.s32 {d}, {a}, {b}, {c};", lambda a, b, c, u, v: c + sum(
         (a >> 8 * k & 255) * sn(b >> 8 * k, 8) for k in range(4))),
-    ("dp2a.lo.s32.u32 {d}, {a}, {b}, {c};", lambda a, b, c, A, B: c + sum(
+    ("dp2a.lo.s32.u32 {d}, {a}, {b}, {c};", lambda a, b, c, u, v: c + sum(
         sn(a >> 16 * k, 16) * (b >> 8 * k & 255) for k in range(2))),
-    ("dp2a.hi.s32.u32 {d}, {a}, {b}, {c};", lambda a, b, c, A, B: c + sum(
+    ("dp2a.hi.s32.u32 {d}, {a}, {b}, {c};", lambda a, b, c, u, v: c + sum(
         sn(a >> 16 * k, 16) * (b >> 16 + 8 * k & 255) for k in range(2))),
-    ("vabsdiff4.u32.u32.u32.add {d}, {a}, {b}, {c};", lambda a, b, c, A, B: c + sum(
+    ("vabsdiff4.u32.u32.u32.add {d}, {a}, {b}, {c};", lambda a, b, c, u, v: c + sum(
         abs((a >> 8 * k & 255) - (b >> 8 * k & 255)) for k in range(4))),
-    ("vmax2.s32.s32.s32 {d}, {a}, {b}, {c};", lambda a, b, c, A, B: sum(
+    ("vmax2.s32.s32.s32 {d}, {a}, {b}, {c};", lambda a, b, c, u, v: sum(
         (max(sn(a >> 16 * k, 16), sn(b >> 16 * k, 16)) & 0xFFFF) << 16 * k for k in range(2))),
-    ("bmsk.clamp.b32 {d}, {a}, {b};", lambda a, b, c, A, B: sum(
+    ("bmsk.clamp.b32 {d}, {a}, {b};", lambda a, b, c, u, v: sum(
         1 << k for k in range(32) if a <= k < a + b)),
     ("szext.clamp.s32 {d}, {a}, {b};",
-     lambda a, b, c, A, B: a if b >= 32 else sn(a, b) if b else 0),
-    ("szext.wrap.u32 {d}, {a}, {b};", lambda a, b, c, A, B: a & (1 << (b & 31)) - 1),
-    ("slct.s32.s32 {d}, {a}, {b}, {c};", lambda a, b, c, A, B: a if s32(c) >= 0 else b),
-    ("set.lt.u32.s32 {d}, {a}, {b};", lambda a, b, c, A, B: -int(s32(a) < s32(b))),
-    ("set.hi.u32.u32 {d}, {a}, {b};", lambda a, b, c, A, B: -int(a > b)),
-    ("cvt.s32.s8 {d}, {a};", lambda a, b, c, A, B: sn(a, 8)),
-    ("cvt.u32.u16 {d}, {a};", lambda a, b, c, A, B: a & 0xFFFF),
-    ("cvt.sat.u8.s32 {d}, {a};", lambda a, b, c, A, B: clamp(s32(a), 0, 255)),
-    ("cvt.sat.s16.s32 {d}, {a};", lambda a, b, c, A, B: clamp(s32(a), -32768, 32767)),
-    ("cvt.sat.s32.u32 {d}, {a};", lambda a, b, c, A, B: min(a, M32 >> 1)),
-    ("cvt.sat.u32.s64 {d}, {A};", lambda a, b, c, A, B: clamp(s64(A), 0, M32)),
-    ("cvt.pack.sat.s16.s32 {d}, {a}, {b};", lambda a, b, c, A, B:
+     lambda a, b, c, u, v: a if b >= 32 else sn(a, b) if b else 0),
+    ("szext.wrap.u32 {d}, {a}, {b};", lambda a, b, c, u, v: a & (1 << (b & 31)) - 1),
+    ("slct.s32.s32 {d}, {a}, {b}, {c};", lambda a, b, c, u, v: a if s32(c) >= 0 else b),
+    ("set.lt.u32.s32 {d}, {a}, {b};", lambda a, b, c, u, v: -int(s32(a) < s32(b))),
+    ("set.hi.u32.u32 {d}, {a}, {b};", lambda a, b, c, u, v: -int(a > b)),
+    ("cvt.s32.s8 {d}, {a};", lambda a, b, c, u, v: sn(a, 8)),
+    ("cvt.u32.u16 {d}, {a};", lambda a, b, c, u, v: a & 0xFFFF),
+    ("cvt.sat.u8.s32 {d}, {a};", lambda a, b, c, u, v: clamp(s32(a), 0, 255)),
+    ("cvt.sat.s16.s32 {d}, {a};", lambda a, b, c, u, v: clamp(s32(a), -32768, 32767)),
+    ("cvt.sat.s32.u32 {d}, {a};", lambda a, b, c, u, v: min(a, M32 >> 1)),
+    ("cvt.sat.u32.s64 {d}, {u};", lambda a, b, c, u, v: clamp(s64(u), 0, M32)),
+    ("cvt.pack.sat.s16.s32 {d}, {a}, {b};", lambda a, b, c, u, v:
         (clamp(s32(a), -32768, 32767) & 0xFFFF) << 16 | clamp(s32(b), -32768, 32767) & 0xFFFF),
-    ("cvt.pack.sat.u8.s32.b32 {d}, {a}, {b}, {c};", lambda a, b, c, A, B:
+    ("cvt.pack.sat.u8.s32.b32 {d}, {a}, {b}, {c};", lambda a, b, c, u, v:
         clamp(s32(b), 0, 255) | clamp(s32(a), 0, 255) << 8 | c << 16),
-    ("fns.b32 {d}, {a}, 4, 2;", lambda a, b, c, A, B: next(
+    ("fns.b32 {d}, {a}, 4, 2;", lambda a, b, c, u, v: next(
         iter([k for k in range(4, 32) if a >> k & 1][1:2]), M32)),
-    ("fns.b32 {d}, {a}, 20, -3;", lambda a, b, c, A, B: next(
+    ("fns.b32 {d}, {a}, 20, -3;", lambda a, b, c, u, v: next(
         iter([k for k in range(20, -1, -1) if a >> k & 1][2:3]), M32)),
     # Chains of carries and borrows.
     ("{{ .reg .b32 t; add.cc.u32 t, {a}, {b}; addc.u32 {d}, {c}, 5; }}",
-     lambda a, b, c, A, B: c + 5 + (a + b >> 32)),
+     lambda a, b, c, u, v: c + 5 + (a + b >> 32)),
     ("{{ .reg .b32 t; sub.cc.u32 t, {a}, {b}; subc.u32 {d}, {c}, 5; }}",
-     lambda a, b, c, A, B: c - 5 - (a < b)),
+     lambda a, b, c, u, v: c - 5 - (a < b)),
     ("{{ .reg .b32 t; add.cc.u32 t, {a}, {b}; addc.cc.u32 t, {a}, {c}; addc.u32 {d}, {b}, {c}; }}",
-     lambda a, b, c, A, B: b + c + (a + c + (a + b >> 32) >> 32)),
+     lambda a, b, c, u, v: b + c + (a + c + (a + b >> 32) >> 32)),
     ("{{ .reg .b32 t; mad.lo.cc.u32 t, {a}, {b}, {c}; madc.hi.u32 {d}, {a}, {b}, 9; }}",
-     lambda a, b, c, A, B: (a * b >> 32) + 9 + ((a * b & M32) + c >> 32)),
+     lambda a, b, c, u, v: (a * b >> 32) + 9 + ((a * b & M32) + c >> 32)),
     # Predicates.
     ("{{ .reg .pred p, q; setp.lt.and.s32 p|q, {a}, {b}, %ptrue; selp.b32 {d}, 7, 9, q; }}",
-     lambda a, b, c, A, B: 9 if s32(a) < s32(b) else 7),
+     lambda a, b, c, u, v: 9 if s32(a) < s32(b) else 7),
     ("{{ .reg .pred p; setp.ne.b32 p, {c}, 0; mov.b32 {d}, {a}; @p add.u32 {d}, {d}, {b}; }}",
-     lambda a, b, c, A, B: a + b if c else a),
+     lambda a, b, c, u, v: a + b if c else a),
     ("{{ .reg .pred p; setp.gt.u32 p, {a}, {b}; mov.b32 {d}, 1; @!p mov.b32 {d}, {c}; }}",
-     lambda a, b, c, A, B: 1 if a > b else c),
+     lambda a, b, c, u, v: 1 if a > b else c),
     ("{{ .reg .pred p; lop3.or.b32 {d}|p, {a}, {b}, {c}, 0xc0, 0; selp.u32 {d}, {d}, 1, p; }}",
-     lambda a, b, c, A, B: a & b if a & b else 1),
+     lambda a, b, c, u, v: a & b if a & b else 1),
     # Floating point.
-    ("cvt.rzi.s32.f32 {d}, {a};", lambda a, b, c, A, B: to_int(f32(a), "rzi", 32, True, 0)),
-    ("cvt.rni.s32.f32 {d}, {a};", lambda a, b, c, A, B: to_int(f32(a), "rni", 32, True, 0)),
-    ("cvt.rmi.u32.f32 {d}, {a};", lambda a, b, c, A, B: to_int(f32(a), "rmi", 32, False, 0)),
-    ("cvt.rpi.s8.f32 {d}, {a};", lambda a, b, c, A, B: to_int(f32(a), "rpi", 8, True, 0)),
-    ("min.f32 {d}, {a}, {b};", lambda a, b, c, A, B: float_min(a, b)),
-    ("neg.f32 {d}, {a};", lambda a, b, c, A, B: a ^ 1 << 31),
-    ("abs.f32 {d}, {a};", lambda a, b, c, A, B: a & M32 >> 1),
-    ("copysign.f32 {d}, {a}, {b};", lambda a, b, c, A, B: a & 1 << 31 | b & M32 >> 1),
+    ("cvt.rzi.s32.f32 {d}, {a};", lambda a, b, c, u, v: to_int(f32(a), "rzi", 32, True, 0)),
+    ("cvt.rni.s32.f32 {d}, {a};", lambda a, b, c, u, v: to_int(f32(a), "rni", 32, True, 0)),
+    ("cvt.rmi.u32.f32 {d}, {a};", lambda a, b, c, u, v: to_int(f32(a), "rmi", 32, False, 0)),
+    ("cvt.rpi.s8.f32 {d}, {a};", lambda a, b, c, u, v: to_int(f32(a), "rpi", 8, True, 0)),
+    ("min.f32 {d}, {a}, {b};", lambda a, b, c, u, v: float_min(a, b)),
+    ("neg.f32 {d}, {a};", lambda a, b, c, u, v: a ^ 1 << 31),
+    ("abs.f32 {d}, {a};", lambda a, b, c, u, v: a & M32 >> 1),
+    ("copysign.f32 {d}, {a}, {b};", lambda a, b, c, u, v: a & 1 << 31 | b & M32 >> 1),
     ("{{ .reg .pred p; testp.subnormal.f32 p, {a}; selp.u32 {d}, 1, 0, p; }}",
-     lambda a, b, c, A, B: int(a & 0x7F800000 == 0 and a & 0x7FFFFF != 0)),
+     lambda a, b, c, u, v: int(a & 0x7F800000 == 0 and a & 0x7FFFFF != 0)),
     ("{{ .reg .b16 h, l; mov.b32 {{l, h}}, {a}; mov.b32 {d}, {{h, l}}; }}",
-     lambda a, b, c, A, B: a >> 16 | a << 16),
+     lambda a, b, c, u, v: a >> 16 | a << 16),
 ]  # fmt: skip
 
 
@@ -276,29 +277,29 @@ def float_min(a: int, b: int) -> int:
 
 
 LONGS: list[Case] = [
-    ("add.u64 {d}, {A}, {B};", lambda a, b, c, A, B: A + B),
-    ("mul.lo.u64 {d}, {A}, {B};", lambda a, b, c, A, B: A * B),
-    ("mul.hi.u64 {d}, {A}, {B};", lambda a, b, c, A, B: A * B >> 64),
-    ("mul.hi.s64 {d}, {A}, {B};", lambda a, b, c, A, B: s64(A) * s64(B) >> 64),
-    ("mul.wide.s32 {d}, {a}, {b};", lambda a, b, c, A, B: s32(a) * s32(b)),
-    ("mul.wide.u32 {d}, {a}, {b};", lambda a, b, c, A, B: a * b),
-    ("mad.wide.s32 {d}, {a}, {b}, {A};", lambda a, b, c, A, B: s32(a) * s32(b) + A),
-    ("div.u64 {d}, {A}, {B};", lambda a, b, c, A, B: A // B if B else M64),
-    ("rem.s64 {d}, {A}, {B};",
-     lambda a, b, c, A, B: s64(A) - trunc_div(s64(A), s64(B)) * s64(B) if B else A),
-    ("shl.b64 {d}, {A}, {b};", lambda a, b, c, A, B: A << b if b < 64 else 0),
-    ("shr.s64 {d}, {A}, {b};", lambda a, b, c, A, B: s64(A) >> min(b, 63)),
-    ("brev.b64 {d}, {A};", lambda a, b, c, A, B: int(f"{A:064b}"[::-1], 2)),
-    ("bfe.u64 {d}, {A}, {b}, {c};", lambda a, b, c, A, B: bfe(A, b, c, 64, False)),
-    ("bfe.s64 {d}, {A}, {b}, {c};", lambda a, b, c, A, B: bfe(A, b, c, 64, True)),
-    ("bfi.b64 {d}, {A}, {B}, {b}, {c};", lambda a, b, c, A, B: bfi(A, B, b, c, 64)),
-    ("cvt.s64.s32 {d}, {a};", lambda a, b, c, A, B: s32(a)),
-    ("cvt.u64.u32 {d}, {a};", lambda a, b, c, A, B: a),
+    ("add.u64 {d}, {u}, {v};", lambda a, b, c, u, v: u + v),
+    ("mul.lo.u64 {d}, {u}, {v};", lambda a, b, c, u, v: u * v),
+    ("mul.hi.u64 {d}, {u}, {v};", lambda a, b, c, u, v: u * v >> 64),
+    ("mul.hi.s64 {d}, {u}, {v};", lambda a, b, c, u, v: s64(u) * s64(v) >> 64),
+    ("mul.wide.s32 {d}, {a}, {b};", lambda a, b, c, u, v: s32(a) * s32(b)),
+    ("mul.wide.u32 {d}, {a}, {b};", lambda a, b, c, u, v: a * b),
+    ("mad.wide.s32 {d}, {a}, {b}, {u};", lambda a, b, c, u, v: s32(a) * s32(b) + u),
+    ("div.u64 {d}, {u}, {v};", lambda a, b, c, u, v: u // v if v else M64),
+    ("rem.s64 {d}, {u}, {v};",
+     lambda a, b, c, u, v: s64(u) - trunc_div(s64(u), s64(v)) * s64(v) if v else u),
+    ("shl.b64 {d}, {u}, {b};", lambda a, b, c, u, v: u << b if b < 64 else 0),
+    ("shr.s64 {d}, {u}, {b};", lambda a, b, c, u, v: s64(u) >> min(b, 63)),
+    ("brev.b64 {d}, {u};", lambda a, b, c, u, v: int(f"{u:064b}"[::-1], 2)),
+    ("bfe.u64 {d}, {u}, {b}, {c};", lambda a, b, c, u, v: bfe(u, b, c, 64, False)),
+    ("bfe.s64 {d}, {u}, {b}, {c};", lambda a, b, c, u, v: bfe(u, b, c, 64, True)),
+    ("bfi.b64 {d}, {u}, {v}, {b}, {c};", lambda a, b, c, u, v: bfi(u, v, b, c, 64)),
+    ("cvt.s64.s32 {d}, {a};", lambda a, b, c, u, v: s32(a)),
+    ("cvt.u64.u32 {d}, {a};", lambda a, b, c, u, v: a),
     ("cvt.rzi.s64.f32 {d}, {a};",
-     lambda a, b, c, A, B: to_int(f32(a), "rzi", 64, True, 1 << 63)),
-    ("mov.b64 {d}, {{{a}, {b}}};", lambda a, b, c, A, B: b << 32 | a),
-    ("{{ .reg .u64 t; add.cc.u64 t, {A}, {B}; addc.u64 {d}, {A}, 1; }}",
-     lambda a, b, c, A, B: A + 1 + (A + B >> 64)),
+     lambda a, b, c, u, v: to_int(f32(a), "rzi", 64, True, 1 << 63)),
+    ("mov.b64 {d}, {{{a}, {b}}};", lambda a, b, c, u, v: b << 32 | a),
+    ("{{ .reg .u64 t; add.cc.u64 t, {u}, {v}; addc.u64 {d}, {u}, 1; }}",
+     lambda a, b, c, u, v: u + 1 + (u + v >> 64)),
 ]  # fmt: skip
 
 HEAD = """
@@ -306,10 +307,10 @@ HEAD = """
 .target sm_90
 .address_size 64
 .visible .entry run(.param .u64 out, .param .u64 pa, .param .u64 pb, .param .u64 pc,
-                    .param .u64 pA, .param .u64 pB)
+                    .param .u64 pu, .param .u64 pv)
 {
   .reg .b32 %a, %b, %c, %i;
-  .reg .b64 %A, %B, %p, %x, %o;
+  .reg .b64 %u, %v, %p, %x, %o;
   .reg .pred %ptrue;
   mov.u32 %i, %tid.x;
   setp.eq.u32 %ptrue, 0, 0;
@@ -318,7 +319,7 @@ HEAD = """
 
 def kernel_text(cases: list[Case], size: int) -> str:
     parts = [HEAD]
-    for name, nbytes in (("a", 4), ("b", 4), ("c", 4), ("A", 8), ("B", 8)):
+    for name, nbytes in (("a", 4), ("b", 4), ("c", 4), ("u", 8), ("v", 8)):
         parts.append(
             f"  ld.param.u64 %p, [p{name}];\n  mad.wide.u32 %x, %i, {nbytes}, %p;\n"
             f"  ld.global.b{8 * nbytes} %{name}, [%x];"
@@ -326,7 +327,7 @@ def kernel_text(cases: list[Case], size: int) -> str:
     parts.append(f"  ld.param.u64 %o, [out];\n  mad.wide.u32 %o, %i, {size // 8}, %o;")
     for number, (text, _) in enumerate(cases):
         parts.append(f"  .reg .b{size} %d{number};")
-        names = {"d": f"%d{number}"} | {n: f"%{n}" for n in "abcAB"}
+        names = {"d": f"%d{number}"} | {n: f"%{n}" for n in "abcuv"}
         parts.append("  " + text.format(**names))
         offset = number * COUNT * size // 8
         parts.append(f"  st.global.b{size} [%o+{offset}], %d{number};")
@@ -390,7 +391,7 @@ def test_directed_rounding(mode: str) -> None:
         (f"fma.{mode}.f32 {{d}}, {{a}}, {{b}}, {{c}};", lambda a, b, c: a * b + c),
         (f"rcp.{mode}.f32 {{d}}, {{a}};", lambda a, b, c: 1 / a),
         (f"cvt.{mode}.f32.s32 {{d}}, {{a}};", None),
-        (f"cvt.{mode}.f32.f64 {{d}}, {{A}};", None),
+        (f"cvt.{mode}.f32.f64 {{d}}, {{u}};", None),
     ]
     chance = random.Random(mode)
     reals = [[chance.uniform(0.5, 900) * chance.choice((1, -1)) for _ in range(COUNT)]
@@ -433,8 +434,9 @@ def test_approximations(
     name: str, exact: Callable, domain: tuple[float, float], absolute: float, relative: float
 ) -> None:
     """Within the bounds that the ISA states."""
-    text = HEAD.replace(".param .u64 pa, .param .u64 pb, .param .u64 pc,", ".param .u64 pa").replace(
-        ".param .u64 pA, .param .u64 pB", ""
+    head = HEAD.replace(".param .u64 pa, .param .u64 pb, .param .u64 pc,", ".param .u64 pa")
+    text = head.replace(
+        ".param .u64 pu, .param .u64 pv", ""
     ) + f"""
   .reg .f32 %f;
   .reg .b32 %n, %m;

@@ -78,6 +78,7 @@ class CpuDevice(SoftwareDevice):
         super().__init__()
         self.properties = _properties()
         self.check = check
+        self.time_limit: float | None = None  # seconds that a launch may take
         self.launcher = Launcher(runtime())
 
     def load(self, image: Image, options: Mapping[str, Any]) -> BackendModule:
@@ -93,7 +94,7 @@ class CpuDevice(SoftwareDevice):
         """Run all blocks of a launch."""
         assert isinstance(kernel, CpuKernel)
         self._validate(kernel, config)
-        outcome = self.launcher.run(kernel, config, parameters)
+        outcome = self.launcher.run(kernel, config, parameters, self.time_limit)
         if outcome.text:
             sys.stdout.write(outcome.text)
         if outcome.reason:

@@ -140,6 +140,7 @@ class Flow:
     def __init__(self, function: Function) -> None:
         self.function = function
         self.blocks = _build(function)
+        self._forward_ends()
         self._prune()
         self.numbers: dict[Register, int] = {}
         self.loops: list[Loop] = []
@@ -161,6 +162,16 @@ class Flow:
     def number(self, register: Register) -> int:
         """A small number, for sets of registers as bits of an int."""
         return self.numbers.setdefault(register, len(self.numbers))
+
+    def _forward_ends(self) -> None:
+        """Going to a block that only ends is ending: a lane that leaves early waits nowhere."""
+        ends = {
+            b.index
+            for b in self.blocks
+            if not b.body and b.branch.kind == "jump" and b.branch.targets == (END,)
+        }
+        for block in self.blocks:
+            block.branch.targets = tuple(END if t in ends else t for t in block.branch.targets)
 
     def _prune(self) -> None:
         """Drop blocks that nothing reaches."""

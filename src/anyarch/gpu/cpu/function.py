@@ -32,9 +32,13 @@ from anyarch.gpu.ptx.tree import (
 if TYPE_CHECKING:
     from anyarch.gpu.cpu.kernel import KernelCompiler
 
-__all__ = ["FunctionEmitter", "elem_of", "storage"]
+__all__ = ["FunctionEmitter", "NeedsThreads", "elem_of", "storage"]
 
 _MANY: Final = 64
+
+
+class NeedsThreads(Exception):
+    """The kernel waits where its lanes have gone different ways: each needs a flow of its own."""
 
 
 def elem_of(type_: str) -> str:
@@ -75,6 +79,8 @@ class FunctionEmitter(Writer):
         self.flow = Flow(function)
         self.shapes = Shapes(self.flow, kernel.block, kernel.local_stride, function.entry)
         self.linear = Linear(self.flow, self.shapes.divergent)
+        if self.width > 1:
+            self._look_for_locks()
         self.block = self.flow.blocks[0]
         self.mask = self.k_mask(True)
         self.guard: str | None = None
@@ -88,11 +94,32 @@ class FunctionEmitter(Writer):
         self._parameters: dict[str, str] = {}
         self._read: set[Register] | None = None
 
+    def _look_for_locks(self) -> None:
+        """A lane that holds a lock must go on while others of its warp try to take it.
+
+        Trying is a loop that some lanes leave before others, with an exchange, or a compare with
+        what does not change in the loop; a retry of a computed value always lets one lane through.
+        """
+        for loop in self.flow.loops:
+            if not self.linear.waiting.get(("latch", loop.number)):
+                continue
+            body = [i for n in loop.blocks for i in self.flow.blocks[n].body]
+            written = {r for i in body if not _is_constant(i) for r in writes(i)}
+            for instruction in body:
+                if instruction.opcode != "atom":
+                    continue
+                old = instruction.operands[2]
+                fixed = not isinstance(old, Register) or old not in written
+                if "exch" in instruction.modifiers or ("cas" in instruction.modifiers and fixed):
+                    raise NeedsThreads
+
     # The whole function.
 
     def text(self) -> str:
         """The definition."""
-        arguments = ["ptr %worker", "ptr %launch", "ptr noalias %base"]
+        arguments = ["ptr %worker", "ptr %launch", "ptr %base"]
+        if not self.kernel.windows_escape:
+            arguments[2] = "ptr noalias %base"
         if self.function.entry:
             arguments.append("i32 %warp")
         else:
@@ -597,6 +624,9 @@ class FunctionEmitter(Writer):
             case "clock_hi" | "globaltimer_hi":
                 high = self.let(f"lshr i64 {self._clock()}, 32")
                 return self.let(f"trunc i64 {high} to i32"), 32
+            case "envreg1" | "envreg2":  # the address of the workspace of a cooperative launch
+                half = LAUNCH["workspace"] + (4 if stem == "envreg1" else 0)
+                return field("launch", half), 32
             case "nsmid" | "nclusterid" | "cluster_nctaid" | "cluster_nctarank":
                 return "1", 32
         if stem.startswith("lanemask_"):
@@ -811,6 +841,10 @@ class FunctionEmitter(Writer):
             self.line(f"store {type_} {value}, ptr {slot}")
         self._cache[register] = values
         self._vectors.pop(register, None)
+
+
+def _is_constant(instruction: Instruction) -> bool:
+    return instruction.opcode == "mov" and isinstance(instruction.operands[1], Immediate)
 
 
 def _real(operand: Immediate) -> float:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import astuple, dataclass
 from typing import Final
 
-from anyarch.gpu.cpu.function import FunctionEmitter
+from anyarch.gpu.cpu.flow import reads, writes
+from anyarch.gpu.cpu.function import FunctionEmitter, NeedsThreads
 from anyarch.gpu.cpu.layout import ModuleLayout
-from anyarch.gpu.cpu.rules.synchronisation import NeedsThreads
 from anyarch.gpu.cpu.shapes import BlockShape, block_shape
 from anyarch.gpu.ptx import signature_of
 from anyarch.gpu.ptx.tree import (
@@ -83,6 +83,8 @@ class KernelCompiler:
         self.embedded_rounding = "avx512f" in features()
         self.address_taken = _address_taken(module)
         self.functions = self._reachable()
+        # Whether generic accesses may reach what accesses to the spaces reach.
+        self.windows_escape = any(_escapes(f) for f in self.functions)
         self.parameter_offsets = {p.name: p.offset for p in signature_of(kernel).parameters}
         self._waiting: dict[str, bool] = {}
         self._shared: dict[int, int] = {}
@@ -100,7 +102,7 @@ class KernelCompiler:
             self.may_wait(f)
             or self.polls([s for s in f.statements or () if isinstance(s, Instruction)])
             for f in self.functions
-        )
+        ) or (self.width == 1 and any(_meets(f) for f in self.functions))
 
     def compile(self) -> str:
         """All functions as text."""
@@ -239,6 +241,26 @@ class KernelCompiler:
             return 0
         deepest = max([self._local_nbytes(f) for f in self._callees(function)], default=0)
         return self._frames[function.name] + deepest
+
+
+def _meets(function: Function) -> bool:
+    """Whether the threads of a warp exchange anything."""
+    exchanges = ("shfl", "vote", "match", "redux", "elect", "bar", "barrier")
+    body = function.statements or ()
+    return any(isinstance(s, Instruction) and s.opcode in exchanges for s in body)
+
+
+def _escapes(function: Function) -> bool:
+    """Whether an address of shared or local memory becomes a generic one that is used."""
+    body = [s for s in function.statements or () if isinstance(s, Instruction)]
+    made = {
+        register
+        for i in body
+        if i.opcode in ("cvta", "mapa") and "to" not in i.modifiers
+        if {m.split("::")[0] for m in i.modifiers} & {"shared", "local"}
+        for register in writes(i)
+    }
+    return any(register in made for i in body for register in reads(i))
 
 
 def _called(instruction: Instruction) -> str | None:

@@ -27,7 +27,7 @@ from anyarch.host.signals import install_fault_handlers, interrupt_on_ctrl_c
 
 __all__ = ["Launcher", "Outcome"]
 
-_RECORD: Final = struct.Struct("<2Q8I3Q2I5Q2I2Q")
+_RECORD: Final = struct.Struct("<2Q8I3Q2I5Q2I3Q40x16x")
 _OUTPUT_RECORDS: Final = 4096
 _WATCH_SECONDS: Final = 0.05
 _ALONE: Final = 1 << 14  # threads of a grid that is not worth waking others for
@@ -116,6 +116,7 @@ class Launcher:
             fibres,
             program.heap_record() if program.allocates else 0,
             resident,
+            pointer + LAUNCH["barrier_words"],
         )
         ctypes.memmove(pointer + LAUNCH["values"], parameters, len(parameters))
         needs = Needs(shared, facts.local_nbytes, flows, bool(fibres), facts.width, resident)

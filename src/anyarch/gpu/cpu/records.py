@@ -31,6 +31,8 @@ LAUNCH: Final = {
     "fibres": 124,  # i32, whether flows of control are fibres
     "heap": 128,  # ptr: {next i64, end i64} of the module's heap
     "resident": 136,  # i64, blocks that a worker runs at once
+    "workspace": 144,  # i64, address of words that grid barriers count in
+    "barrier_words": 192,  # the workspace
     "values": 256,  # the parameters
 }
 LAUNCH_NBYTES: Final = 256 + 32768

@@ -383,8 +383,12 @@ def _mul(shapes: Shapes, instruction: Instruction) -> Shape | None:
         if sources is None:
             return None
         factor = _literal(instruction.operands[2])
+        signed = instruction.types[-1][0] == "s"
+        if factor is not None:  # 32 bits of it, read as the type says
+            factor &= 0xFFFFFFFF
+            if signed and factor >> 31:
+                factor -= 1 << 32
         if size == 32 and sources[0].kind == "affine" and factor and abs(factor) < 1 << 31:
-            signed = instruction.types[-1][0] == "s"
             return Shape("wide", sources[0].lanes, factor, signed)
         return shapes.plain(instruction)
     return _product(shapes, instruction.operands[1:], size)
@@ -466,6 +470,28 @@ def _cvt(shapes: Shapes, instruction: Instruction) -> Shape | None:
     return VARYING
 
 
+def _setp(shapes: Shapes, instruction: Instruction) -> Shape | None:
+    """Uniform where the lanes of a warp are on the same side: `tid < 64`."""
+    sources = _sources(shapes, instruction)
+    if sources is None:
+        return None
+    plain = shapes.plain(instruction)
+    if len(sources) != 2 or _is_float(instruction) or plain == UNIFORM:
+        return plain
+    a, b = sources
+    literal = _literal(instruction.operands[2])
+    if a.kind != "affine" or b.kind != "uniform" or a.zeros < 5 or not _within(a):
+        return plain
+    if max(a.lanes) >= LANES:
+        return plain
+    name = set(instruction.modifiers)
+    below = name & {"lt", "ge", "lo", "hs"}
+    above = name & {"gt", "le", "hi", "ls"}
+    if (below and b.zeros >= 5) or (above and literal is not None and literal % LANES == LANES - 1):
+        return UNIFORM
+    return plain
+
+
 def _selp(shapes: Shapes, instruction: Instruction) -> Shape | None:
     sources = _sources(shapes, instruction)
     if sources is None:
@@ -517,6 +543,7 @@ _RULES: Final[dict[str, _Rule]] = {
     "or": _or,
     "cvt": _cvt,
     "selp": _selp,
+    "setp": _setp,
     "ld": _load,
     "ldu": _load,
     "call": _varying,

@@ -30,6 +30,7 @@ _PATTERN: Final = re.compile(
   | (?P<word>[A-Za-z][\w$]*|[_$%][\w$]*)
   | (?P<dot>\.[A-Za-z_\d][\w$]*(?:::[A-Za-z_][\w$]*)*)
   | (?P<string>"(?:[^"\\\n]|\\.)*")
+  | (?P<open>/\*)
   | (?P<mark><<|>>|<=|>=|==|!=|&&|\|\||[-+*/%&|^~!?:;,(){}\[\]<>=@.])
     """,
     re.VERBOSE | re.DOTALL,
@@ -43,7 +44,7 @@ def tokenise(text: str) -> list[Token]:
     match_at = _PATTERN.match
     while position < len(text):
         found = match_at(text, position)
-        if found is None:
+        if found is None or found.lastgroup == "open":
             character = text[position]
             what = "a comment without an end" if text.startswith("/*", position) else "no PTX"
             raise PtxError(f"{what}: {character!r}", line, position - start + 1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from anyarch.gpu.cpu.flow import END
+from anyarch.gpu.cpu.function import NeedsThreads
 from anyarch.gpu.cpu.records import LAUNCH, WORKER
 from anyarch.gpu.cpu.rules.access import BARRIER, each_lane
 from anyarch.gpu.cpu.rules.memory import memory_elem
@@ -24,17 +25,13 @@ from anyarch.gpu.ptx.tree import (
 if TYPE_CHECKING:
     from anyarch.gpu.cpu.function import FunctionEmitter
 
-__all__ = ["ASSERTION", "TRAP", "NeedsThreads"]
+__all__ = ["ASSERTION", "TRAP"]
 
 # Exit codes of a launch beyond those of anyarch.host.context.
 TRAP: Final = 32
 ASSERTION: Final = 33
 
 SYNC, ARRIVE, POPC, AND, OR = range(5)
-
-
-class NeedsThreads(Exception):
-    """The kernel waits where its lanes have gone different ways: each needs a flow of its own."""
 
 
 def waits_together(e: FunctionEmitter) -> None:
