@@ -119,7 +119,7 @@ def test_signatures() -> None:
         ("", "PTX begins with .version", 1, 1),
         (HEAD + ".global .u33 a;", "expected a type, found '.u33'", 4, 9),
         (HEAD + ".entry k() { add.s32 %r1, %r2, 1; }", "'%r1' is not declared", 4, 22),
-        (HEAD + ".entry k() {\n  ret\n}", "expected ';', found '}'", 6, 1),
+        (HEAD + ".entry k() {\n  ret\n}", "expected an operand, found '}'", 6, 1),
         (HEAD + ".entry k() { bra nowhere; }", "'nowhere' is not declared", 4, 18),
         (HEAD + ".entry k() { ret; ", "a body without an end", 4, 12),
         (HEAD + ".entry k() { .reg .b32 a; @a ret; }", "'a' is no predicate", 4, 28),
@@ -138,7 +138,7 @@ def test_errors_say_where(text: str, message: str, line: int, column: int) -> No
 
 
 def test_an_error_in_a_body_shows_the_instruction() -> None:
-    with pytest.raises(PtxError, match=r"line 4, column 42: '%x' is not declared") as caught:
+    with pytest.raises(PtxError, match=r"line 4, column 43: '%x' is not declared") as caught:
         parse(HEAD + ".entry k() { .reg .b32 %r; add.s32 %r, %r, %x; }".replace("%r, %r", "%r,%r"))
     assert caught.value.instruction.startswith("add.s32 %r,%r, %x")
 

@@ -480,6 +480,7 @@ class _Parser:
                 name = variable.name
                 function.registers[name] = Register(name, variable.type)
         opening = self.expect("{")
+        self.scopes.append(_Scope())
         self.declare_labels(self.scopes[-1])
         depth = 1
         while depth:
@@ -703,10 +704,8 @@ class _Parser:
             if negative:
                 value ^= 1 << bits - 1
             return Immediate(value, bits)
-        if (token.text == "-" and negative) or (
-            token.kind not in ("number", "mark") and token.text != "WARP_SZ"
-        ):
-            self.fail(f"expected an operand, found {token.text or 'the end of the text'!r}")
+        if token.kind != "number" and token.text not in ("+", "~", "!", "(", "WARP_SZ"):
+            self.fail(f"expected an operand, found {token.text or 'the end of the text'!r}", token)
         value_ = self.expression()
         if isinstance(value_, float):
             return Immediate(0, 0, value_)
