@@ -8,7 +8,7 @@ from typing import Final
 from anyarch.gpu.cpu.flow import reads, writes
 from anyarch.gpu.cpu.function import FunctionEmitter, NeedsThreads
 from anyarch.gpu.cpu.layout import ModuleLayout
-from anyarch.gpu.cpu.shapes import BlockShape, block_shape
+from anyarch.gpu.cpu.shapes import LANES, BlockShape, block_shape
 from anyarch.gpu.ptx import signature_of
 from anyarch.gpu.ptx.tree import (
     Address,
@@ -79,6 +79,7 @@ class KernelCompiler:
     ) -> None:
         self.module, self.layout, self.kernel, self.block = module, layout, kernel, block
         self.width = block.width
+        self.row = _row(block)
         self.declarations: dict[str, str] = {}
         self.embedded_rounding = "avx512f" in features()
         self.address_taken = _address_taken(module)
@@ -241,6 +242,15 @@ class KernelCompiler:
             return 0
         deepest = max([self._local_nbytes(f) for f in self._callees(function)], default=0)
         return self._frames[function.name] + deepest
+
+
+def _row(block: BlockShape) -> int:
+    """Lanes that are neighbours along x, 0 where that is not worth asking for."""
+    across = block.axes[0]
+    if across is None:
+        return 0
+    length = next((n for n in range(1, LANES) if across[n] != n), LANES)
+    return min(length, 16) if length >= 4 else 0
 
 
 def _meets(function: Function) -> bool:

@@ -208,27 +208,94 @@ def _load_scalars(e: FunctionEmitter, access: Access, elem: str, count: int) -> 
 def _load_lanes(e: FunctionEmitter, access: Access, elem: str, count: int, mask: str) -> list[str]:
     nbytes = bits_of(elem) // 8
     runs = _runs(access.lanes, count * nbytes) if access.lanes else None
-    if access.index or runs is None:
+    if access.index:
+        return _load_rows(e, access, elem, count, mask)
+    if runs is None:
         return _gather(e, access, index_of(e, access), elem, count, mask)
+    starts = [offset_pointer(e, access.pointer, at) for at in _starts(access.lanes, runs)]
     if not access.fits:
-        return _load_runs(e, access, runs, elem, count, mask)
+        return _load_runs(e, starts, runs, elem, count, mask)
+
+    def contiguous() -> list[str]:
+        return _load_runs(e, starts, runs, elem, count, mask)
+
+    def gathered() -> list[str]:
+        assert access.exact is not None
+        return _gather(e, Access(access.origin), access.exact(), elem, count, mask)
+
+    return _either(e, access.fits, e.t(elem, True), contiguous, gathered)
+
+
+def _either(
+    e: FunctionEmitter,
+    condition: str,
+    type_: str,
+    likely: Callable[[], list[str]],
+    otherwise: Callable[[], list[str]],
+) -> list[str]:
+    """The results of one of two pieces of code."""
     fast, slow, after = e.name("fast"), e.name("slow"), e.name("after")
-    e.branch(access.fits, fast, slow, "!1")
+    e.branch(condition, fast, slow, "!1")
     e.label(fast)
-    contiguous = _load_runs(e, access, runs, elem, count, mask)
+    first = likely()
+    from_fast = e.current
     e.jump(after)
     e.label(slow)
-    assert access.exact is not None
-    start = Access(access.origin)
-    gathered = _gather(e, start, access.exact(), elem, count, mask)
+    second = otherwise()
     from_slow = e.current
     e.jump(after)
     e.label(after)
-    type_ = e.t(elem, True)
     return [
-        e.let(f"phi {type_} [ {a}, %{fast} ], [ {b}, %{from_slow} ]")
-        for a, b in zip(contiguous, gathered)
+        e.let(f"phi {type_} [ {a}, %{from_fast} ], [ {b}, %{from_slow} ]")
+        for a, b in zip(first, second)
     ]
+
+
+def _starts(lanes: Sequence[int], runs: tuple[int, list[str]]) -> list[int]:
+    """Where the lowest place of each run is."""
+    length, kinds = runs
+    return [
+        lanes[number * length + (length - 1 if kind == "down" else 0)]
+        for number, kind in enumerate(kinds)
+    ]
+
+
+def _rows(e: FunctionEmitter, access: Access, total: int, mask: str) -> tuple[str, list[str]]:
+    """Whether an index that nothing is known of is contiguous in each row of the block, and the
+    pointers to the rows: a gather costs many times this question."""
+    length = e.kernel.row
+    type_ = e.t("i64", True)
+    heads = e.shuffle(
+        LANES, "i64", access.index, "poison", [n // length * length for n in range(LANES)]
+    )
+    steps = e.lanes("i64", tuple(n % length * total for n in range(LANES)))
+    expected = e.let(f"add {type_} {heads}, {steps}")
+    equal = e.let(f"icmp eq {type_} {access.index}, {expected}")
+    lanes = f"<{LANES} x i1>"
+    idle = e.let(f"xor {lanes} {mask}, splat (i1 true)")
+    good = e.mask_bits(e.let(f"or {lanes} {equal}, {idle}"))
+    starts = [
+        offset_pointer(e, access.pointer, e.let(f"extractelement {type_} {access.index}, i64 {at}"))
+        for at in range(0, LANES, length)
+    ]
+    return e.let(f"icmp eq i32 {good}, -1"), starts
+
+
+def _load_rows(e: FunctionEmitter, access: Access, elem: str, count: int, mask: str) -> list[str]:
+    nbytes = bits_of(elem) // 8
+
+    def gathered() -> list[str]:
+        return _gather(e, access, access.index, elem, count, mask)
+
+    if not e.kernel.row or nbytes > 8:
+        return gathered()
+    length = e.kernel.row
+    good, starts = _rows(e, access, count * nbytes, mask)
+
+    def contiguous() -> list[str]:
+        return _load_runs(e, starts, (length, ["up"] * len(starts)), elem, count, mask)
+
+    return _either(e, good, e.t(elem, True), contiguous, gathered)
 
 
 def index_of(e: FunctionEmitter, access: Access) -> str:
@@ -249,7 +316,7 @@ def _mask_part(e: FunctionEmitter, mask: str, at: int, length: int, repeat: int 
 
 def _load_runs(
     e: FunctionEmitter,
-    access: Access,
+    starts: list[str],
     runs: tuple[int, list[str]],
     elem: str,
     count: int,
@@ -258,36 +325,24 @@ def _load_runs(
     length, kinds = runs
     nbytes = bits_of(elem) // 8
     columns: list[list[str]] = [[] for _ in range(count)]
-    for number, kind in enumerate(kinds):
+    for number, (kind, pointer) in enumerate(zip(kinds, starts)):
         at = number * length
         if kind == "same":
-            pointer = offset_pointer(e, access.pointer, access.lanes[at])
             found = _load_same(e, pointer, elem, count, mask, at, length)
         else:
-            first = at if kind == "up" else at + length - 1
-            pointer = offset_pointer(e, access.pointer, access.lanes[first])
             part = _mask_part(e, mask, at, length, count)
-            backwards = list(range(length - 1, -1, -1))
-            if kind == "down" and part.startswith("%"):
-                part = e.shuffle(
-                    length * count,
-                    "i1",
-                    part,
-                    "poison",
-                    list(range(length * count - 1, -1, -1)),
-                )
             total = length * count
+            order = list(range(length))
+            if kind == "down":
+                order.reverse()
+                if part.startswith("%"):
+                    part = e.shuffle(total, "i1", part, "poison", list(range(total - 1, -1, -1)))
             block = masked_load(e, pointer, elem, total, part, nbytes)
             found = []
             for n in range(count):
-                picked = [n + count * k for k in range(length)]
-                if kind == "down":
-                    picked = [n + count * k for k in backwards]
-                found.append(
-                    block
-                    if picked == list(range(total))
-                    else e.shuffle(total, elem, block, "poison", picked)
-                )
+                picked = [n + count * k for k in order]
+                whole = picked == list(range(total))
+                found.append(block if whole else e.shuffle(total, elem, block, "poison", picked))
         for column, value in zip(columns, found):
             column.append(value)
     return [e.whole(elem, column, length) for column in columns]
@@ -430,35 +485,44 @@ def _store_lanes(
     e: FunctionEmitter, access: Access, elem: str, vectors: list[str], mask: str
 ) -> None:
     nbytes = bits_of(elem) // 8
-    runs = _runs(access.lanes, len(vectors) * nbytes) if access.lanes else None
-    if access.index or runs is None or "same" in runs[1] or "down" in runs[1]:
+    total = len(vectors) * nbytes
+    runs = _runs(access.lanes, total) if access.lanes else None
+    if runs is not None and not {"same", "down"} & set(runs[1]):
+        length = runs[0]
+        starts = [offset_pointer(e, access.pointer, at) for at in _starts(access.lanes, runs)]
+        condition = access.fits
+    elif access.index and e.kernel.row and nbytes <= 8:
+        length = e.kernel.row
+        condition, starts = _rows(e, access, total, mask)
+    else:
+        length, starts, condition = 0, [], ""
+
+    def scattered() -> list[str]:
+        pointer, index = access.pointer, ""
         if access.fits:
             assert access.exact is not None
-            _scatter(e, access.origin, access.exact(), elem, vectors, mask)
-        else:
-            _scatter(e, access.pointer, index_of(e, access), elem, vectors, mask)
-        return
-    if not access.fits:
-        _store_runs(e, access, runs[0], elem, vectors, mask)
-        return
-    fast, slow, after = e.name("fast"), e.name("slow"), e.name("after")
-    e.branch(access.fits, fast, slow, "!1")
-    e.label(fast)
-    _store_runs(e, access, runs[0], elem, vectors, mask)
-    e.jump(after)
-    e.label(slow)
-    assert access.exact is not None
-    _scatter(e, access.origin, access.exact(), elem, vectors, mask)
-    e.jump(after)
-    e.label(after)
+            pointer, index = access.origin, access.exact()
+        _scatter(e, pointer, index or index_of(e, access), elem, vectors, mask)
+        return []
+
+    def contiguous() -> list[str]:
+        _store_runs(e, starts, length, elem, vectors, mask)
+        return []
+
+    if not length:
+        scattered()
+    elif not condition:
+        contiguous()
+    else:
+        _either(e, condition, "", contiguous, scattered)
 
 
 def _store_runs(
-    e: FunctionEmitter, access: Access, length: int, elem: str, vectors: list[str], mask: str
+    e: FunctionEmitter, starts: list[str], length: int, elem: str, vectors: list[str], mask: str
 ) -> None:
     nbytes, count = bits_of(elem) // 8, len(vectors)
-    for at in range(0, LANES, length):
-        pointer = offset_pointer(e, access.pointer, access.lanes[at])
+    for number, pointer in enumerate(starts):
+        at = number * length
         part = _mask_part(e, mask, at, length, count)
         pieces = vectors
         if length != LANES:
