@@ -1,0 +1,1 @@
+"""Kernels, the same in C, and what compares them."""
