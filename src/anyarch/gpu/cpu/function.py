@@ -35,6 +35,10 @@ if TYPE_CHECKING:
 __all__ = ["FunctionEmitter", "NeedsThreads", "elem_of", "storage"]
 
 _MANY: Final = 64
+# Fields of a worker that stay while a kernel runs.
+_FIXED: Final = {
+    WORKER[name] for name in ("context", "shared", "leave", "barrier", "pause", "stop", "exchange")
+}
 
 
 class NeedsThreads(Exception):
@@ -121,7 +125,7 @@ class FunctionEmitter(Writer):
         if not self.kernel.windows_escape:
             arguments[2] = "ptr noalias %base"
         if self.function.entry:
-            arguments.append("i32 %warp")
+            arguments += ["i32 %warp", "i32 %block.x", "i32 %block.y", "i32 %block.z"]
         else:
             arguments += ["i64 %frame", "i32 %lanes"]
             for number, variable in enumerate((*self.function.returns, *self.function.parameters)):
@@ -129,8 +133,8 @@ class FunctionEmitter(Writer):
                 self._parameters[variable.name] = f"%p{number}"
         body = self._body()
         name = self.kernel.symbol(self.function)
-        head = f"define {'' if self.function.entry else 'internal '}void @{name}"
-        attributes = "#0" if self.function.entry else self.kernel.attributes(self.function)
+        head = f"define internal void @{name}"
+        attributes = self.kernel.attributes(self.function)
         lines = [f"{head}({', '.join(arguments)}) {attributes} {{", "entry:"]
         lines += [*self.allocas, *self._entry, *body, "}"]
         return "\n".join(lines)
@@ -168,7 +172,8 @@ class FunctionEmitter(Writer):
     def load_field(self, type_: str, base: str, offset: int) -> str:
         """Load from a record (`%worker`, `%launch`)."""
         pointer = self.let(f"getelementptr i8, ptr %{base}, i64 {offset}")
-        return self.let(f"load {type_}, ptr {pointer}")
+        fixed = base == "launch" or offset in _FIXED
+        return self.let(f"load {type_}, ptr {pointer}{', !invariant.load !2' if fixed else ''}")
 
     def at_entry(self, key: str, build: Callable[[], str]) -> str:
         """A value computed once, where the function begins."""
@@ -595,6 +600,8 @@ class FunctionEmitter(Writer):
                 return self.at_entry(name, lambda: self._thread(number)), 32
             case "ntid":
                 return field("launch", LAUNCH["block"] + 4 * number), 32
+            case "ctaid" if self.function.entry:
+                return f"%block.{axis}", 32
             case "ctaid":
                 return field("worker", WORKER["ctaid"] + 4 * number), 32
             case "nctaid":

@@ -8,6 +8,7 @@ from typing import Final
 from anyarch.gpu.cpu.flow import reads, writes
 from anyarch.gpu.cpu.function import FunctionEmitter, NeedsThreads
 from anyarch.gpu.cpu.layout import ModuleLayout
+from anyarch.gpu.cpu.records import LAUNCH, WORKER
 from anyarch.gpu.cpu.shapes import LANES, BlockShape, block_shape
 from anyarch.gpu.ptx import signature_of
 from anyarch.gpu.ptx.tree import (
@@ -37,6 +38,83 @@ attributes #2 = {{ noinline nounwind "no-builtins" {_WIDE} }}
 !0 = !{{!"branch_weights", i32 1, i32 100000}}
 !1 = !{{!"branch_weights", i32 100000, i32 1}}
 !2 = !{{}}
+"""
+
+
+def _field(result: str, record: str, offset: int, type_: str = "i32") -> str:
+    return (
+        f"%{result}.p = getelementptr i8, ptr %{record}, i64 {offset}\n"
+        f"  %{result} = load {type_}, ptr %{result}.p, !invariant.load !2"
+    )
+
+
+# What is called from outside. A kernel whose warps wait is called for each of them.
+_FIBRE: Final = f"""
+define void @kernel(ptr %worker, ptr %launch, ptr %base, i32 %warp) #0 {{
+  %x.p = getelementptr i8, ptr %worker, i64 {WORKER["ctaid"]}
+  %x = load i32, ptr %x.p
+  %y.p = getelementptr i8, ptr %worker, i64 {WORKER["ctaid"] + 4}
+  %y = load i32, ptr %y.p
+  %z.p = getelementptr i8, ptr %worker, i64 {WORKER["ctaid"] + 8}
+  %z = load i32, ptr %z.p
+  call void @body(ptr %worker, ptr %launch, ptr %base, i32 %warp, i32 %x, i32 %y, i32 %z)
+  ret void
+}}
+"""
+
+# Any other runs whole blocks in a loop, from which LLVM can move what is the same for all.
+_BLOCKS: Final = f"""
+define void @kernel(ptr %worker, ptr %launch, ptr %base, i64 %first, i64 %count) #0 {{
+entry:
+  {_field("gx", "launch", LAUNCH["grid"])}
+  {_field("gy", "launch", LAUNCH["grid"] + 4)}
+  {_field("warps", "launch", LAUNCH["warps"])}
+  %wide.x = zext i32 %gx to i64
+  %wide.y = zext i32 %gy to i64
+  %first.x.w = urem i64 %first, %wide.x
+  %rows = udiv i64 %first, %wide.x
+  %first.y.w = urem i64 %rows, %wide.y
+  %first.z.w = udiv i64 %rows, %wide.y
+  %first.x = trunc i64 %first.x.w to i32
+  %first.y = trunc i64 %first.y.w to i32
+  %first.z = trunc i64 %first.z.w to i32
+  %x.p = getelementptr i8, ptr %worker, i64 {WORKER["ctaid"]}
+  %y.p = getelementptr i8, ptr %worker, i64 {WORKER["ctaid"] + 4}
+  %z.p = getelementptr i8, ptr %worker, i64 {WORKER["ctaid"] + 8}
+  %warp.p = getelementptr i8, ptr %worker, i64 {WORKER["warp"]}
+  br label %block
+block:
+  %n = phi i64 [ 0, %entry ], [ %n.next, %next ]
+  %x = phi i32 [ %first.x, %entry ], [ %x.next, %next ]
+  %y = phi i32 [ %first.y, %entry ], [ %y.next, %next ]
+  %z = phi i32 [ %first.z, %entry ], [ %z.next, %next ]
+  store i32 %x, ptr %x.p
+  store i32 %y, ptr %y.p
+  store i32 %z, ptr %z.p
+  br label %warp
+warp:
+  %w = phi i32 [ 0, %block ], [ %w.next, %warp ]
+  store i32 %w, ptr %warp.p
+  call void @body(ptr %worker, ptr %launch, ptr %base, i32 %w, i32 %x, i32 %y, i32 %z)
+  %w.next = add i32 %w, 1
+  %more.warps = icmp ult i32 %w.next, %warps
+  br i1 %more.warps, label %warp, label %next
+next:
+  %n.next = add i64 %n, 1
+  %x.more = add i32 %x, 1
+  %x.over = icmp eq i32 %x.more, %gx
+  %x.next = select i1 %x.over, i32 0, i32 %x.more
+  %x.carry = zext i1 %x.over to i32
+  %y.more = add i32 %y, %x.carry
+  %y.over = icmp eq i32 %y.more, %gy
+  %y.next = select i1 %y.over, i32 0, i32 %y.more
+  %y.carry = zext i1 %y.over to i32
+  %z.next = add i32 %z, %y.carry
+  %more = icmp ult i64 %n.next, %count
+  br i1 %more, label %block, label %end
+end:
+  ret void
+}}
 """
 
 
@@ -111,17 +189,20 @@ class KernelCompiler:
         nbytes = self.local_stride * self.width
         facts = Facts(self.shared, self.dynamic, nbytes, self.local, int(self.fibres), self.width)
         numbers = ", ".join(f"i32 {n}" for n in astuple(facts))
+        parts.append(_FIBRE if self.fibres else _BLOCKS)
         constant = f"@facts = constant [{len(astuple(facts))} x i32] [{numbers}]"
         return "\n".join([constant, *self.declarations.values(), *parts, _TAIL])
 
     def symbol(self, function: Function) -> str:
         """The name of a function in the text."""
         if function is self.kernel:
-            return "kernel"
+            return "body"
         return f'"device.{function.name}"'
 
     def attributes(self, function: Function) -> str:
         """Small functions are merged into their callers."""
+        if function is self.kernel:
+            return "#1"
         small = len(function.statements or ()) < _INLINE
         return "#1" if small and function.name not in self._recursive else "#2"
 

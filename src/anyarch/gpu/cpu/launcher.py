@@ -13,7 +13,7 @@ from typing import Final
 from anyarch.gpu.backend import LaunchConfig
 from anyarch.gpu.cpu.output import format_text, read_c_string
 from anyarch.gpu.cpu.program import CpuKernel
-from anyarch.gpu.cpu.records import LAUNCH, LAUNCH_NBYTES
+from anyarch.gpu.cpu.records import LAUNCH, LAUNCH_NBYTES, MODE_BLOCKS, MODE_FIBRES, MODE_WARPS
 from anyarch.gpu.cpu.rules.synchronisation import (
     ASSERTION,
     OUTPUT_ARGUMENTS,
@@ -27,8 +27,9 @@ from anyarch.host.signals import install_fault_handlers, interrupt_on_ctrl_c
 
 __all__ = ["Launcher", "Outcome"]
 
-_RECORD: Final = struct.Struct("<2Q8I3Q2I5Q2I3Q40x16x")
+_RECORD: Final = struct.Struct("<2Q8I3Q2I5Q2I4Q")
 _OUTPUT_RECORDS: Final = 4096
+_CHUNK: Final = 1 << 14  # threads of the blocks that a worker takes at once, about
 _WATCH_SECONDS: Final = 0.05
 _ALONE: Final = 1 << 14  # threads of a grid that is not worth waking others for
 
@@ -80,7 +81,12 @@ class Launcher:
         flows = -(-threads // facts.width)
         blocks = config.grid[0] * config.grid[1] * config.grid[2]
         resident = blocks if config.cooperative else 1
-        fibres = int(facts.fibres and (flows > 1 or resident > 1))
+        mode, chunk = MODE_BLOCKS, 1
+        if facts.fibres:
+            mode = MODE_FIBRES if flows > 1 or resident > 1 else MODE_WARPS
+            chunk = resident
+        else:
+            chunk = max(min(blocks // (8 * worker_count()), _CHUNK // threads), 1)
         shared = facts.dynamic + config.shared_memory
         own = self._own
         if own.worker is None or own.process != os.getpid():
@@ -113,13 +119,14 @@ class Launcher:
             _OUTPUT_RECORDS if output else 0,
             facts.local_nbytes,
             facts.width,
-            fibres,
+            mode,
             program.heap_record() if program.allocates else 0,
             resident,
             pointer + LAUNCH["barrier_words"],
+            chunk,
         )
         ctypes.memmove(pointer + LAUNCH["values"], parameters, len(parameters))
-        needs = Needs(shared, facts.local_nbytes, flows, bool(fibres), facts.width, resident)
+        needs = Needs(shared, facts.local_nbytes, flows, mode == MODE_FIBRES, facts.width, resident)
         outcome = self._go(worker, needs, pointer, blocks, threads, seconds)
         if output:
             (count,) = struct.unpack_from("<Q", record, LAUNCH["output_next"])

@@ -22,19 +22,22 @@ LAUNCH: Final = {
     "number": 64,  # i64, %gridid
     "dynamic": 72,  # i32, bytes of dynamic shared memory
     "shared": 76,  # i32, of all shared memory
-    "kernel": 80,  # ptr, native function (worker, launch, base, warp)
+    "kernel": 80,  # ptr, native function (worker, launch, base, warp), or first and count of blocks
     "output": 88,  # ptr, records of printf
     "output_next": 96,  # i64, number of records written
     "output_size": 104,  # i64, records that fit
     "local_nbytes": 112,  # i64, local memory of a flow of control
     "width": 120,  # i32, lanes of a flow of control
-    "fibres": 124,  # i32, whether flows of control are fibres
+    "mode": 124,  # i32, how blocks run: see MODE_BLOCKS and the rest
     "heap": 128,  # ptr: {next i64, end i64} of the module's heap
     "resident": 136,  # i64, blocks that a worker runs at once
     "workspace": 144,  # i64, address of words that grid barriers count in
+    "chunk": 152,  # i64, blocks that a worker takes at once
     "barrier_words": 192,  # the workspace
     "values": 256,  # the parameters
 }
+# The kernel runs blocks by itself; its warps are fibres; they are called one after another.
+MODE_BLOCKS, MODE_FIBRES, MODE_WARPS = range(3)
 LAUNCH_NBYTES: Final = 256 + 32768
 
 WORKER: Final = {

@@ -9,7 +9,15 @@ from __future__ import annotations
 
 from typing import Final
 
-from anyarch.gpu.cpu.records import BARRIERS, FIBRE_NBYTES, LAUNCH, WORKER, WORKER_NBYTES
+from anyarch.gpu.cpu.records import (
+    BARRIERS,
+    FIBRE_NBYTES,
+    LAUNCH,
+    MODE_BLOCKS,
+    MODE_FIBRES,
+    WORKER,
+    WORKER_NBYTES,
+)
 
 __all__ = ["MEETING_NBYTES", "scheduler_text"]
 
@@ -504,7 +512,8 @@ entry:
   {_launch("kernel", "kernel", "ptr")}
   {_launch("warps", "warps", "i32")}
   {_launch("resident", "resident", "i64")}
-  {_launch("fibres", "fibres", "i32")}
+  {_launch("mode", "mode", "i32")}
+  {_launch("chunk", "chunk", "i64")}
   {_worker("stop", "stop", "ptr")}
   {_at("next.p", "launch", LAUNCH["next"])}
   {_at("w.current", "worker", WORKER["current"])}
@@ -521,14 +530,20 @@ take:
 stop.now:
   ret i32 1
 next:
-  %block = atomicrmw add ptr %next.p, i64 %resident monotonic
+  %block = atomicrmw add ptr %next.p, i64 %chunk monotonic
   %left = icmp ult i64 %block, %blocks
   br i1 %left, label %start, label %done
 done:
   ret i32 0
 start:
-  %simple = icmp eq i32 %fibres, 0
-  br i1 %simple, label %direct, label %ring
+  switch i32 %mode, label %direct [ i32 {MODE_BLOCKS}, label %whole
+                                    i32 {MODE_FIBRES}, label %ring ]
+whole:
+  %rest = sub i64 %blocks, %block
+  %few = icmp ult i64 %rest, %chunk
+  %count = select i1 %few, i64 %rest, i64 %chunk
+  call void %kernel(ptr %worker, ptr %launch, ptr %base, i64 %block, i64 %count)
+  br label %take
 direct:
   call void @gpu_place(ptr %worker, ptr %launch, i64 %block)
   br label %warp

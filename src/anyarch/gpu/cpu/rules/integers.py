@@ -375,19 +375,12 @@ def funnel_shift(e: FunctionEmitter, i: Instruction) -> None:
     d, a, b, c = i.operands
     e.choose(i, a, b, c)
     x, y, amount = (e.get(o, "i32") for o in (a, b, c))
-    low, high = (e.cast("zext", "i32", "i64", v) for v in (x, y))
-    pair = e.op("or", "i64", e.op("shl", "i64", high, e.k("i64", 32)), low)
-    if "wrap" in i.modifiers:
-        amount = e.op("and", "i32", amount, e.k("i32", 31))
-    else:
-        amount = e.call("llvm.umin", "i32", amount, e.k("i32", 32))
-    wide = e.cast("zext", "i32", "i64", amount)
-    if "l" in i.modifiers:
-        shifted = e.op("shl", "i64", pair, wide)
-        shifted = e.op("lshr", "i64", shifted, e.k("i64", 32))
-    else:
-        shifted = e.op("lshr", "i64", pair, wide)
-    e.define(d, "i32", e.cast("trunc", "i64", "i32", shifted))
+    left = "l" in i.modifiers
+    shifted = e.call("llvm.fshl" if left else "llvm.fshr", "i32", y, x, amount)
+    if "wrap" not in i.modifiers and not (isinstance(c, Immediate) and 0 <= c.value < 32):
+        inside = e.cmp("icmp ult", "i32", amount, e.k("i32", 32))
+        shifted = e.sel(inside, "i32", shifted, x if left else y)
+    e.define(d, "i32", shifted)
 
 
 @rule("lop3")
