@@ -59,7 +59,7 @@ def cases() -> dict[str, Case]:
     result["saxpy"] = Case(n // 256, 256, [n, 2.5, real(n), real(n)], [3])
     case = result["reduction"] = Case(128, 256, [real(n), np.zeros(128, "f4"), n], [1])
     case.combine = lambda a: a.sum()
-    m = 1024
+    m = 1056  # rows a power of two apart would share lines of the cache
     result["transpose"] = Case((m // 32, m // 32), (32, 8), [real(m, m), real(m, m), m], [1])
     k = 256
     arrays = [real(k, k), real(k, k), np.zeros((k, k), "f4")]

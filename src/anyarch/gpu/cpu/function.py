@@ -6,6 +6,7 @@ What each instruction does is in the modules of `rules`. A register lives in mem
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final, NoReturn
@@ -163,7 +164,7 @@ class FunctionEmitter(Writer):
     def _entry_mask(self) -> str:
         if self.kernel.block.full:
             return self.k_mask(True)
-        threads = self.load_field("i32", "launch", LAUNCH["threads"])
+        threads = math.prod(self.kernel.block.size)
         first = self.let("shl i32 %warp, 5")
         left = self.let(f"sub i32 {threads}, {first}")
         numbers = self.lanes("i32", tuple(range(LANES)))
@@ -599,7 +600,7 @@ class FunctionEmitter(Writer):
             case "tid":
                 return self.at_entry(name, lambda: self._thread(number)), 32
             case "ntid":
-                return field("launch", LAUNCH["block"] + 4 * number), 32
+                return str(self.kernel.block.size[number]), 32
             case "ctaid" if self.function.entry:
                 return f"%block.{axis}", 32
             case "ctaid":
@@ -611,13 +612,7 @@ class FunctionEmitter(Writer):
             case "warpid":
                 return self.at_entry(name, self._warp_number), 32
             case "nwarpid":
-                threads = field("launch", LAUNCH["threads"])
-
-                def warps() -> str:
-                    more = self.let(f"add i32 {threads}, {LANES - 1}")
-                    return self.let(f"lshr i32 {more}, 5")
-
-                return self.at_entry(name, warps), 32
+                return str(-(-math.prod(self.kernel.block.size) // LANES)), 32
             case "gridid":
                 return field("launch", LAUNCH["number"], "i64"), 64
             case "dynamic_smem_size":
@@ -689,7 +684,7 @@ class FunctionEmitter(Writer):
         first = warp if self.width == 1 else self.let(f"shl i32 {warp}, 5")
         if axis == 0 and self.width > 1 and block.zeros[1] >= _MANY:
             return first  # a block of one dimension
-        sizes = [self.load_field("i32", "launch", LAUNCH["block"] + 4 * n) for n in range(2)]
+        sizes = self.kernel.block.size
         if axis == 0:
             return self.let(f"urem i32 {first}, {sizes[0]}")
         rows = self.let(f"udiv i32 {first}, {sizes[0]}")
@@ -703,10 +698,7 @@ class FunctionEmitter(Writer):
         first = self.let(f"shl i32 {self.warp()}, 5")
         numbers = self.lanes("i32", tuple(range(LANES)))
         linear = self.let(f"add {type_} {self.splat('i32', first)}, {numbers}")
-        sizes = [
-            self.splat("i32", self.load_field("i32", "launch", LAUNCH["block"] + 4 * n))
-            for n in range(2)
-        ]
+        sizes = [f"splat (i32 {n})" for n in self.kernel.block.size]
         if axis == 0:
             return self.let(f"urem {type_} {linear}, {sizes[0]}")
         rows = self.let(f"udiv {type_} {linear}, {sizes[0]}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import astuple, dataclass
 from typing import Final
 
@@ -24,7 +25,7 @@ from anyarch.gpu.ptx.tree import (
 )
 from anyarch.host.cpu import features
 
-__all__ = ["Facts", "KernelCompiler", "compile_text"]
+__all__ = ["Facts", "KernelCompiler", "compile_text", "inspect"]
 
 _INLINE: Final = 400  # statements of a function that is merged into its callers
 _RECURSION_NBYTES: Final = 1 << 15  # local memory of a thread that calls itself
@@ -68,7 +69,6 @@ define void @kernel(ptr %worker, ptr %launch, ptr %base, i64 %first, i64 %count)
 entry:
   {_field("gx", "launch", LAUNCH["grid"])}
   {_field("gy", "launch", LAUNCH["grid"] + 4)}
-  {_field("warps", "launch", LAUNCH["warps"])}
   %wide.x = zext i32 %gx to i64
   %wide.y = zext i32 %gy to i64
   %first.x.w = urem i64 %first, %wide.x
@@ -149,6 +149,19 @@ def compile_text(
     return KernelCompiler(module, layout, kernel, block_shape(*size, width=1)).compile()
 
 
+def inspect(
+    module: Module, layout: ModuleLayout, kernel: Function, size: tuple[int, int, int]
+) -> Facts:
+    """Raise PtxError for what cannot be compiled; the facts for blocks of a usual size."""
+    compiler = KernelCompiler(module, layout, kernel, block_shape(*size))
+    try:
+        compiler.compile()
+    except NeedsThreads:
+        compiler = KernelCompiler(module, layout, kernel, block_shape(*size, width=1))
+        compiler.compile()
+    return compiler.facts
+
+
 class KernelCompiler:
     """What the functions of one kernel share."""
 
@@ -183,13 +196,19 @@ class KernelCompiler:
             for f in self.functions
         ) or (self.width == 1 and any(_meets(f) for f in self.functions))
 
+    @property
+    def facts(self) -> Facts:
+        """What a launch needs to know."""
+        nbytes = self.local_stride * self.width
+        return Facts(self.shared, self.dynamic, nbytes, self.local, int(self.fibres), self.width)
+
     def compile(self) -> str:
         """All functions as text."""
         parts = [FunctionEmitter(self, f).text() for f in self.functions]
-        nbytes = self.local_stride * self.width
-        facts = Facts(self.shared, self.dynamic, nbytes, self.local, int(self.fibres), self.width)
+        facts = self.facts
         numbers = ", ".join(f"i32 {n}" for n in astuple(facts))
-        parts.append(_FIBRE if self.fibres else _BLOCKS)
+        flows = -(-math.prod(self.block.size) // self.width)
+        parts.append(_FIBRE if self.fibres else _BLOCKS.replace("%warps", str(flows)))
         constant = f"@facts = constant [{len(astuple(facts))} x i32] [{numbers}]"
         return "\n".join([constant, *self.declarations.values(), *parts, _TAIL])
 

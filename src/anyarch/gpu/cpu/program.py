@@ -13,9 +13,8 @@ from anyarch.engine.cache import CodeCache, key_for
 from anyarch.errors import CompileError
 from anyarch.gpu.backend import KernelAttributes
 from anyarch.gpu.cpu.compiler import compile_kernel, sources_key
-from anyarch.gpu.cpu.kernel import Facts, compile_text
+from anyarch.gpu.cpu.kernel import Facts, compile_text, inspect
 from anyarch.gpu.cpu.layout import ModuleLayout, lay_out_module
-from anyarch.gpu.cpu.shapes import block_shape
 from anyarch.gpu.errors import PtxError
 from anyarch.gpu.ptx import signature_of
 from anyarch.gpu.ptx.parser import parse
@@ -44,24 +43,21 @@ class CpuKernel:
         self.program, self.function = program, function
         self.name = function.name
         self.signature = signature_of(function)
-        self._by_size: dict[tuple[int, int, int], Variant] = {}
-        self._by_shape: dict[str, Variant] = {}
+        self._variants: dict[tuple[int, int, int], Variant] = {}
+        # What is wrong with the kernel is found before it is launched, without compiling it.
+        self.facts = inspect(program.module, program.layout, function, _usual_block(function))
 
     def variant(self, block: tuple[int, int, int]) -> Variant:
         """Code for a block of x × y × z threads."""
-        found = self._by_size.get(block)
+        found = self._variants.get(block)
         if found is None:
-            shape = block_shape(*block)
-            found = self._by_shape.get(shape.key)
-            if found is None:
-                found = self._by_shape[shape.key] = self._load(block, shape.key)
-            self._by_size[block] = found
+            found = self._variants[block] = self._load(block)
         return found
 
-    def _load(self, block: tuple[int, int, int], shape: str) -> Variant:
+    def _load(self, block: tuple[int, int, int]) -> Variant:
         cache = CodeCache()
         options = self.program.options_key
-        key = key_for("ptx", self.program.text, self.name, shape, options, sources_key())
+        key = key_for("ptx", self.program.text, self.name, str(block), options, sources_key())
         blob = cache.get(key)
         if blob is None:
             text = compile_text(
@@ -130,13 +126,11 @@ class CpuProgram:
         return tuple(self.module.kernels)
 
     def kernel(self, name: str) -> tuple[CpuKernel, Signature]:
-        """A kernel, compiled for the shape that its directives or a usual block give."""
+        """A kernel; it is compiled when it is first launched with a size of block."""
         found = self._kernels.get(name)
         if found is None:
             function = self.module.kernels[name]
-            found = CpuKernel(self, function)
-            found.variant(_usual_block(function))
-            self._kernels[name] = found
+            found = self._kernels[name] = CpuKernel(self, function)
         return found, found.signature
 
     def variable(self, name: str) -> tuple[int, int]:
@@ -145,7 +139,7 @@ class CpuProgram:
 
     def attributes(self, kernel: CpuKernel) -> KernelAttributes:
         """What the compiler made of a kernel."""
-        facts = kernel.variant(_usual_block(kernel.function)).facts
+        facts = kernel.facts
         version = self.module.version
         constant = sum(v.nbytes for v in self.module.variables.values() if v.space == "const")
         return KernelAttributes(

@@ -56,48 +56,50 @@ VARYING: Final = Shape("varying")
 
 @dataclass(frozen=True, slots=True)
 class BlockShape:
-    """What is known of a block when a kernel is compiled: the part of its size that matters.
+    """What is known of a block when a kernel is compiled: its size, and what follows from it.
 
     `axes` are the lanes' constants of `%tid.x`, `.y`, `.z`, or None where they are not constant;
     `zeros` known zero bits of the scalar parts; `full` says that every warp has all its lanes.
     """
 
+    size: tuple[int, int, int]
     axes: tuple[tuple[int, ...] | None, ...]
     zeros: tuple[int, ...]
-    size_zeros: int  # of %ntid.x
     full: bool
     width: int = LANES
-
-    @property
-    def key(self) -> str:
-        """Text for a cache key."""
-        return repr((self.axes, self.zeros, self.size_zeros, self.full, self.width))
 
 
 def block_shape(x: int, y: int, z: int, width: int = LANES) -> BlockShape:
     """The shape of a block of x × y × z threads, warps of `width` lanes."""
+    size = x, y, z
     if width == 1:
-        return BlockShape((None, None, None), (0, 0, 0), 0, True, 1)
+        return BlockShape(size, (None, None, None), (0, 0, 0), True, 1)
+    full = x * y * z % LANES == 0
+    axes, zeros = _axes(x, y, z)
+    return BlockShape(size, axes, zeros, full)
+
+
+def _axes(
+    x: int, y: int, z: int
+) -> tuple[tuple[tuple[int, ...] | None, ...], tuple[int, int, int]]:
     lanes = tuple(range(LANES))
     nothing = (0,) * LANES
-    full = x * y * z % LANES == 0
-    low = min(_zeros(x), 5)
-    if x % LANES == 0:
-        return BlockShape((lanes, nothing, nothing), (5, 0, 0), 5, full)
     if y == z == 1:
-        return BlockShape((lanes, nothing, nothing), (5, _MANY, _MANY), low, full)
+        return (lanes, nothing, nothing), (5, _MANY, _MANY)
+    if x % LANES == 0:
+        return (lanes, nothing, nothing), (5, 0, 0)
     if x & (x - 1):
-        return BlockShape((None, None, None), (0, 0, 0), low, full)
+        return (None, None, None), (0, 0, 0)
     across = tuple(n % x for n in lanes)
     down = tuple(n // x for n in lanes)
     rows = LANES // x
     if y % rows == 0:
-        return BlockShape((across, down, nothing), (_MANY, _zeros(rows), 0), low, full)
+        return (across, down, nothing), (_MANY, _zeros(rows), 0)
     if y & (y - 1) or z % (rows // y):
-        return BlockShape((across, None, None), (_MANY, 0, 0), low, full)
+        return (across, None, None), (_MANY, 0, 0)
     deep = tuple(n // y for n in down)
     down = tuple(n % y for n in down)
-    return BlockShape((across, down, deep), (_MANY, _MANY, _zeros(rows // y)), low, full)
+    return (across, down, deep), (_MANY, _MANY, _zeros(rows // y))
 
 
 def _zeros(value: int) -> int:
@@ -220,8 +222,8 @@ class Shapes:
             return VARYING if lanes is None else _affine(lanes, self.block.zeros[axis])
         if name == "%laneid":
             return _affine(tuple(range(LANES)), _MANY)
-        if name == "%ntid.x":
-            return Shape("uniform", zeros=self.block.size_zeros)
+        if name.startswith("%ntid.") and name[-1] in "xyz":
+            return Shape("uniform", zeros=_zeros(self.block.size["xyz".index(name[-1])]))
         if name in _LANE_MASKS:
             function = _LANE_MASKS[name]
             return _affine(tuple(function(n) for n in range(LANES)), _MANY)
