@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final, NoReturn
 
 from anyarch.gpu.cpu.flow import END, Block, Flow, Loop, reads, writes
 from anyarch.gpu.cpu.linear import Linear, Node
-from anyarch.gpu.cpu.records import LAUNCH, WORKER
+from anyarch.gpu.cpu.records import FIBRE_LOCAL, FIBRE_WARP, LAUNCH, WORKER
 from anyarch.gpu.cpu.shapes import LANES, UNIFORM, Shape, Shapes
 from anyarch.gpu.cpu.writer import BITS, Writer, bits_of, float_text, integer_of
 from anyarch.gpu.errors import PtxError
@@ -38,7 +38,8 @@ __all__ = ["FunctionEmitter", "NeedsThreads", "elem_of", "storage"]
 _MANY: Final = 64
 # Fields of a worker that stay while a kernel runs.
 _FIXED: Final = {
-    WORKER[name] for name in ("context", "shared", "leave", "barrier", "pause", "stop", "exchange")
+    WORKER[name]
+    for name in ("context", "shared", "leave", "barrier", "pause", "stop", "exchange", "sync")
 }
 
 
@@ -645,7 +646,15 @@ class FunctionEmitter(Writer):
         """The number of this flow of control in its block."""
         if self.function.entry:
             return "%warp"
-        return self.at_entry("warp", lambda: self.load_field("i32", "worker", WORKER["warp"]))
+        if not self.kernel.fibres:
+            return self.at_entry("warp", lambda: self.load_field("i32", "worker", WORKER["warp"]))
+        return self.at_entry("warp", lambda: self._fibre_field("i32", FIBRE_WARP))
+
+    def _fibre_field(self, type_: str, offset: int) -> str:
+        fibre = self.load_field("ptr", "worker", WORKER["current"])
+        return self.let(
+            f"load {type_}, ptr {self.let(f'getelementptr i8, ptr {fibre}, i64 {offset}')}"
+        )
 
     def _warp_number(self) -> str:
         warp = self.warp()
@@ -761,11 +770,16 @@ class FunctionEmitter(Writer):
 
     def local_base(self) -> str:
         """Address of this warp's local memory, as a number."""
-        return self.at_entry("local", lambda: self.load_field("i64", "worker", WORKER["local"]))
+        return self.at_entry("local", lambda: self._local_field("i64"))
 
     def local_pointer(self) -> str:
         """Address of this warp's local memory, as a pointer."""
-        return self.at_entry("local.p", lambda: self.load_field("ptr", "worker", WORKER["local"]))
+        return self.at_entry("local.p", lambda: self._local_field("ptr"))
+
+    def _local_field(self, type_: str) -> str:
+        if self.kernel.fibres:
+            return self._fibre_field(type_, FIBRE_LOCAL)
+        return self.load_field(type_, "worker", WORKER["local"])
 
     def parameter_pointer(self) -> str:
         """The kernel's parameters."""

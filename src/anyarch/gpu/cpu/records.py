@@ -44,8 +44,8 @@ WORKER: Final = {
     "context": 0,  # ptr, see anyarch.host.context
     "shared": 8,  # i64, address of the shared window
     "ctaid": 16,  # 3 × i32
-    "warp": 28,  # i32, the one that runs
-    "local": 32,  # i64, local memory of the one that runs
+    "warp": 28,  # i32, the one that runs, where none waits
+    "local": 32,  # i64, its local memory
     "leave": 40,  # ptr, (context, exit code), does not return
     "barrier": 48,  # ptr, (worker, number, count, arrive) waits
     "pause": 56,  # ptr, (worker) lets others run
@@ -63,9 +63,12 @@ WORKER: Final = {
     "slots": 152,  # ptr, where they meet
     "ended": 160,  # ptr, 32 × i32: the threads of each warp that have ended
     "root": 168,  # ptr, the first of the workers that run at once
+    "sync": 176,  # ptr, (worker): barrier 0 with all threads
     "barriers": 256,  # 16 × {arrived i32, phase i32, expected i32, value i32, result i32}
 }
 BARRIERS: Final = 16
 WORKER_NBYTES: Final = 4096
 
-FIBRE_NBYTES: Final = 64  # stack pointer, next, previous, warp
+# A fibre: stack pointer, next, previous, worker, warp, local memory.
+FIBRE_NBYTES: Final = 64
+FIBRE_WARP, FIBRE_LOCAL = 32, 40

@@ -26,7 +26,12 @@ _SP, _NEXT, _PREVIOUS, _WORKER, _WARP, _LOCAL = 0, 8, 16, 24, 32, 40
 # A meeting of threads: arrived, came, leaving, then 32 values. One for each lane that can be the
 # lowest of a set, for each warp.
 MEETING_NBYTES: Final = 16 + 8 * 32
-_ASSEMBLY: Final = """\
+_B0: Final = WORKER["barriers"]  # {arrived, phase, expected} of barrier 0
+_SAVE: Final = "\n".join(f"    push {r}" for r in ("rbp", "rbx", "r12", "r13", "r14", "r15"))
+_RESTORE: Final = "\n".join(f"    pop {r}" for r in ("r15", "r14", "r13", "r12", "rbx", "rbp"))
+# A fibre that does not run has on top of its stack where it goes on. `gpu_sync` is barrier 0 with
+# all threads, which is nearly every barrier.
+_ASSEMBLY: Final = f"""\
 .intel_syntax noprefix
 .text
 .globl gpu_switch
@@ -34,29 +39,69 @@ _ASSEMBLY: Final = """\
 .type gpu_switch, @function
 .p2align 4
 gpu_switch:
-    push rbp
-    push rbx
-    push r12
-    push r13
-    push r14
-    push r15
+{_SAVE}
+    lea rax, [rip + gpu_switched]
+    push rax
     mov [rdi], rsp
     mov rsp, rsi
-    pop r15
-    pop r14
-    pop r13
-    pop r12
-    pop rbx
-    pop rbp
+    pop rcx
+    jmp rcx
+gpu_switched:
+{_RESTORE}
     ret
 .globl gpu_begin
 .hidden gpu_begin
 .type gpu_begin, @function
 .p2align 4
 gpu_begin:
-    mov rdi, rbx
+    pop rdi
     call gpu_fibre
     ud2
+.globl gpu_sync
+.hidden gpu_sync
+.type gpu_sync, @function
+.p2align 4
+gpu_sync:
+    mov eax, [rdi + {_B0}]
+    inc eax
+    mov dword ptr [rdi + {_B0 + 8}], 0
+    cmp eax, [rdi + {WORKER["live"]}]
+    jae gpu_sync_last
+    mov [rdi + {_B0}], eax
+{_SAVE}
+    push rdi
+    mov ebx, [rdi + {_B0 + 4}]
+    push rbx
+gpu_sync_wait:
+    mov rax, [rdi + {WORKER["current"]}]
+    mov rdx, [rax + {_NEXT}]
+    mov rsi, [rdx + {_WORKER}]
+    lea rcx, [rip + gpu_sync_resumed]
+    push rcx
+    mov [rax + {_SP}], rsp
+    mov rsp, [rdx + {_SP}]
+    mov [rsi + {WORKER["current"]}], rdx
+    pop rcx
+    jmp rcx
+    .p2align 4
+gpu_sync_resumed:
+    mov rdi, [rsp + 8]
+    mov eax, [rsp]
+    cmp eax, [rdi + {_B0 + 4}]
+    je gpu_sync_check
+    add rsp, 16
+{_RESTORE}
+    ret
+gpu_sync_check:
+    sub rsp, 8
+    call gpu_stop_check
+    add rsp, 8
+    mov rdi, [rsp + 8]
+    jmp gpu_sync_wait
+gpu_sync_last:
+    mov dword ptr [rdi + {_B0}], 0
+    inc dword ptr [rdi + {_B0 + 4}]
+    ret
 .att_syntax
 """
 
@@ -88,6 +133,7 @@ def scheduler_text() -> str:
 _DECLARE = """
 declare void @gpu_switch(ptr, i64)
 declare void @gpu_begin()
+declare void @gpu_sync(ptr)
 """
 
 # Make a fibre the one that runs: its block's record tells kernels who they are.
@@ -95,16 +141,8 @@ _RESUME = f"""
 define internal void @gpu_select(ptr %fibre) alwaysinline nounwind {{
   {_at("worker.p", "fibre", _WORKER)}
   %worker = load ptr, ptr %worker.p
-  {_at("warp.p", "fibre", _WARP)}
-  %warp = load i32, ptr %warp.p
-  {_at("local.p", "fibre", _LOCAL)}
-  %local = load i64, ptr %local.p
   {_at("w.current", "worker", WORKER["current"])}
   store ptr %fibre, ptr %w.current
-  {_at("w.warp", "worker", WORKER["warp"])}
-  store i32 %warp, ptr %w.warp
-  {_at("w.local", "worker", WORKER["local"])}
-  store i64 %local, ptr %w.local
   ret void
 }}
 """
@@ -321,7 +359,9 @@ done:
 
 define hidden ptr @gpu_meet(ptr %worker, i32 %members, i64 %value) nounwind {{
 entry:
-  {_worker("warp", "warp", "i32")}
+  {_worker("fibre", "current", "ptr")}
+  {_at("warp.p", "fibre", _WARP)}
+  %warp = load i32, ptr %warp.p
   %lane = and i32 %warp, 31
   %bit = shl i32 1, %lane
   %named = or i32 %members, %bit
@@ -392,7 +432,7 @@ define internal i32 @gpu_threads(ptr %worker, i32 %warp) alwaysinline nounwind {
   ret i32 %mask
 }}
 
-define internal void @gpu_stop_check(ptr %worker) nounwind {{
+define hidden void @gpu_stop_check(ptr %worker) nounwind {{
   {_worker("stop", "stop", "ptr")}
   %flag = load volatile i32, ptr %stop
   %go = icmp eq i32 %flag, 0
@@ -466,14 +506,12 @@ loop:
   store i64 %place, ptr %f.local
   %deep = mul i64 %wide, %stride
   %top = add i64 %stacks, %deep
-  %sp = sub i64 %top, 72
+  %sp = sub i64 %top, 16
   %frame = inttoptr i64 %sp to ptr
-  %fibre.i = ptrtoint ptr %fibre to i64
   %begin = ptrtoint ptr @gpu_begin to i64
-  {_at("rbx.p", "frame", 32)}
-  store i64 %fibre.i, ptr %rbx.p
-  {_at("return.p", "frame", 48)}
-  store i64 %begin, ptr %return.p
+  store i64 %begin, ptr %frame
+  {_at("argument.p", "frame", 8)}
+  store ptr %fibre, ptr %argument.p
   store i64 %sp, ptr %fibre
   {_at("next.p", "fibre", _NEXT)}
   {_at("previous.p", "fibre", _PREVIOUS)}
@@ -519,7 +557,6 @@ entry:
   {_at("w.current", "worker", WORKER["current"])}
   {_at("w.local", "worker", WORKER["local"])}
   {_worker("local", "local_start", "i64")}
-  {_at("w.warp", "worker", WORKER["warp"])}
   store ptr null, ptr %w.current
   store i64 %local, ptr %w.local
   br label %take
@@ -546,10 +583,23 @@ whole:
   br label %take
 direct:
   call void @gpu_place(ptr %worker, ptr %launch, i64 %block)
+  {_worker("only", "fibres", "ptr")}
+  {_at("o.worker", "only", _WORKER)}
+  store ptr %worker, ptr %o.worker
+  {_at("o.next", "only", _NEXT)}
+  store ptr %only, ptr %o.next
+  {_at("o.local", "only", _LOCAL)}
+  store i64 %local, ptr %o.local
+  {_at("o.warp", "only", _WARP)}
+  store ptr %only, ptr %w.current
+  {_at("w.live", "worker", WORKER["live"])}
+  store i32 1, ptr %w.live
+  {_at("barriers", "worker", WORKER["barriers"])}
+  store <{8 * BARRIERS} x i32> zeroinitializer, ptr %barriers, align 4
   br label %warp
 warp:
   %n = phi i32 [ 0, %direct ], [ %n.next, %warp ]
-  store i32 %n, ptr %w.warp
+  store i32 %n, ptr %o.warp
   call void %kernel(ptr %worker, ptr %launch, ptr %base, i32 %n)
   %n.next = add i32 %n, 1
   %more = icmp ult i32 %n.next, %warps

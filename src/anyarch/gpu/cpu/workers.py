@@ -14,6 +14,7 @@ from typing import Final
 
 from anyarch.gpu.cpu.records import (
     FIBRE_NBYTES,
+    FIBRE_WARP,
     WORKER,
     WORKER_NBYTES,
 )
@@ -151,7 +152,8 @@ class Worker:
         self._launch = 0
         flows = needs.flows if needs.fibres else 1
         local = self._local.ensure(max(needs.resident * flows * needs.local_nbytes, 1) + _SLACK)
-        fibres = stacks = each = 0
+        stacks = each = 0
+        fibres = self._fibres.ensure(FIBRE_NBYTES)
         if needs.fibres:
             fibres = self._fibres.ensure(needs.resident * flows * FIBRE_NBYTES)
             size = _STACK if needs.width > 1 else _THREAD_STACK
@@ -177,6 +179,7 @@ class Worker:
                 "shared": window.start,
                 "leave": self.native.address("aa_leave"),
                 "barrier": self.native.address("gpu_barrier"),
+                "sync": self.native.address("gpu_sync"),
                 "pause": self.native.address("gpu_pause"),
                 "exchange": self.native.address("gpu_meet"),
                 "stop": stop,
@@ -198,10 +201,13 @@ class Worker:
         prepare_thread(self.context)
         return self.native.enter(self.context, self.entry, self.pointer)
 
-    def fields(self, record: int = 0) -> tuple[tuple[int, int, int], int]:
+    def fields(self) -> tuple[tuple[int, int, int], int]:
         """The block and the flow of control that ran last."""
-        place = self.pointer + record * WORKER_NBYTES + WORKER["ctaid"]
+        place = self.pointer + WORKER["ctaid"]
         x, y, z, warp = struct.unpack("<4I", ctypes.string_at(place, 16))
+        (fibre,) = struct.unpack("<Q", ctypes.string_at(self.pointer + WORKER["current"], 8))
+        if fibre:
+            (warp,) = struct.unpack("<I", ctypes.string_at(fibre + FIBRE_WARP, 4))
         return (x, y, z), warp
 
     def in_stack_guard(self, address: int) -> bool:
