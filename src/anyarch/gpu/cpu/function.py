@@ -426,6 +426,8 @@ class FunctionEmitter(Writer):
             match self.shapes.of(register).kind:
                 case "wide":
                     slots = self.alloca("i32", "r"), self.alloca("i64", "r")
+                case "indexed":
+                    slots = self.alloca(self.t("i32", True), "r"), self.alloca("i64", "r")
                 case "varying":
                     slots = (self.alloca(self.t(elem, True), "r"),)
                 case _:
@@ -440,13 +442,15 @@ class FunctionEmitter(Writer):
             slots = self._slot(register)
             kind = self.shapes.of(register).kind
             elem = storage(register)
-            types = ("i32", "i64") if kind == "wide" else (self.t(elem, kind == "varying"),)
+            types: tuple[str, ...] = (self.t(elem, kind == "varying"),)
+            if kind in ("wide", "indexed"):
+                types = self.t("i32", kind == "indexed"), "i64"
             found = tuple(self.let(f"load {t}, ptr {s}") for t, s in zip(types, slots))
             self._cache[register] = found
         return found
 
     def wide(self, register: Register) -> tuple[str, str]:
-        """The two scalars of a wide register."""
+        """The two parts of a wide or indexed register."""
         first, second = self._stored(register)
         return first, second
 
@@ -475,8 +479,10 @@ class FunctionEmitter(Writer):
         return self.let(f"add {vector} {self.splat(elem, base)}, {lanes}")
 
     def wide_vector(self, shape: Shape, base32: str, base64: str) -> str:
-        """All lanes of a wide value."""
-        narrow = self._add_lanes("i32", base32, shape)
+        """All lanes of a wide or indexed value."""
+        narrow = base32
+        if shape.kind == "wide":
+            narrow = self._add_lanes("i32", base32, shape)
         extend = "sext" if shape.signed else "zext"
         type_ = self.t("i64", True)
         value = self.let(f"{extend} {self.t('i32', True)} {narrow} to {type_}")
@@ -524,8 +530,8 @@ class FunctionEmitter(Writer):
         stored = self._stored(register)
         if shape.kind == "varying":
             raise AssertionError(f"{register.name} varies, in a scalar operation")
-        if shape.kind == "wide":
-            raise AssertionError(f"{register.name} is wide, in a scalar operation")
+        if shape.kind in ("wide", "indexed"):
+            raise AssertionError(f"{register.name} is {shape.kind}, in a scalar operation")
         return stored[0]
 
     def convert(self, source: str, elem: str, value: str) -> str:
@@ -824,8 +830,8 @@ class FunctionEmitter(Writer):
             value = self.bits(integer_of(kept), kept, sized)
         self.vec = before
         shape = self.shapes.of(register)
-        if shape.kind == "wide":
-            raise AssertionError(f"{register.name} is wide, its definition is not")
+        if shape.kind in ("wide", "indexed"):
+            raise AssertionError(f"{register.name} is {shape.kind}, its definition is not")
         if shape.kind != "varying":
             if vec:
                 raise AssertionError(f"{register.name} is a scalar, its definition is not")
@@ -846,8 +852,9 @@ class FunctionEmitter(Writer):
         self._store(register, (vector,), (value,))
 
     def define_wide(self, register: Register, base32: str, base64: str) -> None:
-        """Write a wide register."""
-        self._store(register, ("i32", "i64"), (base32, base64))
+        """Write a wide or indexed register."""
+        narrow = self.t("i32", self.shapes.of(register).kind == "indexed")
+        self._store(register, (narrow, "i64"), (base32, base64))
 
     def _store(self, register: Register, types: tuple[str, ...], values: tuple[str, ...]) -> None:
         for type_, value, slot in zip(types, values, self._slot(register)):

@@ -64,6 +64,7 @@ WORKER: Final = {
     "ended": 160,  # ptr, 32 × i32: the threads of each warp that have ended
     "root": 168,  # ptr, the first of the workers that run at once
     "sync": 176,  # ptr, (worker): barrier 0 with all threads
+    "used": 184,  # i32, which barriers but the usual one were used in this block
     "barriers": 256,  # 16 × {arrived i32, phase i32, expected i32, value i32, result i32}
 }
 BARRIERS: Final = 16

@@ -191,6 +191,10 @@ entry:
   {_launch("width", "width", "i32")}
   {_worker("live", "live", "i32")}
   %low = and i32 %number, {BARRIERS - 1}
+  {_worker("used", "used", "i32")}
+  %use = shl i32 1, %low
+  %used.now = or i32 %used, %use
+  store i32 %used.now, ptr %used.p
   %wide = zext i32 %low to i64
   %offset = mul i64 %wide, 32
   %from = add i64 %offset, {WORKER["barriers"]}
@@ -269,6 +273,9 @@ entry:
   %fewer = sub i32 %live, 1
   store i32 %fewer, ptr %live.p
   call void @gpu_ended(ptr %worker, i32 %warp)
+  {_worker("used", "used", "i32")}
+  %seldom = icmp ne i32 %used, 0
+  %last.barrier = select i1 %seldom, i64 {BARRIERS}, i64 1
   br label %barriers
 barriers:
   %n = phi i64 [ 0, %entry ], [ %n.next, %after ]
@@ -289,7 +296,7 @@ open:
   br label %after
 after:
   %n.next = add i64 %n, 1
-  %more = icmp ult i64 %n.next, {BARRIERS}
+  %more = icmp ult i64 %n.next, %last.barrier
   br i1 %more, label %barriers, label %unlink
 unlink:
   {_at("next.p", "fibre", _NEXT)}
@@ -482,6 +489,8 @@ entry:
   {_worker("stride", "stack_nbytes", "i64")}
   {_at("live.p", "worker", WORKER["live"])}
   store i32 %warps, ptr %live.p
+  {_at("used.p", "worker", WORKER["used"])}
+  store i32 0, ptr %used.p
   {_at("barriers", "worker", WORKER["barriers"])}
   store <{8 * BARRIERS} x i32> zeroinitializer, ptr %barriers, align 4
   {_worker("ended", "ended", "ptr")}

@@ -2,8 +2,9 @@
 
 A register is *uniform* (one scalar), *affine* (a scalar plus a constant for each lane), *wide* (an
 affine 32-bit value extended to 64 bits, times a constant, plus a scalar: the usual index of an
-array), or *varying* (a vector). Affine and wide values give contiguous memory accesses. The
-analysis does not follow paths: a register has one shape. A register that a divergent branch makes
+array), *indexed* (the same of a 32-bit vector), or *varying* (a vector). Affine and wide values
+give contiguous memory accesses, indexed ones gathers by 32-bit numbers. The analysis does not
+follow paths: a register has one shape. A register that a divergent branch makes
 different in lanes that meet again is varying (Karrenberg and Hack, Whole-Function Vectorization).
 """
 
@@ -31,14 +32,16 @@ __all__ = ["LANES", "UNIFORM", "VARYING", "BlockShape", "Shape", "Shapes", "bloc
 
 LANES: Final = 32
 _MANY: Final = 64  # known zero bits of zero
+_LONG: Final = ("wide", "indexed")
 
 
 @dataclass(frozen=True, slots=True)
 class Shape:
     """`lanes` are the constants of affine and wide values; `zeros` the low bits of the scalar that
-    are known to be zero. A wide value is extend(base32 + lanes) * scale + base64."""
+    are known to be zero. A wide value is extend(base32 + lanes) * scale + base64, an indexed one
+    extend(vector32) * scale + base64."""
 
-    kind: str  # uniform | affine | wide | varying
+    kind: str  # uniform | affine | wide | indexed | varying
     lanes: tuple[int, ...] = ()
     scale: int = 1
     signed: bool = False
@@ -47,7 +50,7 @@ class Shape:
     @property
     def scalar(self) -> bool:
         """Whether scalars hold it."""
-        return self.kind != "varying"
+        return self.kind not in ("indexed", "varying")
 
 
 UNIFORM: Final = Shape("uniform")
@@ -154,6 +157,8 @@ class Shapes:
                         continue
                     for register in writes(instruction):
                         new = shape if register is not CARRY or shape.kind == "uniform" else VARYING
+                        if new.kind in _LONG and register.type[1:] != "64":
+                            new = VARYING
                         if register.type == "pred" and new.kind not in ("uniform", "varying"):
                             new = VARYING
                         if self.masked[at] >> flow.number(register) & 1:
@@ -337,10 +342,10 @@ def _add(shapes: Shapes, instruction: Instruction) -> Shape | None:
 
 def _sum(a: Shape, b: Shape, sign: int, size: int) -> Shape:
     zeros = min(a.zeros, b.zeros)
-    if a.kind == "wide" and b.kind == "uniform":
-        return Shape("wide", a.lanes, a.scale, a.signed)
-    if b.kind == "wide" and a.kind == "uniform" and sign == 1:
-        return Shape("wide", b.lanes, b.scale, b.signed)
+    if a.kind in _LONG and b.kind == "uniform":
+        return Shape(a.kind, a.lanes, a.scale, a.signed)
+    if b.kind in _LONG and a.kind == "uniform" and sign == 1:
+        return Shape(b.kind, b.lanes, b.scale, b.signed)
     if not {a.kind, b.kind} <= {"uniform", "affine"}:
         return VARYING
     first, second = a.lanes or (0,) * LANES, b.lanes or (0,) * LANES
@@ -354,8 +359,8 @@ def _times(a: Shape, factor: int, size: int) -> Shape:
             return Shape("uniform", zeros=zeros)
         case "affine":
             return _affine(_wrap([n * factor for n in a.lanes], size), zeros)
-        case "wide" if factor and abs(a.scale * factor) < 1 << 31:
-            return Shape("wide", a.lanes, a.scale * factor, a.signed)
+        case "wide" | "indexed" if factor and abs(a.scale * factor) < 1 << 31:
+            return Shape(a.kind, a.lanes, a.scale * factor, a.signed)
     return VARYING
 
 
@@ -392,6 +397,8 @@ def _mul(shapes: Shapes, instruction: Instruction) -> Shape | None:
                 factor -= 1 << 32
         if size == 32 and sources[0].kind == "affine" and factor and abs(factor) < 1 << 31:
             return Shape("wide", sources[0].lanes, factor, signed)
+        if size == 32 and sources[0].kind == "varying" and factor and 0 < factor < 1 << 31:
+            return Shape("indexed", (), factor, signed)
         return shapes.plain(instruction)
     return _product(shapes, instruction.operands[1:], size)
 
@@ -467,7 +474,11 @@ def _cvt(shapes: Shapes, instruction: Instruction) -> Shape | None:
             return Shape("wide", shape.lanes, 1, source == "s32")
         if target in ("u32", "s32"):
             return shape
-    if shape.kind == "affine" and integers and SIZES[source] == SIZES[target] == 64:
+    if shape.kind == "varying" and integers and source in ("u32", "s32"):
+        if target in ("u64", "s64"):
+            return Shape("indexed", (), 1, source == "s32")
+        return VARYING
+    if integers and SIZES[source] == SIZES[target] == 64:
         return shape
     return VARYING
 

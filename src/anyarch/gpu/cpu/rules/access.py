@@ -38,13 +38,15 @@ class Access:
     fits: str = ""
     exact: Callable[[], str] | None = None
     origin: str = ""  # the pointer that `exact` counts from
+    narrow: str = ""  # or a vector of i32, signed, in units of `scale` bytes
+    scale: int = 1
     invariant: bool = False
     ordered: bool = False
 
     @property
     def scalar(self) -> bool:
         """Whether all lanes access the same place."""
-        return not self.lanes and not self.index
+        return not (self.lanes or self.index or self.narrow)
 
 
 def space_of(i: Instruction) -> str:
@@ -80,6 +82,8 @@ def resolve(e: FunctionEmitter, i: Instruction, address: Address, space: str) ->
         result = _register_access(e, pointer, base, offset, signed)
     if space == "local" and e.width > 1:
         strides = tuple(n * e.kernel.local_stride for n in range(LANES))
+        if result.narrow:
+            result = Access(result.pointer, index=index_of(e, result))
         if result.index:
             type_ = e.t("i64", True)
             moved = e.let(f"add {type_} {result.index}, {e.lanes('i64', strides)}")
@@ -118,12 +122,27 @@ def _register_access(
                 return Access(offset_pointer(e, start, first), lanes=shape.lanes)
             case "wide":
                 return _wide_access(e, start, base)
+            case "indexed":
+                return _indexed_access(e, start, base)
     finally:
         e.vec = before
     e.vec = True
+    if signed and base.size == 32:
+        narrow = e.get(base, "i32")
+        e.vec = before
+        return Access(start, narrow=narrow)
     index = extended(e.get(base, elem))
     e.vec = before
     return Access(start, index=index)
+
+
+def _indexed_access(e: FunctionEmitter, start: str, base: Register) -> Access:
+    shape = e.shape(base)
+    vector, base64 = e.wide(base)
+    pointer = offset_pointer(e, start, base64)
+    if shape.signed:
+        return Access(pointer, narrow=vector, scale=shape.scale)
+    return Access(start, index=e.wide_vector(shape, vector, base64))
 
 
 def _wide_access(e: FunctionEmitter, start: str, base: Register) -> Access:
@@ -208,10 +227,10 @@ def _load_scalars(e: FunctionEmitter, access: Access, elem: str, count: int) -> 
 def _load_lanes(e: FunctionEmitter, access: Access, elem: str, count: int, mask: str) -> list[str]:
     nbytes = bits_of(elem) // 8
     runs = _runs(access.lanes, count * nbytes) if access.lanes else None
-    if access.index:
+    if access.index or access.narrow:
         return _load_rows(e, access, elem, count, mask)
     if runs is None:
-        return _gather(e, access, index_of(e, access), elem, count, mask)
+        return _gather(e, access, "", elem, count, mask)
     starts = [offset_pointer(e, access.pointer, at) for at in _starts(access.lanes, runs)]
     if not access.fits:
         return _load_runs(e, starts, runs, elem, count, mask)
@@ -264,32 +283,43 @@ def _rows(e: FunctionEmitter, access: Access, total: int, mask: str) -> tuple[st
     """Whether an index that nothing is known of is contiguous in each row of the block, and the
     pointers to the rows: a gather costs many times this question."""
     length = e.kernel.row
-    type_ = e.t("i64", True)
-    heads = e.shuffle(
-        LANES, "i64", access.index, "poison", [n // length * length for n in range(LANES)]
-    )
-    steps = e.lanes("i64", tuple(n % length * total for n in range(LANES)))
+    elem, index, unit = "i64", access.index, 1
+    if access.narrow:
+        elem, index, unit = "i32", access.narrow, access.scale
+    type_ = e.t(elem, True)
+    heads = e.shuffle(LANES, elem, index, "poison", [n // length * length for n in range(LANES)])
+    steps = e.lanes(elem, tuple(n % length * (total // unit) for n in range(LANES)))
     expected = e.let(f"add {type_} {heads}, {steps}")
-    equal = e.let(f"icmp eq {type_} {access.index}, {expected}")
+    equal = e.let(f"icmp eq {type_} {index}, {expected}")
     lanes = f"<{LANES} x i1>"
     idle = e.let(f"xor {lanes} {mask}, splat (i1 true)")
     good = e.mask_bits(e.let(f"or {lanes} {equal}, {idle}"))
-    starts = [
-        offset_pointer(e, access.pointer, e.let(f"extractelement {type_} {access.index}, i64 {at}"))
-        for at in range(0, LANES, length)
-    ]
+    starts = []
+    for at in range(0, LANES, length):
+        head = e.let(f"extractelement {type_} {index}, i64 {at}")
+        if access.narrow:
+            head = e.let(f"sext i32 {head} to i64")
+            head = e.let(f"mul i64 {head}, {unit}")
+        starts.append(offset_pointer(e, access.pointer, head))
     return e.let(f"icmp eq i32 {good}, -1"), starts
+
+
+def _row_length(e: FunctionEmitter, access: Access, total: int, nbytes: int) -> int:
+    """Lanes of a row, 0 where it is not to be asked for."""
+    if nbytes > 8 or total % access.scale:
+        return 0
+    return e.kernel.row
 
 
 def _load_rows(e: FunctionEmitter, access: Access, elem: str, count: int, mask: str) -> list[str]:
     nbytes = bits_of(elem) // 8
 
     def gathered() -> list[str]:
-        return _gather(e, access, access.index, elem, count, mask)
+        return _gather(e, access, "", elem, count, mask)
 
-    if not e.kernel.row or nbytes > 8:
+    length = _row_length(e, access, count * nbytes, nbytes)
+    if not length:
         return gathered()
-    length = e.kernel.row
     good, starts = _rows(e, access, count * nbytes, mask)
 
     def contiguous() -> list[str]:
@@ -300,9 +330,26 @@ def _load_rows(e: FunctionEmitter, access: Access, elem: str, count: int, mask: 
 
 def index_of(e: FunctionEmitter, access: Access) -> str:
     """Bytes from the pointer, as a vector."""
+    if access.narrow:
+        type_ = e.t("i64", True)
+        wide = e.let(f"sext {e.t('i32', True)} {access.narrow} to {type_}")
+        if access.scale == 1:
+            return wide
+        return e.let(f"mul {type_} {wide}, splat (i64 {access.scale})")
     if access.index:
         return access.index
     return e.lanes("i64", access.lanes)
+
+
+def _narrow_index(e: FunctionEmitter, access: Access, nbytes: int) -> tuple[str, int] | None:
+    """A 32-bit index and its scale, where the processor gathers by such."""
+    if not e.kernel.embedded_rounding or nbytes not in (4, 8):
+        return None
+    if access.narrow:
+        return (access.narrow, access.scale) if access.scale in (1, 2, 4, 8) else None
+    if access.lanes and all(-(1 << 31) <= n < 1 << 31 for n in access.lanes):
+        return e.lanes("i32", access.lanes), 1
+    return None
 
 
 def _mask_part(e: FunctionEmitter, mask: str, at: int, length: int, repeat: int = 1) -> str:
@@ -399,17 +446,68 @@ def _pointers(e: FunctionEmitter, pointer: str, index: str) -> str:
 def _gather(
     e: FunctionEmitter, access: Access, index: str, elem: str, count: int, mask: str
 ) -> list[str]:
+    """Gather; `index` is the access's own if it is empty."""
     nbytes = bits_of(elem) // 8
+    narrow = None if index else _narrow_index(e, access, nbytes)
     found = []
+    if narrow is None and not index:
+        index = index_of(e, access)
     for n in range(count):
         pointer = offset_pointer(e, access.pointer, n * nbytes)
-        if nbytes >= 16:
+        if narrow is not None:
+            found.append(_gather_narrow(e, pointer, narrow, elem, mask))
+        elif nbytes >= 16:
             found.append(_gather_halves(e, pointer, index, mask))
         elif nbytes < 4:
             found.append(_gather_small(e, pointer, index, elem, mask))
         else:
             found.append(_gather_one(e, _pointers(e, pointer, index), elem, mask))
     return found
+
+
+_KINDS: Final = {"float": "dps", "i32": "dpi", "double": "dpd", "i64": "dpq"}
+
+
+def _gather_narrow(
+    e: FunctionEmitter, pointer: str, narrow: tuple[str, int], elem: str, mask: str
+) -> str:
+    """By the processor's own instruction: LLVM makes 64-bit pointers of a hoisted index."""
+    size = 16 if bits_of(elem) == 32 else 8
+    index, scale = narrow
+    name = f"llvm.x86.avx512.mask.gather.{_KINDS[elem]}.512"
+    type_ = f"<{size} x {elem}>"
+    parts = []
+    for at in range(0, LANES, size):
+        picked = list(range(at, at + size))
+        lanes = e.shuffle(LANES, "i1", mask, "poison", picked)
+        indices = e.shuffle(LANES, "i32", index, "poison", picked)
+        operands = [
+            (type_, "zeroinitializer"),
+            ("ptr", pointer),
+            (f"<{size} x i32>", indices),
+            (f"<{size} x i1>", lanes),
+            ("i32", str(scale)),
+        ]
+        parts.append(e.invoke(name, type_, operands))
+    return e.whole(elem, parts, size)
+
+
+def _scatter_narrow(
+    e: FunctionEmitter, pointer: str, narrow: tuple[str, int], elem: str, value: str, mask: str
+) -> None:
+    size = 16 if bits_of(elem) == 32 else 8
+    index, scale = narrow
+    name = f"llvm.x86.avx512.mask.scatter.{_KINDS[elem]}.512"
+    for at in range(0, LANES, size):
+        picked = list(range(at, at + size))
+        operands = [
+            ("ptr", pointer),
+            (f"<{size} x i1>", e.shuffle(LANES, "i1", mask, "poison", picked)),
+            (f"<{size} x i32>", e.shuffle(LANES, "i32", index, "poison", picked)),
+            (f"<{size} x {elem}>", e.shuffle(LANES, elem, value, "poison", picked)),
+            ("i32", str(scale)),
+        ]
+        e.invoke(name, "void", operands)
 
 
 def _gather_one(e: FunctionEmitter, pointers: str, elem: str, mask: str) -> str:
@@ -491,18 +589,25 @@ def _store_lanes(
         length = runs[0]
         starts = [offset_pointer(e, access.pointer, at) for at in _starts(access.lanes, runs)]
         condition = access.fits
-    elif access.index and e.kernel.row and nbytes <= 8:
-        length = e.kernel.row
-        condition, starts = _rows(e, access, total, mask)
     else:
         length, starts, condition = 0, [], ""
+        if access.index or access.narrow:
+            length = _row_length(e, access, total, nbytes)
+        if length:
+            condition, starts = _rows(e, access, total, mask)
 
     def scattered() -> list[str]:
-        pointer, index = access.pointer, ""
         if access.fits:
             assert access.exact is not None
-            pointer, index = access.origin, access.exact()
-        _scatter(e, pointer, index or index_of(e, access), elem, vectors, mask)
+            _scatter(e, access.origin, access.exact(), elem, vectors, mask)
+            return []
+        narrow = _narrow_index(e, access, nbytes)
+        if narrow is None:
+            _scatter(e, access.pointer, index_of(e, access), elem, vectors, mask)
+            return []
+        for n, value in enumerate(vectors):
+            pointer = offset_pointer(e, access.pointer, n * nbytes)
+            _scatter_narrow(e, pointer, narrow, elem, value, mask)
         return []
 
     def contiguous() -> list[str]:

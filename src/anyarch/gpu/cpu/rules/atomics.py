@@ -6,6 +6,7 @@ operation is a load and a store.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 from anyarch.gpu.cpu.function import elem_of
@@ -67,10 +68,41 @@ def atom(e: FunctionEmitter, i: Instruction) -> None:
         where = access.offset_pointer(e, pointer, at)
         return [_one(e, name, type_, where, list(values), alone)]
 
+    if d is None and alone:
+        _each_unrolled(e, e.active(), inputs, body)
+        e.line(access.BARRIER)
+        return
     (old,) = access.each_lane(e, e.active(), inputs, [elem], body)
     e.line(access.BARRIER)
     if d is not None:
         e.define(d, elem, old, True)
+
+
+def _each_unrolled(
+    e: FunctionEmitter,
+    mask: str,
+    inputs: list[tuple[str, str]],
+    body: Callable[..., list[str]],
+) -> None:
+    """Lane after lane without a loop where all are active, as in the middle of a histogram."""
+    full, part, after = e.name("full"), e.name("part"), e.name("after")
+    e.branch(e.let(f"icmp eq i32 {e.mask_bits(mask)}, -1"), full, part)
+    e.label(full)
+    slots = []
+    for elem, value in inputs:
+        slot = e.alloca(e.t(elem, True), "in")
+        e.line(f"store volatile {e.t(elem, True)} {value}, ptr {slot}")
+        slots.append((elem, slot))
+    before = e.vec
+    for lane in range(LANES):
+        places = [(t, e.let(f"getelementptr {t}, ptr {s}, i64 {lane}")) for t, s in slots]
+        body("", *[e.let(f"load {elem}, ptr {place}") for elem, place in places])
+    e.vec = before
+    e.jump(after)
+    e.label(part)
+    access.each_lane(e, mask, inputs, [], lambda *v: body(*v) and [])
+    e.jump(after)
+    e.label(after)
 
 
 def _reduce(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 from anyarch.gpu.cpu.function import elem_of
 from anyarch.gpu.cpu.rules import floats
-from anyarch.gpu.cpu.rules.integers import _wide_parts, is_float, wide_target
+from anyarch.gpu.cpu.rules.integers import is_float, narrow_part, wide_parts, wide_target
 from anyarch.gpu.cpu.rules.registry import rule
 from anyarch.gpu.ptx.tree import SIZES, Immediate, Instruction, Operand
 
@@ -40,13 +40,11 @@ def cvt(e: FunctionEmitter, i: Instruction) -> None:
     d, a = i.operands[:2]
     if (wide := wide_target(e, d)) is not None:
         e.vec = False
-        if e.shape(a).kind == "wide":
-            first, second = _wide_parts(e, a)
+        if e.shape(a).kind in ("wide", "indexed"):
+            first, second = wide_parts(e, a)
             e.define_wide(wide, first or "0", second)
-        elif e.shape(a).kind == "affine":
-            e.define_wide(wide, e.get(a, "i32"), "0")
         else:
-            raise AssertionError("a wide result of a plain conversion")
+            e.define_wide(wide, narrow_part(e, wide, a), "0")
         return
     e.choose(i, a)
     if is_float(source):

@@ -20,15 +20,21 @@ def is_float(type_: str) -> bool:
 
 
 def wide_target(e: FunctionEmitter, operand: Operand) -> Register | None:
-    """The register that an instruction writes, if it is a wide one."""
-    if e.width > 1 and isinstance(operand, Register) and e.shapes.of(operand).kind == "wide":
+    """The register that an instruction writes, if it is a wide or indexed one."""
+    kinds = ("wide", "indexed")
+    if e.width > 1 and isinstance(operand, Register) and e.shapes.of(operand).kind in kinds:
         return operand
     return None
 
 
-def _wide_parts(e: FunctionEmitter, operand: Operand) -> tuple[str | None, str]:
-    """Scalars of a wide or uniform operand; the first is None for a uniform one."""
-    if isinstance(operand, Register) and e.shape(operand).kind == "wide":
+def narrow_part(e: FunctionEmitter, target: Register, operand: Operand) -> str:
+    """The 32-bit operand that a wide or indexed result extends."""
+    return e.get(operand, "i32", e.shapes.of(target).kind == "indexed")
+
+
+def wide_parts(e: FunctionEmitter, operand: Operand) -> tuple[str | None, str]:
+    """Parts of a wide, indexed or uniform operand; the first is None for a uniform one."""
+    if isinstance(operand, Register) and e.shape(operand).kind in ("wide", "indexed"):
         return e.wide(operand)
     return None, e.get(operand, "i64", False)
 
@@ -43,8 +49,8 @@ def add(e: FunctionEmitter, i: Instruction) -> None:
     d, a, b = i.operands
     if (target := wide_target(e, d)) is not None:
         e.vec = False
-        a32, a64 = _wide_parts(e, a)
-        b32, b64 = _wide_parts(e, b)
+        a32, a64 = wide_parts(e, a)
+        b32, b64 = wide_parts(e, b)
         e.define_wide(target, a32 or b32 or "0", e.op(i.opcode, "i64", a64, b64))
         return
     elem = elem_of(type_)
@@ -107,10 +113,10 @@ def mul(e: FunctionEmitter, i: Instruction) -> None:
     if (target := wide_target(e, d)) is not None:
         e.vec = False
         if "wide" in i.modifiers:
-            e.define_wide(target, e.get(a, "i32"), "0")
+            e.define_wide(target, narrow_part(e, target, a), "0")
             return
         factor, other = (b, a) if isinstance(b, Immediate) else (a, b)
-        first, second = _wide_parts(e, other)
+        first, second = wide_parts(e, other)
         e.define_wide(target, first or "0", e.op("mul", "i64", second, e.get(factor, "i64")))
         return
     e.choose(i, a, b)
@@ -175,14 +181,14 @@ def mad(e: FunctionEmitter, i: Instruction) -> None:
 def _wide_mad(e: FunctionEmitter, i: Instruction, target: Register) -> None:
     _, a, b, c = i.operands
     e.vec = False
-    first, second = _wide_parts(e, c)
+    first, second = wide_parts(e, c)
     if "wide" not in i.modifiers:
         factor, other = (b, a) if isinstance(b, Immediate) else (a, b)
-        base32, base64 = _wide_parts(e, other)
+        base32, base64 = wide_parts(e, other)
         scaled = e.op("mul", "i64", base64, e.get(factor, "i64"))
         e.define_wide(target, base32 or first or "0", e.op("add", "i64", scaled, second))
     elif first is None:
-        e.define_wide(target, e.get(a, "i32"), second)
+        e.define_wide(target, narrow_part(e, target, a), second)
     else:
         extend = "sext" if i.types[-1][0] == "s" else "zext"
         factors = [e.cast(extend, "i32", "i64", e.get(o, "i32")) for o in (a, b)]
@@ -338,7 +344,7 @@ def shift(e: FunctionEmitter, i: Instruction) -> None:
     elem, size = elem_of(type_), SIZES[type_]
     if (target := wide_target(e, d)) is not None:
         e.vec = False
-        first, second = _wide_parts(e, a)
+        first, second = wide_parts(e, a)
         e.define_wide(target, first or "0", e.op("shl", "i64", second, e.get(b, "i64")))
         return
     e.choose(i, a, b)
@@ -838,8 +844,11 @@ def selp(e: FunctionEmitter, i: Instruction) -> None:
     if (target := wide_target(e, d)) is not None:
         e.vec = False
         condition = e.get(p, "i1")
-        parts = [_wide_parts(e, o) for o in (a, b)]
-        first = e.sel(condition, "i32", parts[0][0] or "0", parts[1][0] or "0")
+        parts = [wide_parts(e, o) for o in (a, b)]
+        type_ = e.t("i32", e.shapes.of(target).kind == "indexed")
+        first = e.let(
+            f"select i1 {condition}, {type_} {parts[0][0] or '0'}, {type_} {parts[1][0] or '0'}"
+        )
         e.define_wide(target, first, e.sel(condition, "i64", parts[0][1], parts[1][1]))
         return
     e.choose(i, a, b, p)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from anyarch.gpu.cpu.function import elem_of
-from anyarch.gpu.cpu.rules.integers import _wide_parts, wide_target
+from anyarch.gpu.cpu.rules.integers import wide_parts, wide_target
 from anyarch.gpu.cpu.rules.registry import rule
 from anyarch.gpu.cpu.shapes import LANES
 from anyarch.gpu.ptx.tree import SIZES, Instruction, VectorOperand
@@ -27,7 +27,7 @@ def mov(e: FunctionEmitter, i: Instruction) -> None:
         return
     if (target := wide_target(e, d)) is not None:
         e.vec = False
-        first, second = _wide_parts(e, a)
+        first, second = wide_parts(e, a)
         e.define_wide(target, first or "0", second)
         return
     elem = elem_of(type_)
@@ -68,7 +68,7 @@ def cvta(e: FunctionEmitter, i: Instruction) -> None:
     to = "to" in spaces
     if (target := wide_target(e, d)) is not None:
         e.vec = False
-        first, second = _wide_parts(e, a)
+        first, second = wide_parts(e, a)
         if "shared" in spaces:
             second = e.op("sub" if to else "add", "i64", second, e.shared_base())
         e.define_wide(target, first or "0", second)
