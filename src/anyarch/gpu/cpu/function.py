@@ -32,6 +32,7 @@ from anyarch.gpu.ptx.tree import (
 
 if TYPE_CHECKING:
     from anyarch.gpu.cpu.kernel import KernelCompiler
+    from anyarch.gpu.cpu.rules.registry import Rule
 
 __all__ = ["FunctionEmitter", "NeedsThreads", "elem_of", "storage"]
 
@@ -188,11 +189,14 @@ class FunctionEmitter(Writer):
 
     def fail(self, message: str) -> NoReturn:
         """Raise PtxError at the current instruction."""
+        raise self._error(message)
+
+    def _error(self, message: str) -> PtxError:
         instruction = self.instruction
         if instruction is None:
-            raise PtxError(message)
+            return PtxError(message)
         place = instruction.place
-        raise PtxError(message, place.line, place.column, instruction.text)
+        return PtxError(message, place.line, place.column, instruction.text)
 
     # Masks and control flow.
 
@@ -368,6 +372,14 @@ class FunctionEmitter(Writer):
         if rule is None:
             self.fail(f"instruction {instruction.opcode} is not supported")
         self.guard = None
+        try:
+            self._emit_guarded(instruction, rule)
+        except (ValueError, IndexError, KeyError, StopIteration, AttributeError) as error:
+            # Rules take operands and modifiers apart as the ISA says they are.
+            raise self._error("its operands or modifiers are not those of the ISA") from error
+        self.guard = None
+
+    def _emit_guarded(self, instruction: Instruction, rule: Rule) -> None:
         guard = instruction.guard
         if guard is None:
             rule(self, instruction)
@@ -386,7 +398,6 @@ class FunctionEmitter(Writer):
             condition = self.op("xor", "i1", condition, "splat (i1 true)")
         self.guard = condition
         rule(self, instruction)
-        self.guard = None
 
     def active(self) -> str:
         """The lanes for which the current instruction runs."""

@@ -172,7 +172,7 @@ class KernelCompiler:
         self.width = block.width
         self.row = _row(block)
         self.declarations: dict[str, str] = {}
-        self.embedded_rounding = "avx512f" in features()
+        self.avx512 = "avx512f" in features()
         self.address_taken = _address_taken(module)
         self.functions = self._reachable()
         # Whether generic accesses may reach what accesses to the spaces reach.

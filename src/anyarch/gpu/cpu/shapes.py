@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from anyarch.gpu.cpu.flow import CARRY, END, Flow, reads, writes
+from anyarch.gpu.errors import PtxError
 from anyarch.gpu.ptx.tree import (
     SIZES,
     Address,
@@ -152,7 +153,16 @@ class Shapes:
                 if not isinstance(at, int):
                     continue
                 for instruction in flow.blocks[at].body:
-                    shape = self._shape(instruction)
+                    try:
+                        shape = self._shape(instruction)
+                    except (ValueError, IndexError) as error:
+                        place = instruction.place
+                        raise PtxError(
+                            "its operands are not those of the ISA",
+                            place.line,
+                            place.column,
+                            instruction.text,
+                        ) from error
                     if shape is None:
                         continue
                     for register in writes(instruction):

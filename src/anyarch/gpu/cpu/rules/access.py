@@ -343,7 +343,7 @@ def index_of(e: FunctionEmitter, access: Access) -> str:
 
 def _narrow_index(e: FunctionEmitter, access: Access, nbytes: int) -> tuple[str, int] | None:
     """A 32-bit index and its scale, where the processor gathers by such."""
-    if not e.kernel.embedded_rounding or nbytes not in (4, 8):
+    if not e.kernel.avx512 or nbytes not in (4, 8):
         return None
     if access.narrow:
         return (access.narrow, access.scale) if access.scale in (1, 2, 4, 8) else None

@@ -144,7 +144,7 @@ def _from_integer(e: FunctionEmitter, i: Instruction, target: str, source: str, 
 
 
 def _directed(e: FunctionEmitter, signed: bool, elem: str, want: str, value: str, mode: str) -> str:
-    if not e.kernel.embedded_rounding:
+    if not e.kernel.avx512:
         e.fail(f"rounding .{mode} needs a processor with AVX-512")
     size = 16 if want == "float" and elem == "i32" else 8
     letter = "s" if signed else "u"
@@ -209,7 +209,7 @@ def _convert(e: FunctionEmitter, elem: str, want: str, value: str, mode: str) ->
         return e.cast("fpext", elem, want, value)
     if mode == "rn":
         return e.cast("fptrunc", elem, want, value)
-    if not e.kernel.embedded_rounding:
+    if not e.kernel.avx512:
         e.fail(f"rounding .{mode} needs a processor with AVX-512")
     if want == "float":
 

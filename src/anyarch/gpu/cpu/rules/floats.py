@@ -170,7 +170,7 @@ def rounded(e: FunctionEmitter, name: str, elem: str, mode: str, *values: str) -
         return e.op(name, elem, *values)
     if elem not in ("float", "double"):
         e.fail(f"rounding .{mode} does not apply to this type")
-    if not e.kernel.embedded_rounding:
+    if not e.kernel.avx512:
         e.fail(f"rounding .{mode} needs a processor with AVX-512")
     size = 16 if elem == "float" else 8
     full = "llvm.x86.avx512." + _ROUNDED[name].format("s" if elem == "float" else "d")
@@ -230,7 +230,7 @@ def div(e: FunctionEmitter, i: Instruction) -> None:
     mode = rounding(i)
 
     def compute(elem: str, a: str, b: str) -> str:
-        if "approx" in i.modifiers and e.kernel.embedded_rounding:
+        if "approx" in i.modifiers and e.kernel.avx512:
             return approx.quotient(e, a, b)
         return rounded(e, "fdiv", elem, mode, a, b)
 
@@ -304,7 +304,7 @@ def rcp(e: FunctionEmitter, i: Instruction) -> None:
         if "approx" in i.modifiers:
             if elem == "double":  # .ftz drops the low half of the result
                 return _high_word(e, e.op("fdiv", elem, e.real(elem, 1.0), _high_word(e, a)))
-            if e.kernel.embedded_rounding:
+            if e.kernel.avx512:
                 return approx.reciprocal(e, a)
         return rounded(e, "fdiv", elem, mode, e.real(elem, 1.0), a)
 
@@ -322,7 +322,7 @@ def rsqrt(e: FunctionEmitter, i: Instruction) -> None:
     """1 / √a."""
 
     def compute(elem: str, a: str) -> str:
-        if elem == "float" and e.kernel.embedded_rounding:
+        if elem == "float" and e.kernel.avx512:
             return approx.reciprocal_root(e, a)
         root = e.call("llvm.sqrt", elem, a)
         return e.op("fdiv", elem, e.real(elem, 1.0), root)

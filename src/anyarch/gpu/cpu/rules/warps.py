@@ -106,7 +106,7 @@ def shfl(e: FunctionEmitter, i: Instruction) -> None:
 
 def permute(e: FunctionEmitter, value: str, source: str) -> str:
     """For each lane the value of another."""
-    if not e.kernel.embedded_rounding:
+    if not e.kernel.avx512:
         slot = e.alloca(e.t("i32", True), "lanes")
         e.line(f"store {e.t('i32', True)} {value}, ptr {slot}")
         result = "poison"

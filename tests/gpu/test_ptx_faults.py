@@ -1,0 +1,218 @@
+"""What goes wrong on the cpu backend: bad instructions, endless kernels, Ctrl-C, fork, threads."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+
+np = pytest.importorskip("numpy", reason="the tests of kernels build their data with numpy")
+
+from anyarch.gpu.backend import LaunchConfig  # noqa: E402
+from anyarch.gpu.cpu.launcher import Launcher  # noqa: E402
+from anyarch.gpu.errors import DriverError, KernelError, PtxError  # noqa: E402
+from anyarch.gpu.ptx.lexer import tokenise  # noqa: E402
+from tests.gpu.cpu_kernels import device, launch, program  # noqa: E402
+
+HEAD = ".version 8.0\n.target sm_90\n.address_size 64\n"
+SPIN = HEAD + ".visible .entry spin() { again: bra again; }"
+COUNT = (
+    HEAD
+    + """
+.visible .entry count(.param .u64 p) {
+  .reg .b32 %r<6>; .reg .b64 %rd<4>;
+  ld.param.u64 %rd1, [p];
+  mov.u32 %r1, %ctaid.x; mov.u32 %r2, %ntid.x; mov.u32 %r3, %tid.x;
+  mad.lo.u32 %r4, %r1, %r2, %r3;
+  mad.wide.u32 %rd2, %r4, 4, %rd1;
+  ld.global.u32 %r5, [%rd2]; add.u32 %r5, %r5, %r4; st.global.u32 [%rd2], %r5;
+  ret;
+}
+"""
+)
+
+
+def test_an_instruction_that_is_not_known_is_an_error_of_its_kernel_alone() -> None:
+    loaded = program(
+        HEAD + ".visible .entry good() { ret; }\n"
+        ".visible .entry bad() { .reg .b32 %r; frobnicate.b32 %r, 1; ret; }"
+    )
+    loaded.kernel("good")
+    with pytest.raises(PtxError, match="instruction frobnicate is not supported") as caught:
+        loaded.kernel("bad")
+    assert (caught.value.line, caught.value.column) == (5, 39)
+    assert caught.value.instruction == "frobnicate.b32 %r, 1"
+
+
+@pytest.mark.parametrize(
+    "instruction",
+    [
+        "add.s32 %r;",
+        "add.s32 %r, %r;",
+        "ld.global.u32 %r, %r;",
+        "mov.u32 %r, %p;",
+        "shfl.sync.b32 %r, %r, 1, 31, -1;",
+        "setp.foo.s32 %p, %r, %r;",
+        "add.s32 %p, %r, %r;",
+        "cvt.u32 %r, %r;",
+        "atom.global.mul.u32 %r, [%d], %r;",
+    ],
+)
+def test_operands_that_do_not_fit(instruction: str) -> None:
+    text = (
+        HEAD
+        + ".visible .entry k() { .reg .b32 %r; .reg .pred %p; .reg .b64 %d;\n"
+        + f"{instruction} ret; }}"
+    )
+    with pytest.raises(PtxError) as caught:
+        program(text).kernel("k")
+    assert caught.value.line == 5
+
+
+def test_changed_instructions_give_an_error_of_ours_or_a_kernel() -> None:
+    path = os.path.join(os.path.dirname(__file__), "kernels.ptx")
+    with open(path, encoding="utf-8") as file:
+        text = file.read()
+    words = [t.text for t in tokenise(text)]
+    chance = random.Random(11)
+    refused = 0
+    for _ in range(60):
+        changed = list(words)
+        for _ in range(2):
+            at = chance.randrange(30, len(words) - 1)
+            changed[at] = chance.choice(words[30:])
+        try:
+            loaded = program(" ".join(changed))
+            for name in loaded.kernels():
+                loaded.kernel(name)
+        except PtxError:
+            refused += 1
+    assert refused > 20
+
+
+def test_time_limit() -> None:
+    start = time.monotonic()
+    loaded = program(SPIN)
+    kernel, _ = loaded.kernel("spin")
+    kernel.variant((32, 1, 1))
+    outcome = device().launcher.run(kernel, LaunchConfig((3, 1, 1), (32, 1, 1)), b"", 0.2)
+    assert outcome.reason == "stop"
+    assert time.monotonic() - start < 10
+
+
+def test_ctrl_c() -> None:
+    """In a process of its own: KeyboardInterrupt ends the kernel, and the next one runs."""
+    code = f"""
+import os, signal, threading, numpy as np
+from tests.gpu.cpu_kernels import device, launch, program
+spin, count = program({SPIN!r}), program({COUNT!r})
+for loaded, name in ((spin, "spin"), (count, "count")):
+    loaded.kernel(name)[0].variant((32, 1, 1))
+device().time_limit = None
+threading.Timer(1.0, os.kill, (os.getpid(), signal.SIGINT)).start()
+try:
+    launch(spin, "spin", 1, 32)
+except KeyboardInterrupt:
+    a = np.zeros(32, "u4")
+    launch(count, "count", 1, 32, a)
+    print("interrupted", a.sum())
+"""
+    root = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, cwd=root,
+        env=dict(os.environ, PYTHONPATH=os.pathsep.join([os.path.join(root, "src"), root])),
+    )  # fmt: skip
+    assert done.stdout == "interrupted 496\n", done.stderr
+
+
+def test_wrong_launches() -> None:
+    text = (
+        HEAD
+        + ".visible .entry k() .reqntid 64, 1, 1 { ret; }\n"
+        + ".visible .entry m() .maxntid 128 { ret; }"
+    )
+    loaded = program(text)
+    launch(loaded, "k", 1, 64)
+    with pytest.raises(DriverError, match=r"'k': the kernel asks for blocks of \(64, 1, 1\)"):
+        launch(loaded, "k", 1, 32)
+    with pytest.raises(DriverError, match="at most 128"):
+        launch(loaded, "m", 1, 256)
+
+
+def test_freed_memory_is_a_fault() -> None:
+    loaded = program(COUNT)
+    pointer = device().allocate(1 << 16, None)
+    device().free(pointer, None)
+    with pytest.raises(KernelError, match="ILLEGAL_ADDRESS"):
+        launch(loaded, "count", 1, 32, pointer)
+    array = np.zeros(32, "u4")
+    launch(loaded, "count", 1, 32, array)
+    assert array.tolist() == list(range(32))
+
+
+def test_large_grids_on_all_processors() -> None:
+    loaded = program(COUNT)
+    array = np.zeros(1 << 18, "u4")
+    for _ in range(5):
+        launch(loaded, "count", 1 << 10, 256, array)
+    assert (array == 5 * np.arange(1 << 18)).all()
+
+
+def test_a_fault_stops_all_processors() -> None:
+    loaded = program(COUNT)
+    with pytest.raises(KernelError, match="ILLEGAL_ADDRESS"):
+        launch(loaded, "count", 1 << 14, 256, 4096)
+
+
+def test_launches_from_several_threads() -> None:
+    loaded = program(COUNT)
+    loaded.kernel("count")[0].variant((64, 1, 1))
+    arrays = [np.zeros(1 << 15, "u4") for _ in range(4)]
+
+    def work(array: np.ndarray) -> None:
+        for _ in range(10):
+            launch(loaded, "count", 1 << 9, 64, array)
+
+    threads = [threading.Thread(target=work, args=(array,)) for array in arrays]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for array in arrays:
+        assert (array == 10 * np.arange(1 << 15)).all()
+
+
+def test_use_after_fork() -> None:
+    loaded = program(COUNT)
+    array = np.zeros(1 << 16, "u4")
+    launch(loaded, "count", 256, 256, array)
+    pid = os.fork()
+    if not pid:
+        status = 1
+        try:
+            signal.alarm(30)
+            launch(loaded, "count", 256, 256, array)
+            launch(program(COUNT.replace("add.u32", "sub.u32")), "count", 2, 256, array)
+            status = 0 if (array[512:] == 2 * np.arange(512, 1 << 16)).all() else 2
+        finally:
+            os._exit(status)
+    assert os.waitpid(pid, 0)[1] == 0
+
+
+def test_compiled_kernels_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    from anyarch.gpu.cpu import program as module
+
+    loaded = program(COUNT)
+    loaded.kernel("count")[0].variant((96, 1, 1))
+    monkeypatch.setattr(module, "compile_kernel", lambda *_: pytest.fail("compiled again"))
+    again = program(COUNT)
+    start = time.perf_counter()
+    again.kernel("count")[0].variant((96, 1, 1))
+    assert time.perf_counter() - start < 5
+    assert isinstance(device().launcher, Launcher)
