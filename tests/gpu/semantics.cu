@@ -4,6 +4,8 @@
 #include <cuda_bf16.h>
 #include <assert.h>
 #include <stdio.h>
+#include <cuda/barrier>
+#include <cuda_pipeline.h>
 namespace cg = cooperative_groups;
 #define KERNEL extern "C" __global__ void
 #define ALL 0xffffffffu
@@ -262,4 +264,34 @@ KERNEL transpose_any(const float* in, float* out, int w, int h) {
 KERNEL reversed(const double* in, double* out, unsigned n) {
   unsigned i = blockIdx.x * blockDim.x + threadIdx.x;
   if (i < n) out[n - 1 - i] = in[i] + (i ? in[i - 1] : 0);
+}
+
+KERNEL copies(const float4* in, float4* out, int size) {
+  __shared__ float4 s[128];
+  int t = threadIdx.x;
+  __pipeline_memcpy_async(&s[t], &in[t ^ 1], 16);
+  __pipeline_commit();
+  __pipeline_wait_prior(0);
+  __syncthreads();
+  out[t] = s[(t + 5) % blockDim.x];
+  __syncthreads();
+  __pipeline_memcpy_async(&s[t], &in[t], 16, t & 1 ? size : 0);
+  __pipeline_wait_prior(0);
+  out[blockDim.x + t] = s[t];
+}
+
+KERNEL phases(int* out, int rounds) {
+  __shared__ cuda::barrier<cuda::thread_scope_block> bar;
+  __shared__ int s[256];
+  int t = threadIdx.x, n = blockDim.x, x = t;
+  if (t == 0) init(&bar, n);
+  __syncthreads();
+  for (int r = 0; r < rounds; r++) {
+    s[t] = x;
+    bar.arrive_and_wait();
+    x = s[(t + 33) % n] + 1;
+    auto token = bar.arrive();
+    bar.wait(std::move(token));
+  }
+  out[t] = x;
 }

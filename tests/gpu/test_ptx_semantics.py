@@ -393,6 +393,24 @@ def test_indices_that_run_backwards(loaded: CpuProgram) -> None:
     assert (out == expected[::-1]).all()
 
 
+def test_asynchronous_copies(loaded: CpuProgram) -> None:
+    n = 96
+    a, out = RNG.standard_normal((n, 4)).astype("f4"), np.ones((2, n, 4), "f4")
+    launch(loaded, "copies", 1, n, a, out, 8)
+    t = np.arange(n)
+    assert (out[0] == a[(t + 5) % n ^ 1]).all()
+    expected = a.copy()
+    expected[1::2, 2:] = 0  # 8 of 16 bytes are left out
+    assert (out[1] == expected).all()
+
+
+def test_barriers_in_shared_memory(loaded: CpuProgram) -> None:
+    n, rounds = 128, 5
+    out = np.zeros(n, "i4")
+    launch(loaded, "phases", 1, n, out, rounds)
+    assert (out == (np.arange(n) + 33 * rounds) % n + rounds).all()
+
+
 # Faults.
 
 

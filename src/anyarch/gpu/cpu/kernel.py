@@ -280,7 +280,8 @@ class KernelCompiler:
     def polls(self, body: list[Instruction]) -> bool:
         """Whether instructions may wait for what another thread writes."""
         return any(
-            (i.opcode == "ld" and bool(_ORDERED & set(i.modifiers))) or i.opcode == "atom"
+            (i.opcode == "ld" and bool(_ORDERED & set(i.modifiers)))
+            or i.opcode in ("atom", "mbarrier")
             for i in body
         )
 

@@ -571,6 +571,7 @@ _RULES: Final[dict[str, _Rule]] = {
     "ldu": _load,
     "call": _varying,
     "atom": _varying,
+    "mbarrier": _varying,
     "shfl": _varying,
     "match": _varying,
     "elect": _varying,

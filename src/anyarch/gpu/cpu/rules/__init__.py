@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from anyarch.gpu.cpu.rules import (  # noqa: F401 - each enters its instructions
+    asynchronous,
     atomics,
     conversions,
     floats,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 from anyarch.gpu.cpu.shapes import LANES
 from anyarch.gpu.cpu.writer import bits_of
@@ -17,7 +17,9 @@ from anyarch.gpu.ptx.tree import Address, Instruction, Register, Symbol
 if TYPE_CHECKING:
     from anyarch.gpu.cpu.function import FunctionEmitter
 
-__all__ = ["Access", "each_lane", "load", "resolve", "space_of", "store"]
+__all__ = ["Access", "Body", "each_lane", "load", "resolve", "space_of", "store"]
+
+Body: TypeAlias = Callable[..., list[str]]  # of a loop over lanes: (lane, input…) -> outputs
 
 _SPACES: Final = ("global", "shared", "local", "const", "param")
 BARRIER: Final = 'call void asm sideeffect "", "~{memory}"()'
@@ -691,7 +693,7 @@ def each_lane(
     mask: str,
     inputs: list[tuple[str, str]],
     outputs: list[str],
-    body: Callable[..., list[str]],
+    body: Body,
 ) -> list[str]:
     """A loop over active lanes. `body(lane, input…)` writes scalar code and gives the outputs,
     which are collected to vectors."""
