@@ -91,7 +91,8 @@ gpu_sync_resumed:
     je gpu_sync_check
     add rsp, 16
 {_RESTORE}
-    ret
+    pop rcx
+    jmp rcx
 gpu_sync_check:
     sub rsp, 8
     call gpu_stop_check
