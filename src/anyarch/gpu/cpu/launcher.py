@@ -98,7 +98,7 @@ class Launcher:
         pointer = ctypes.addressof(record)
         program = kernel.program
         self._number += 1
-        output = self._output_buffer() if _prints(kernel) else 0
+        output = self._output_buffer() if program.prints else 0
         _RECORD.pack_into(
             record,
             0,
@@ -223,11 +223,6 @@ class Launcher:
             else:
                 assertion = f"assertion {read_c_string(address)!r} failed"
         return "".join(parts), assertion
-
-
-def _prints(kernel: CpuKernel) -> bool:
-    functions = kernel.program.module.functions
-    return any(name in functions for name in ("vprintf", "__assertfail", "__assert_fail"))
 
 
 def _outcome(code: int, worker: Worker, needs: Needs) -> Outcome:

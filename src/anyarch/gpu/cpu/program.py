@@ -89,6 +89,9 @@ class CpuProgram:
         self.text = text
         self.module: Module = parse(text)
         self.layout: ModuleLayout = lay_out_module(self.module)
+        functions = self.module.functions
+        self.allocates = "malloc" in functions  # whether device code may call it
+        self.prints = bool({"vprintf", "__assertfail", "__assert_fail"} & functions.keys())
         level = options.get("optimization_level")
         self.level = 3 if level is None or level >= 2 else 0
         self.threads = bool(options.get("threads"))
@@ -115,11 +118,6 @@ class CpuProgram:
             self._heap[:16] = struct.pack("<QQ", start + 16, start + 16 + _HEAP_NBYTES)
             self.heap = start
         return self.heap
-
-    @property
-    def allocates(self) -> bool:
-        """Whether device code may call malloc."""
-        return "malloc" in self.module.functions
 
     def kernels(self) -> tuple[str, ...]:
         """Names of the kernels."""

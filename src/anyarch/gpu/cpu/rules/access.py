@@ -474,6 +474,64 @@ def _gather_narrow(
     e: FunctionEmitter, pointer: str, narrow: tuple[str, int], elem: str, mask: str
 ) -> str:
     """By the processor's own instruction: LLVM makes 64-bit pointers of a hoisted index."""
+    if bits_of(elem) == 32:
+        (result,) = _either(
+            e,
+            _is_full(e, mask),
+            e.t(elem, True),
+            lambda: [_gather_scalars(e, pointer, narrow, elem)],
+            lambda: [_gather_instruction(e, pointer, narrow, elem, mask)],
+        )
+        return result
+    return _gather_instruction(e, pointer, narrow, elem, mask)
+
+
+def _gather_scalars(e: FunctionEmitter, pointer: str, narrow: tuple[str, int], elem: str) -> str:
+    """Load by load: on most processors less work than what a gather is made of."""
+    here_of = _lane_pointers(e, pointer, narrow)
+    parts = []
+    for at in range(0, LANES, 4):
+        part = "poison"
+        for lane in range(at, at + 4):
+            here = here_of(lane)
+            value = e.let(f"load {elem}, ptr {here}, align {bits_of(elem) // 8}")
+            part = e.let(f"insertelement <4 x {elem}> {part}, {elem} {value}, i64 {lane - at}")
+        parts.append(part)
+    return e.whole(elem, parts, 4)
+
+
+def _is_full(e: FunctionEmitter, mask: str) -> str:
+    """Whether a mask has all lanes, as a scalar."""
+    return e.let(f"icmp eq i32 {e.mask_bits(mask)}, -1") if mask.startswith("%") else "true"
+
+
+def _lane_pointers(
+    e: FunctionEmitter, pointer: str, narrow: tuple[str, int]
+) -> Callable[[int], str]:
+    """A function that gives the pointer of a lane; a vector of indices goes through memory."""
+    index, scale = narrow
+    if not index.startswith("%"):
+        return lambda lane: offset_pointer(e, pointer, _constant_lane(index, lane) * scale)
+    slot = e.alloca(e.t("i32", True), "index")
+    e.line(f"store volatile {e.t('i32', True)} {index}, ptr {slot}")
+
+    def here(lane: int) -> str:
+        place = e.let(f"getelementptr i32, ptr {slot}, i64 {lane}")
+        offset = e.let(f"sext i32 {e.let(f'load i32, ptr {place}')} to i64")
+        scaled = e.let(f"mul i64 {offset}, {scale}") if scale != 1 else offset
+        return offset_pointer(e, pointer, scaled)
+
+    return here
+
+
+def _constant_lane(index: str, lane: int) -> int:
+    number = int(index[1:-1].split(", ")[lane].split(" ")[1])
+    return number - (1 << 32) if number >> 31 else number
+
+
+def _gather_instruction(
+    e: FunctionEmitter, pointer: str, narrow: tuple[str, int], elem: str, mask: str
+) -> str:
     size = 16 if bits_of(elem) == 32 else 8
     index, scale = narrow
     name = f"llvm.x86.avx512.mask.gather.{_KINDS[elem]}.512"
@@ -495,6 +553,26 @@ def _gather_narrow(
 
 
 def _scatter_narrow(
+    e: FunctionEmitter, pointer: str, narrow: tuple[str, int], elem: str, value: str, mask: str
+) -> None:
+    def scalars() -> list[str]:
+        slot = e.alloca(e.t(elem, True), "values")
+        e.line(f"store volatile {e.t(elem, True)} {value}, ptr {slot}")
+        here_of = _lane_pointers(e, pointer, narrow)
+        for lane in range(LANES):
+            place = e.let(f"getelementptr {elem}, ptr {slot}, i64 {lane}")
+            one = e.let(f"load {elem}, ptr {place}")
+            e.line(f"store {elem} {one}, ptr {here_of(lane)}, align {bits_of(elem) // 8}")
+        return []
+
+    def scattered() -> list[str]:
+        _scatter_instruction(e, pointer, narrow, elem, value, mask)
+        return []
+
+    _either(e, _is_full(e, mask), "", scalars, scattered)
+
+
+def _scatter_instruction(
     e: FunctionEmitter, pointer: str, narrow: tuple[str, int], elem: str, value: str, mask: str
 ) -> None:
     size = 16 if bits_of(elem) == 32 else 8
