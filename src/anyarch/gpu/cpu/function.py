@@ -37,6 +37,10 @@ if TYPE_CHECKING:
 __all__ = ["FunctionEmitter", "NeedsThreads", "elem_of", "storage"]
 
 _MANY: Final = 64
+_NAN: Final = {"float": 0x7FFFFFFF, "half": 0x7FFF}
+_ARITHMETIC: Final = frozenset(
+    "add sub mul fma mad div rcp sqrt rsqrt ex2 lg2 sin cos tanh min max cvt abs neg".split()
+)
 # Fields of a worker that stay while a kernel runs.
 _FIXED: Final = {
     WORKER[name]
@@ -100,6 +104,7 @@ class FunctionEmitter(Writer):
         self._entry_values: dict[str, str] = {}
         self._parameters: dict[str, str] = {}
         self._read: set[Register] | None = None
+        self._arithmetic: set[Register] | None = None
 
     def _look_for_locks(self) -> None:
         """A lane that holds a lock must go on while others of its warp try to take it.
@@ -405,6 +410,36 @@ class FunctionEmitter(Writer):
             return self.mask
         return self.let(f"and {self.t('i1', True)} {self.mask}, {self.guard}")
 
+    def canonical(self, elem: str, value: str) -> str:
+        """The one NaN that GPUs give where a float's bits can be seen; in the current mode."""
+        nan = _NAN.get(elem)
+        if nan is None:
+            return value
+        bad = self.cmp("fcmp uno", elem, value, value)
+        return self.sel(bad, elem, self.k(elem, nan), value)
+
+    def _computed(self, register: Register) -> bool:
+        """Whether a float register only ever holds results of arithmetic: what is loaded or moved
+        keeps its bits."""
+        if self._arithmetic is None:
+            written: dict[Register, bool] = {}
+            for block in self.flow.blocks:
+                for i in block.body:
+                    for one in writes(i):
+                        written[one] = written.get(one, True) and i.opcode in _ARITHMETIC
+            self._arithmetic = {r for r, all_ in written.items() if all_ and r.type == "f32"}
+        return register in self._arithmetic
+
+    def seen(self, operand: Operand, elem: str, vec: bool) -> str:
+        """An operand whose bits are about to be seen, in memory for example."""
+        value = self.get(operand, elem, vec)
+        if elem != "float" or not isinstance(operand, Register) or not self._computed(operand):
+            return value
+        before, self.vec = self.vec, vec
+        value = self.canonical(elem, value)
+        self.vec = before
+        return value
+
     def is_read(self, operand: Operand) -> bool:
         """Whether any instruction reads a register."""
         if self._read is None:
@@ -517,7 +552,10 @@ class FunctionEmitter(Writer):
         match operand:
             case Register():
                 value = self._vector(operand) if vec else self._scalar(operand)
-                return self.convert(storage(operand), elem, value)
+                kept = storage(operand)
+                if kept == "float" and elem != kept and self._computed(operand):
+                    value = self.canonical(kept, value)
+                return self.convert(kept, elem, value)
             case Immediate():
                 return self._immediate(operand, elem)
             case Special():
@@ -836,6 +874,8 @@ class FunctionEmitter(Writer):
         if elem != kept:
             if "i1" in (elem, kept):
                 self.fail("a predicate register and a number do not mix")
+            if elem in _NAN and self.instruction and self.instruction.opcode in _ARITHMETIC:
+                value = self.canonical(elem, value)
             integer = self.bits(elem, integer_of(elem), value)
             sized = self.resize(integer_of(elem), integer_of(kept), integer, signed)
             value = self.bits(integer_of(kept), kept, sized)

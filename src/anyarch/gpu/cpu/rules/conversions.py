@@ -257,7 +257,8 @@ def _to_packed(e: FunctionEmitter, i: Instruction, target: str, source: str) -> 
         if target == "bf16x2":
             parts.append(floats.narrow_bf16(e, value, mode))
         else:
-            parts.append(e.bits("half", "i16", _convert(e, "float", "half", value, mode)))
+            half = _convert(e, "float", "half", value, mode)
+            parts.append(e.bits("half", "i16", e.canonical("half", half)))
     low, high = (e.cast("zext", "i16", "i32", p) for p in parts)
     e.define(d, "i32", e.op("or", "i32", low, e.op("shl", "i32", high, e.k("i32", 16))))
 

@@ -76,7 +76,7 @@ def st(e: FunctionEmitter, i: Instruction) -> None:
         values = []
         for one in sources:
             vec = e.shape(one).kind != "uniform"
-            values.append((vec, e.get(one, elem, vec)))
+            values.append((vec, e.seen(one, elem, vec)))
         access.store(e, place, elem, values)
 
     if place.scalar and e.guard is not None:
@@ -134,7 +134,7 @@ def _store_parameter(
     assert variable is not None
     offset = address.offset + address.base.offset
     vec = e.width > 1
-    values = [e.get(one, elem, vec) for one in sources]
+    values = [e.seen(one, elem, vec) for one in sources]
     if variable.count is None and variable.vector == 1:
         whole = memory_elem(variable.type)
         (value,) = values
