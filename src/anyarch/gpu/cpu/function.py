@@ -426,7 +426,7 @@ class FunctionEmitter(Writer):
             for block in self.flow.blocks:
                 for i in block.body:
                     for one in writes(i):
-                        written[one] = written.get(one, True) and i.opcode in _ARITHMETIC
+                        written[one] = written.get(one, True) and _is_arithmetic(i)
             self._arithmetic = {r for r, all_ in written.items() if all_ and r.type == "f32"}
         return register in self._arithmetic
 
@@ -874,7 +874,7 @@ class FunctionEmitter(Writer):
         if elem != kept:
             if "i1" in (elem, kept):
                 self.fail("a predicate register and a number do not mix")
-            if elem in _NAN and self.instruction and self.instruction.opcode in _ARITHMETIC:
+            if elem in _NAN and self.instruction and _is_arithmetic(self.instruction):
                 value = self.canonical(elem, value)
             integer = self.bits(elem, integer_of(elem), value)
             sized = self.resize(integer_of(elem), integer_of(kept), integer, signed)
@@ -912,6 +912,13 @@ class FunctionEmitter(Writer):
             self.line(f"store {type_} {value}, ptr {slot}")
         self._cache[register] = values
         self._vectors.pop(register, None)
+
+
+def _is_arithmetic(instruction: Instruction) -> bool:
+    """Whether results that are no numbers are the one NaN; some conversions keep its bits."""
+    if instruction.opcode == "cvt":
+        return instruction.types[1:] not in (("f64",), ("bf16",))
+    return instruction.opcode in _ARITHMETIC
 
 
 def _is_constant(instruction: Instruction) -> bool:

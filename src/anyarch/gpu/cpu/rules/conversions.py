@@ -126,8 +126,12 @@ def _from_integer(e: FunctionEmitter, i: Instruction, target: str, source: str, 
     name = "sitofp" if signed else "uitofp"
     if target in ("f16", "bf16"):
         if SIZES[source] > 16:  # through a double, rounded to odd, so that it is rounded once
-            if SIZES[source] == 64:
+            if SIZES[source] == 64 and target == "bf16":
                 e.fail(f"cvt.{target}.{source} is not supported")
+            if SIZES[source] == 64:  # nothing above 2¹⁷ is finite
+                value = _saturate(e, value, source, "s32")
+                source, elem = "s32", "i32"
+                value, name = e.resize("i64", "i32", value), "sitofp"
             odd = floats.to_odd(e, e.cast(name, elem, "double", value))
         else:
             odd = e.cast(name, elem, "float", value)
@@ -185,7 +189,8 @@ def _finish(
         bits = e.bits("float", "i32", value)
         bias = 0x1000 if mode != "rz" else 0
         bits = e.op("and", "i32", e.op("add", "i32", bits, e.k("i32", bias)), e.k("i32", ~0x1FFF))
-        e.define(i.operands[0], "i32", bits)
+        nan = e.cmp("fcmp uno", "float", value, value)
+        e.define(i.operands[0], "i32", e.sel(nan, "i32", e.k("i32", 0x7FFFFFFF), bits))
         return
     if elem != want:
         value = _convert(e, elem, want, value, mode)

@@ -203,11 +203,27 @@ def fma(e: FunctionEmitter, i: Instruction) -> None:
         if type_ in ("f32", "f64"):
             return rounded(e, "fma", elem, mode, *v)
         wide = [e.cast("fpext", elem, "double", x) for x in v]
-        exact = e.call("llvm.fma", "double", *wide)
-        odd = to_odd(e, exact)
+        odd = to_odd(e, _exact_sum(e, *wide))
         return odd if elem == "float" else e.cast("fptrunc", "float", elem, odd)
 
     elementwise(e, i, i.operands[1:], compute)
+
+
+def _exact_sum(e: FunctionEmitter, a: str, b: str, c: str) -> str:
+    """a × b + c as a double rounded to odd; the product of 16-bit floats is exact."""
+    product = e.op("fmul", "double", a, b)
+    total = e.op("fadd", "double", product, c)
+    shadow = e.op("fsub", "double", total, product)
+    first = e.op("fsub", "double", product, e.op("fsub", "double", total, shadow))
+    error = e.op("fadd", "double", first, e.op("fsub", "double", c, shadow))
+    bits = e.bits("double", "i64", total)
+    inexact = e.cmp("fcmp one", "double", error, e.real("double", 0.0))
+    signs = e.op("xor", "i64", bits, e.bits("double", "i64", error))
+    opposite = e.cmp("icmp slt", "i64", signs, e.k("i64", 0))
+    away = e.op("and", "i1", inexact, opposite)
+    lower = e.op("sub", "i64", bits, e.cast("zext", "i1", "i64", away))
+    odd = e.op("or", "i64", lower, e.cast("zext", "i1", "i64", inexact))
+    return e.bits("i64", "double", odd)
 
 
 def to_odd(e: FunctionEmitter, x: str) -> str:
