@@ -416,7 +416,10 @@ class FunctionEmitter(Writer):
         if nan is None:
             return value
         bad = self.cmp("fcmp uno", elem, value, value)
-        return self.sel(bad, elem, self.k(elem, nan), value)
+        # As integers: for LLVM one NaN is as good as another, and it drops such a choice.
+        integer = integer_of(elem)
+        bits = self.sel(bad, integer, self.k(integer, nan), self.bits(elem, integer, value))
+        return self.bits(integer, elem, bits)
 
     def _computed(self, register: Register) -> bool:
         """Whether a float register only ever holds results of arithmetic: what is loaded or moved

@@ -189,8 +189,7 @@ def _finish(
         bits = e.bits("float", "i32", value)
         bias = 0x1000 if mode != "rz" else 0
         bits = e.op("and", "i32", e.op("add", "i32", bits, e.k("i32", bias)), e.k("i32", ~0x1FFF))
-        nan = e.cmp("fcmp uno", "float", value, value)
-        e.define(i.operands[0], "i32", e.sel(nan, "i32", e.k("i32", 0x7FFFFFFF), bits))
+        e.define(i.operands[0], "i32", bits)
         return
     if elem != want:
         value = _convert(e, elem, want, value, mode)
