@@ -188,7 +188,9 @@ def _finish(
     if target == "tf32":
         bits = e.bits("float", "i32", value)
         bias = 0x1000 if mode != "rz" else 0
-        bits = e.op("and", "i32", e.op("add", "i32", bits, e.k("i32", bias)), e.k("i32", ~0x1FFF))
+        nan = e.cmp("fcmp uno", "float", value, value)
+        rounded = e.sel(nan, "i32", bits, e.op("add", "i32", bits, e.k("i32", bias)))
+        bits = e.op("and", "i32", rounded, e.k("i32", ~0x1FFF))
         e.define(i.operands[0], "i32", bits)
         return
     if elem != want:
