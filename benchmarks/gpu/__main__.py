@@ -64,7 +64,9 @@ def cases() -> dict[str, Case]:
     k = 256
     arrays = [real(k, k), real(k, k), np.zeros((k, k), "f4")]
     result["matmul"] = Case((k // 16, k // 16), (16, 16), [*arrays, k], [2])
-    result["stencil"] = Case((m // 32, m // 8), (32, 8), [real(m, m), np.zeros((m, m), "f4"), m, m], [1])
+    result["stencil"] = Case(
+        (m // 32, m // 8), (32, 8), [real(m, m), np.zeros((m, m), "f4"), m, m], [1]
+    )
     data = rng.integers(0, 256, n).astype("u1")
     case = result["histogram"] = Case(64, 256, [data, np.zeros(256, "u4"), n], [1])
     case.exact = True
@@ -83,7 +85,9 @@ def cases() -> dict[str, Case]:
     r = 1 << 16
     rows = np.concatenate([[0], np.cumsum(rng.integers(4, 24, r))]).astype("i4")
     cols = rng.integers(0, r, rows[-1]).astype("i4")
-    result["spmv"] = Case(r // 256, 256, [rows, cols, real(rows[-1]), real(r), np.zeros(r, "f4"), r], [4])
+    result["spmv"] = Case(
+        r // 256, 256, [rows, cols, real(rows[-1]), real(r), np.zeros(r, "f4"), r], [4]
+    )
     w = 1 << 16
     words = rng.integers(0, 1 << 32, (16, w)).astype("u4")
     case = result["sha256"] = Case(w // 256, 256, [words, np.zeros((8, w), "u4"), w], [1])

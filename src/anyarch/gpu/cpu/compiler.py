@@ -6,6 +6,7 @@ requests come on the socket that is its standard input.
 
 from __future__ import annotations
 
+import atexit
 import os
 import socket
 import struct
@@ -89,7 +90,7 @@ class _Client:
                 try:
                     return self._ask(text.encode(), level)
                 except (OSError, EOFError, struct.error) as error:
-                    self._drop()
+                    self.close()
                     if attempt:
                         raise CompileError(f"the compiler process has ended: {error}") from None
         raise AssertionError
@@ -109,7 +110,7 @@ class _Client:
     def _connect(self) -> socket.socket:
         if self._socket is not None and self._owner == os.getpid():
             return self._socket
-        self._drop()
+        self.close()
         ours, theirs = socket.socketpair()
         with theirs:
             command = [sys.executable, "-P", "-m", "anyarch.gpu.cpu.compiler"]
@@ -117,7 +118,8 @@ class _Client:
         self._socket, self._owner = ours, os.getpid()
         return ours
 
-    def _drop(self) -> None:
+    def close(self) -> None:
+        """Let the compiler process end."""
         if self._socket is not None:
             self._socket.close()
             self._socket = None
@@ -135,6 +137,7 @@ def _receive(connection: socket.socket, nbytes: int) -> bytes:
 
 
 _client = _Client()
+atexit.register(_client.close)
 
 
 def compile_kernel(text: str, level: int = 3) -> Blob:
