@@ -94,6 +94,20 @@ int main(void) {
     SAY(process_vm_readv(getpid(), &here, 1, &there, 1, 0));
     SAY(process_vm_readv(getpid(), &there, 1, &here, 1, 0));
     SAY(readv(fd, &there, 1));
+    /* A child is without what it was not to have; what is there since then it has. */
+    SAY(madvise(pages, PAGE, MADV_DONTFORK));
+    SAY(madvise(pages + PAGE, PAGE, MADV_DONTFORK));
+    SAY(mmap(pages + PAGE, PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) != MAP_FAILED);
+    fflush(stdout);
+    int status;
+    if (fork() == 0) {
+        unsigned char residence[1];
+        _exit((mincore(pages, PAGE, residence) == -1 && errno == ENOMEM) | mincore(pages + PAGE, PAGE, residence) << 1);
+    }
+    wait(&status);
+    printf("child %d\n", WEXITSTATUS(status));
+    SAY(madvise(pages, PAGE, MADV_DOFORK));
+    SAY(madvise(pages + 1, PAGE, MADV_DONTFORK));
     SAY(syscall(SYS_membarrier, 0, 1, 0));
     SAY(syscall(SYS_membarrier, 1, 0, 0));
     return 0;

@@ -190,6 +190,7 @@ class Thread:
     def after_fork(self) -> None:
         """In a forked child, which this thread alone has reached."""
         self.tid = get_native_id()
+        self.space.after_fork()
         self.engine.after_fork()
         self.signals.after_fork()
 

@@ -17,6 +17,7 @@ class Region(NamedTuple):
     file: bool = False  # maps a file, from byte `offset`
     offset: int = 0
     name: str = ""
+    parents: bool = False  # not for forked children (MADV_DONTFORK)
 
     def part(self, start: int, end: int) -> Region:
         """The piece between two addresses inside."""
@@ -28,7 +29,7 @@ class Region(NamedTuple):
         return (
             before.end == self.start
             and before[2:5] == self[2:5]
-            and before.name == self.name
+            and before[6:] == self[6:]
             and (not self.file or before.offset + before.end - before.start == self.offset)
         )
 

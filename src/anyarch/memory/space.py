@@ -173,6 +173,22 @@ class AddressSpace:
             if reached != end:
                 raise _error(errno.ENOMEM)
 
+    def keep_from_children(self, address: int, nbytes: int, kept: bool) -> None:
+        """Say whether a forked child is to be without a range: MADV_DONTFORK of madvise(2).
+
+        The host is not told: what it left unmapped in a child would be room for our own memory.
+        """
+        end = address + host.round_up(nbytes)
+        with self.lock:
+            for region in list(self._regions.overlap(address, end)):
+                self._regions.insert(region._replace(parents=kept))
+
+    def after_fork(self) -> None:
+        """In a forked child: unmap what is its parent's alone."""
+        for region in self.regions():
+            if region.parents:
+                self.unmap(region.start, region.end - region.start)
+
     def remap(
         self,
         address: int,

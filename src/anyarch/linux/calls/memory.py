@@ -285,6 +285,7 @@ def mincore(thread: Thread, address: int, length: int, vector: int) -> int:
     return thread.call("mincore", thread.space.base + address, length, thread.pointer(vector))
 
 
+_MADV_DONTFORK, _MADV_DOFORK = 10, 11
 _MADV_KEPT: Final = frozenset((*range(5), *range(8, 23), 24, 25, 102, 103))
 
 
@@ -295,6 +296,11 @@ def madvise(thread: Thread, address: int, length: int, advice: int) -> int:
         return -errno.ENOMEM
     if advice not in _MADV_KEPT:
         return -errno.EINVAL
+    if advice in (_MADV_DONTFORK, _MADV_DOFORK):
+        if address % _PAGE:
+            return -errno.EINVAL
+        thread.space.keep_from_children(address, length, advice == _MADV_DONTFORK)
+        return -errno.ENOMEM if _has_hole(thread, address, length) else 0
     result = thread.call("madvise", thread.space.base + address, length, advice)
     return -errno.ENOMEM if result == 0 and _has_hole(thread, address, length) else result
 
