@@ -2,7 +2,9 @@
 
 While native code runs, the guest's accrued flags live in MXCSR and its rounding mode is set there.
 Where a rule is missing here (half precision, nearest-away) the reference engine runs the
-instruction. The rules are RISC-V's: canonical NaN, saturating conversion, tininess after rounding.
+instruction. By RISC-V's rules NaNs are canonical and tininess is seen after rounding, as on x86; by
+Arm's NaNs propagate in an order of their own, and tininess is seen before rounding: the results
+that this concerns are left to the reference engine.
 """
 
 from __future__ import annotations
@@ -11,17 +13,16 @@ from collections.abc import Callable
 from typing import Final
 
 from anyarch.emit.llvm import Emitter
-from anyarch.ir.graph import Node
+from anyarch.ir.graph import ROUNDED, Node
 
 TYPES: Final = {"f32": "float", "f64": "double"}
 SIZES: Final = {"f32": 32, "f64": 64}
 CANONICAL: Final = {"f32": 0x7FC00000, "f64": 0x7FF8000000000000}
 SUFFIX: Final = {"f32": "f32", "f64": "f64"}
-ROUNDED: Final = frozenset(
-    "fadd fsub fmul fdiv fsqrt ffma fconvert fto_int ffrom_int fround fround_exact".split()
-)
 # Rounding modes to the RC bits of MXCSR: nearest-even, towards zero, down, up.
 CONTROL: Final = (0x0000, 0x6000, 0x2000, 0x4000)
+AWAY: Final = 4  # a rounding mode that the host lacks
+TO_INTEGRAL: Final = ("fto_int", "fround", "fround_exact")
 STRICT: Final = 'metadata !"fpexcept.strict"'
 DYNAMIC: Final = f'metadata !"round.dynamic", {STRICT}'
 INVALID: Final = 1  # MXCSR flag bits
@@ -31,14 +32,19 @@ INEXACT: Final = 32
 def is_native(node: Node) -> bool:
     """Whether a floating-point effect has a rule here."""
     formats = [attr for attr in node.attrs if isinstance(attr, str) and attr != "dynamic"]
-    if any(fmt not in TYPES for fmt in formats) or node.op == "fto_int_modular":
+    if any(fmt not in TYPES for fmt in formats) or node.op not in RULES:
         return False
-    return node.op not in ROUNDED or node.attrs[-1] != 4
+    if node.op in TO_INTEGRAL and node.attrs[-1] == AWAY:
+        return True
+    return node.op not in ROUNDED or node.attrs[-1] not in (4, 5)
 
 
-def uses_dynamic_rounding(node: Node) -> bool:
-    """Whether the effect depends on the guest's rounding mode being a valid one."""
-    return node.op in ROUNDED and node.attrs[-1] == "dynamic"
+def uses_mode(node: Node, rules: str) -> bool:
+    """Whether the effect depends on the guest's mode being one of the host's rounding modes.
+
+    By Arm's rules all do: beside rounding, the mode says what becomes of subnormals and NaNs.
+    """
+    return rules == "arm" or (node.op in ROUNDED and node.attrs[-1] == "dynamic")
 
 
 def read_mxcsr(e: Emitter) -> str:
@@ -100,7 +106,7 @@ def emit(e: Emitter, node: Node) -> str:
     """The value of a floating-point effect that :func:`is_native`."""
     rounding = node.attrs[-1] if node.op in ROUNDED else "dynamic"
     rule = RULES[node.op]
-    own_mode = rounding != "dynamic" and node.op not in ("fto_int", "fround", "fround_exact")
+    own_mode = rounding != "dynamic" and node.op not in TO_INTEGRAL
     if not own_mode:
         return rule(e, node)
     before = read_mxcsr(e)
@@ -134,14 +140,14 @@ def _compare(e: Emitter, fmt: str, predicate: str, a: str, b: str, *, signaling:
     )
 
 
-def _canonical(e: Emitter, fmt: str, value: str, in_nan: Callable[[], None] | None = None) -> str:
+def _canonical(e: Emitter, fmt: str, value: str, in_nan: Callable[[], object] | None = None) -> str:
     """The bits of a result, with the canonical NaN unless the emitter says that none can tell."""
     if e.canonical_nans or in_nan is not None:
         value = canonical(e, fmt, value, in_nan)
     return e.let(f"bitcast {TYPES[fmt]} {value} to i{SIZES[fmt]}")
 
 
-def canonical(e: Emitter, fmt: str, value: str, in_nan: Callable[[], None] | None = None) -> str:
+def canonical(e: Emitter, fmt: str, value: str, in_nan: Callable[[], object] | None = None) -> str:
     """The value, its NaN replaced on an unlikely path (a select would be slower)."""
     kind = TYPES[fmt]
     nan, done = e.name("nan"), e.name("done")
@@ -160,13 +166,78 @@ def canonical(e: Emitter, fmt: str, value: str, in_nan: Callable[[], None] | Non
     return e.let(f"phi {kind} [ {nan_value}, %{after} ], [ {value}, %{before} ]")
 
 
+INFINITY: Final = {"f32": 0x7F800000, "f64": 0x7FF0000000000000}
+QUIET: Final = {"f32": 1 << 22, "f64": 1 << 51}
+LEAST_NORMAL: Final = {"f32": 1 << 23, "f64": 1 << 52}
+
+
+def _magnitude(e: Emitter, fmt: str, bits: str) -> str:
+    return e.let(f"and i{SIZES[fmt]} {bits}, {(1 << (SIZES[fmt] - 1)) - 1}")
+
+
+def _is_signaling(e: Emitter, fmt: str, bits: str, nan: str) -> str:
+    t = f"i{SIZES[fmt]}"
+    quiet = e.let(f"icmp eq {t} {e.let(f'and {t} {bits}, {QUIET[fmt]}')}, 0")
+    return e.let(f"and i1 {nan}, {quiet}")
+
+
+def _propagated(e: Emitter, fmt: str, operands: list[str]) -> str:
+    """Arm's NaN: the first signalling one of the operands' bits, made quiet, else the first."""
+    t = f"i{SIZES[fmt]}"
+    result = str(CANONICAL[fmt])
+    nans = [
+        e.let(f"icmp ugt {t} {_magnitude(e, fmt, bits)}, {INFINITY[fmt]}") for bits in operands
+    ]
+    for bits, nan in list(zip(operands, nans, strict=True))[::-1]:
+        result = e.let(f"select i1 {nan}, {t} {bits}, {t} {result}")
+    for bits, nan in list(zip(operands, nans, strict=True))[::-1]:
+        signaling = _is_signaling(e, fmt, bits, nan)
+        quiet = e.let(f"or {t} {bits}, {QUIET[fmt]}")
+        result = e.let(f"select i1 {signaling}, {t} {quiet}, {t} {result}")
+    return result
+
+
+def _arm_result(
+    e: Emitter, fmt: str, value: str, in_nan: Callable[[], str], *, may_be_tiny: bool
+) -> str:
+    """The bits of a result, its NaN replaced by what ``in_nan`` emits, on an unlikely path.
+
+    A result of the least normal magnitude may have been tiny before rounding, where the host has
+    raised no underflow.
+    """
+    kind, size = TYPES[fmt], SIZES[fmt]
+    bits = e.let(f"bitcast {kind} {value} to i{size}")
+    if may_be_tiny:
+        magnitude = _magnitude(e, fmt, bits)
+        e.emulate_if(e.let(f"icmp eq i{size} {magnitude}, {LEAST_NORMAL[fmt]}"))
+    nan, done = e.name("nan"), e.name("done")
+    unordered = _unordered(e, fmt, value, value)
+    before = e.block
+    e.branch(unordered, nan, done, unlikely=True)
+    e.label(nan)
+    e.push()
+    instead = in_nan()
+    e.pop()
+    after = e.block
+    e.line(f"br label %{done}")
+    e.label(done)
+    return e.let(f"phi i{size} [ {instead}, %{after} ], [ {bits}, %{before} ]")
+
+
 def _arithmetic(name: str) -> Callable[[Emitter, Node], str]:
     def rule(e: Emitter, node: Node) -> str:
         fmt = str(node.attrs[0])
         kind = TYPES[fmt]
         operands = ", ".join(f"{kind} {operand}" for operand in _operands(e, node, fmt))
         intrinsic = f"@llvm.experimental.constrained.{name}.{SUFFIX[fmt]}"
-        return _canonical(e, fmt, e.let(f"call {kind} {intrinsic}({operands}, {DYNAMIC}) #1"))
+        result = e.let(f"call {kind} {intrinsic}({operands}, {DYNAMIC}) #1")
+        if e.float_rules != "arm":
+            return _canonical(e, fmt, result)
+        bits = [e.value(arg) for arg in node.args]
+        tiny = name in ("fmul", "fdiv")  # sums are exact where they are tiny
+        return _arm_result(
+            e, fmt, result, lambda: _propagated(e, fmt, bits), may_be_tiny=tiny
+        )
 
     return rule
 
@@ -180,11 +251,11 @@ def _fma(e: Emitter, node: Node) -> str:
         f"({kind} {a}, {kind} {b}, {kind} {c}, {DYNAMIC}) #1"
     )
 
-    def infinity_times_zero() -> None:
+    def infinity_times_zero() -> str:
         """x86 raises no invalid for fma(inf, 0, qNaN); IEEE 754 leaves it open, RISC-V demands."""
         size = SIZES[fmt]
         magnitude = (1 << (size - 1)) - 1
-        infinity = {"f32": 0x7F800000, "f64": 0x7FF0000000000000}[fmt]
+        infinity = INFINITY[fmt]
         tests = []
         for x, y in ((0, 1), (1, 0)):
             low = e.let(f"and i{size} {e.value(node.args[x])}, {magnitude}")
@@ -195,7 +266,22 @@ def _fma(e: Emitter, node: Node) -> str:
         either = e.let(f"or i1 {tests[0]}, {tests[1]}")
         flag = e.let(f"zext i1 {either} to i32")
         write_mxcsr(e, e.let(f"or i32 {read_mxcsr(e)}, {flag}"))
+        return either
 
+    def propagated() -> str:
+        """Arm: the addend first; the default NaN where it is quiet and the product invalid."""
+        x, y, addend = bits
+        t = f"i{SIZES[fmt]}"
+        no_product = infinity_times_zero()
+        nan = e.let(f"icmp ugt {t} {_magnitude(e, fmt, addend)}, {INFINITY[fmt]}")
+        signaling = _is_signaling(e, fmt, addend, nan)
+        default = e.let(f"and i1 {no_product}, {e.let(f'xor i1 {signaling}, true')}")
+        chosen = _propagated(e, fmt, [addend, x, y])
+        return e.let(f"select i1 {default}, {t} {CANONICAL[fmt]}, {t} {chosen}")
+
+    if e.float_rules == "arm":
+        bits = [e.value(arg) for arg in node.args]
+        return _arm_result(e, fmt, result, propagated, may_be_tiny=True)
     return _canonical(e, fmt, result, infinity_times_zero)
 
 
@@ -212,6 +298,13 @@ def _convert(e: Emitter, node: Node) -> str:
         result = e.let(
             f"call float @llvm.experimental.constrained.fptrunc.f32.f64(double {a}, {DYNAMIC}) #1"
         )
+    if e.float_rules == "arm":  # the host keeps a NaN's payload as Arm does
+        bits = e.let(f"bitcast {TYPES[target]} {result} to i{SIZES[target]}")
+        if SIZES[target] < SIZES[source]:
+            magnitude = _magnitude(e, target, bits)
+            least = LEAST_NORMAL[target]
+            e.emulate_if(e.let(f"icmp eq i{SIZES[target]} {magnitude}, {least}"))
+        return bits
     return _canonical(e, target, result)
 
 
@@ -260,6 +353,8 @@ def _integral(e: Emitter, fmt: str, a: str, rounding: object) -> str:
             f"call {kind} @llvm.experimental.constrained.nearbyint.{SUFFIX[fmt]}"
             f"({kind} {a}, {DYNAMIC}) #1"
         )
+    if rounding == AWAY:
+        return _nearest_away(e, fmt, a)
     name = {0: "roundeven", 1: "trunc", 2: "floor", 3: "ceil"}[int(str(rounding))]
     return e.let(
         f"call {kind} @llvm.experimental.constrained.{name}.{SUFFIX[fmt]}({kind} {a}, {STRICT}) #1"
@@ -293,6 +388,9 @@ def _to_int(e: Emitter, node: Node) -> str:
     smallest = -(1 << (size - 1)) if signed else 0
     negative = _compare(e, fmt, "olt", a, _literal(fmt, 0.0), signaling=False)
     limit = e.let(f"select i1 {negative}, i{size} {smallest}, i{size} {largest}")
+    if e.float_rules == "arm":
+        unordered = _unordered(e, fmt, a, a)
+        limit = e.let(f"select i1 {unordered}, i{size} 0, i{size} {limit}")
     after_bad = e.block
     e.line(f"br label %{done}")
 
@@ -337,6 +435,33 @@ def _to_int(e: Emitter, node: Node) -> str:
     return e.let(f"phi i{size} [ {limit}, %{after_bad} ], [ {narrow}, %{after_good} ]")
 
 
+def _nearest_away(e: Emitter, fmt: str, a: str) -> str:
+    """The nearest integral value, ties away from zero, by exact operations."""
+    kind, size = TYPES[fmt], SIZES[fmt]
+
+    def call(name: str, operands: str, mode: str = STRICT) -> str:
+        return e.let(
+            f"call {kind} @llvm.experimental.constrained.{name}.{SUFFIX[fmt]}({operands}, {mode}) #1"
+        )
+
+    whole = call("trunc", f"{kind} {a}")
+    bits = e.let(f"bitcast {kind} {a} to i{size}")
+    # From 2**23 or 2**52 up all values are integral.
+    limit = {"f32": 0x4B000000, "f64": 0x4330000000000000}[fmt]
+    small = e.let(f"icmp ult i{size} {_magnitude(e, fmt, bits)}, {limit}")
+    inside = e.let(f"select i1 {small}, {kind} {a}, {kind} {_literal(fmt, 0.0)}")
+    truncated = e.let(f"select i1 {small}, {kind} {whole}, {kind} {_literal(fmt, 0.0)}")
+    rest = call("fsub", f"{kind} {inside}, {kind} {truncated}", DYNAMIC)
+    distance = _magnitude(e, fmt, e.let(f"bitcast {kind} {rest} to i{size}"))
+    half = {"f32": 0x3F000000, "f64": 0x3FE0000000000000}[fmt]
+    away = e.let(f"icmp uge i{size} {distance}, {half}")
+    sign = e.let(f"and i{size} {bits}, {-(1 << (size - 1))}")
+    one = {"f32": 0x3F800000, "f64": 0x3FF0000000000000}[fmt]
+    step = e.let(f"bitcast i{size} {e.let(f'or i{size} {sign}, {one}')} to {kind}")
+    moved = call("fadd", f"{kind} {truncated}, {kind} {step}", DYNAMIC)
+    return e.let(f"select i1 {away}, {kind} {moved}, {kind} {whole}")
+
+
 def raise_inexact(e: Emitter) -> None:
     """Accrue inexact by an inexact sum: cheaper than a round trip through MXCSR."""
     e.line(
@@ -357,6 +482,8 @@ def _round(e: Emitter, node: Node) -> str:
         raise_inexact(e)
         e.line(f"br label %{exact}")
         e.label(exact)
+    if e.float_rules == "arm":  # the host keeps a NaN, made quiet, as Arm does
+        return e.let(f"bitcast {TYPES[fmt]} {rounded} to i{SIZES[fmt]}")
     return _canonical(e, fmt, rounded)
 
 
@@ -379,8 +506,20 @@ def _extremum(*, smallest: bool, number: bool) -> Callable[[Emitter, Node], str]
         nan, ordered, done = e.name("nan"), e.name("ordered"), e.name("done")
         e.branch(unordered, nan, ordered, unlikely=True)
         e.label(nan)
-        result = str(CANONICAL[fmt])
-        if number:
+        arm = e.float_rules == "arm"
+        result = _propagated(e, fmt, [bits_a, bits_b]) if arm else str(CANONICAL[fmt])
+        if number and arm:
+            # A number comes before a quiet NaN, not before a signalling one.
+            magnitudes = [_magnitude(e, fmt, bits) for bits in (bits_a, bits_b)]
+            nans = [e.let(f"icmp ugt {t} {each}, {INFINITY[fmt]}") for each in magnitudes]
+            quiet = [
+                e.let(f"icmp uge {t} {each}, {INFINITY[fmt] | QUIET[fmt]}") for each in magnitudes
+            ]
+            only_a = e.let(f"and i1 {quiet[0]}, {e.let(f'xor i1 {nans[1]}, true')}")
+            only_b = e.let(f"and i1 {quiet[1]}, {e.let(f'xor i1 {nans[0]}, true')}")
+            result = e.let(f"select i1 {only_a}, {t} {bits_b}, {t} {result}")
+            result = e.let(f"select i1 {only_b}, {t} {bits_a}, {t} {result}")
+        elif number:
             nan_a, nan_b = _unordered(e, fmt, a, a), _unordered(e, fmt, b, b)
             result = e.let(f"select i1 {nan_b}, {t} {result}, {t} {bits_b}")
             result = e.let(f"select i1 {nan_a}, {t} {result}, {t} {bits_a}")

@@ -18,7 +18,12 @@ UNLIKELY: Final = "!prof !0"  # first successor unlikely; module_text defines !0
 
 
 class Emitter:
-    """Writes the body of one LLVM function."""
+    """Writes the body of one LLVM function.
+
+    ``float_rules`` says by whose rules NaNs and the like go (``FloatStatus.rules``).
+    """
+
+    float_rules = "riscv"
 
     def __init__(self) -> None:
         self.lines: list[str] = []
@@ -75,6 +80,10 @@ class Emitter:
         result = self.leaf(node) if rule is None else rule(self, node)
         self.bind(node, result)
         return result
+
+    def emulate_if(self, condition: str) -> None:
+        """Leave the instruction to the reference engine where an unlikely condition holds."""
+        raise DefinitionError("only handlers can leave an instruction to the reference engine")
 
     def leaf(self, node: Node) -> str:
         """Value of a field, pc or register; an effect's value is bound when it is emitted."""

@@ -71,13 +71,16 @@ class RecordLayout:
 
 
 def record_constants(graph: Graph) -> set[int]:
-    """Numbers of the nodes that depend only on the instruction word and its address."""
+    """Numbers of the nodes that depend only on the instruction word and its address.
+
+    Slots hold 64 bits: wider ones are made of narrower ones by the handler.
+    """
     result: set[int] = set()
     for node in graph.live():
         if node.op in ("const", "field", "pc") or (
             node.op not in ("register", *FLOATS)
             and node.args
-            and node.size
+            and 0 < node.size <= 64
             and not any(node is effect.node for effect in graph.effects)
             and all(arg.number in result for arg in node.args)
         ):
@@ -102,8 +105,6 @@ def lay_out(graph: Graph, constants: set[int], nbytes: int) -> RecordLayout:
                 for n in (2, 4, 8)
                 if n == 8 or (-(1 << 8 * n - 1) <= low and high < 1 << 8 * n - 1)
             )
-            if node.size > 64:
-                raise DefinitionError(f"{graph.name}: a record slot holds at most 64 bits")
             want("value", node, "", size)
 
     visited: set[int] = set()
@@ -179,6 +180,8 @@ class HandlerEmitter(Emitter):
         self.graph, self.layout, self.constants = graph, layout, constants
         self.registers, self.bounded, self.record = architecture.layout, bounded, record
         self.status = architecture.float_status
+        if self.status is not None:
+            self.float_rules = self.status.rules
         self.prefix = prefix
         self.linked: dict[int, str] = {}  # read slot's offset: the value that was just written
         self._record_stored = False
@@ -258,6 +261,9 @@ class HandlerEmitter(Emitter):
         self.leave(code)
         self.label(staying)
 
+    def emulate_if(self, condition: str) -> None:
+        self.leave_if(condition, ExitCode.EMULATE)
+
     def stop_poll(self, target: str) -> None:
         """Leave with pc at ``target`` when a stop was asked for."""
         self._poll(lambda: target)
@@ -292,7 +298,7 @@ class HandlerEmitter(Emitter):
     # Effects.
     def effects(self) -> None:
         """Everything up to and including the commit of registers."""
-        if uses_rounding(self.graph):
+        if uses_rounding(self.graph, self.float_rules):
             self.check_rounding()
         if any(effect.node.op == "set_rounding" for effect in self.graph.effects):
             # It writes a register at once: what reads that one has to come before.
@@ -616,10 +622,10 @@ def leaves_after(effect: Effect) -> bool:
     return effect.node.op == "exit" and effect.node.attrs[0] in LEAVING_AFTER
 
 
-def uses_rounding(graph: Graph) -> bool:
+def uses_rounding(graph: Graph, rules: str) -> bool:
     """Whether the meaning depends on the guest's dynamic rounding mode."""
     return any(
-        effect.node.op in FLOATS and floats.uses_dynamic_rounding(effect.node)
+        effect.node.op in FLOATS and floats.uses_mode(effect.node, rules)
         for effect in graph.effects
     )
 

@@ -13,14 +13,19 @@ from anyarch.errors import MemoryFault
 from anyarch.host.context import ExitCode
 from anyarch.ir import softfloat
 from anyarch.ir.bits import Bits, Concrete
-from anyarch.ir.graph import FLOATS, Attr
+from anyarch.ir.graph import FLOATS, ROUNDED, Attr
 from anyarch.ir.ops import signed
 from anyarch.isa.architecture import Architecture
 from anyarch.isa.instruction import Instruction
 from anyarch.isa.machine import Machine
 from anyarch.isa.registers import RegisterFile, State
 
-FORMATS = {"f16": softfloat.F16, "f32": softfloat.F32, "f64": softfloat.F64}
+FORMATS = {
+    "f16": softfloat.F16,
+    "bf16": softfloat.BF16,
+    "f32": softfloat.F32,
+    "f64": softfloat.F64,
+}
 RULES = {"riscv": softfloat.RISCV, "arm": softfloat.ARM, "x86": softfloat.X86}
 EXITS = {
     "illegal": ExitCode.ILLEGAL,
@@ -202,6 +207,8 @@ class ConcreteMachine(Machine):
             return int(attr)
         assert self.architecture.float_status is not None
         mode = self.state.get(*self.architecture.float_status.rounding)
+        if self.architecture.float_status.rules == "arm":
+            return mode & 3
         if mode > 4:
             raise Leave(ExitCode.ILLEGAL)
         return mode
@@ -218,14 +225,28 @@ class ConcreteMachine(Machine):
         assert status is not None
         rounding = self._rounding(attrs[-1]) if op in ROUNDED else 0
         rules = RULES[status.rules]
+        if status.rules == "arm" and (mode := self.state.get(*status.rounding)) > 3:
+            rules = self._arm_mode(op, v, attrs, mode)
         result, flags = evaluate_float(op, size, operands, v, attrs, rounding, rules)
         self.accrued |= flags
         return result
 
+    def _arm_mode(
+        self, op: str, v: list[int], attrs: tuple[Attr, ...], mode: int
+    ) -> softfloat.Rules:
+        """The rules in a mode that is more than a rounding mode; flushes operands."""
+        fmt = FORMATS[str(attrs[0])]
+        target = FORMATS[str(attrs[1])] if op == "fconvert" else fmt
+        if op == "fconvert":
+            mode &= ~softfloat.ARM_FZ16  # half precision is not flushed in conversions
+        if not op.startswith("ffrom"):
+            count = 1 if op == "fto_fixed" else len(v)
+            for index in range(count):
+                v[index], flag = softfloat.arm_unpack(fmt, v[index], mode)
+                self.accrued |= flag
+        return softfloat.arm_rules(target, mode)
 
-ROUNDED = frozenset(
-    "fadd fsub fmul fdiv fsqrt ffma fconvert fto_int ffrom_int fround fround_exact".split()
-)
+
 COMPARISONS = {
     "feq": softfloat.eq_quiet,
     "flt": softfloat.lt_signaling,
@@ -265,6 +286,17 @@ def evaluate_float(
             return softfloat.to_int_modular(fmt, v[0], size)
         case "ffrom_int":
             return softfloat.from_int(fmt, v[0], operands[0].size, bool(attrs[1]), rounding)
+        case "fto_fixed":
+            signed_ = bool(attrs[1])
+            return softfloat.to_int(fmt, v[0], size, signed_, rounding, rules, fraction_bits=v[1])
+        case "ffrom_fixed":
+            bits, signed_ = operands[0].size, bool(attrs[1])
+            return softfloat.from_int(fmt, v[0], bits, signed_, rounding, v[1], rules.tininess)
+        case "fround_size":
+            return softfloat.round_to_size(fmt, v[0], int(attrs[1]), rounding, rules)
+        case "froot_estimate" | "freciprocal_exponent":
+            unrounded: Callable[..., tuple[int, int]] = getattr(softfloat, op[1:])
+            return unrounded(fmt, *v, rules)
         case "fround" | "fround_exact":
             exact = op == "fround_exact"
             return softfloat.round_to_integral(fmt, v[0], rounding, exact, rules)

@@ -91,7 +91,7 @@ class RegionEmitter(HandlerEmitter):
         self.used: dict[Place, None] = {}
         self.entry_dirty: dict[Key, set[Place]] = {}
         self.rounds = any(
-            graph_rounds(found.template.graph)
+            graph_rounds(found.template.graph, self.float_rules)
             for block in self.blocks.values()
             for found in block.instructions
         )
@@ -240,7 +240,8 @@ class RegionEmitter(HandlerEmitter):
         self.dirty = set(self.entry_dirty[block.key])
         self.known, self.loaded, self.pending = {}, set(), {}
         self.singles = set(self.entry_singles[block.key])
-        self.unobserved = {} if self.precise else self.float_use.unobserved(block)
+        exact = self.precise or self.float_rules == "arm"  # there every NaN tells its origin
+        self.unobserved = {} if exact else self.float_use.unobserved(block)
         self.lazy = {}
         last = block.instructions[-1]
         for index, found in enumerate(block.instructions):

@@ -65,7 +65,24 @@ FLOATS: Final[dict[str, int]] = {
     "fmax_number": 2,
     "fmin": 2,
     "fmax": 2,
+    # Arm's. Those on fixed-point numbers take the number of fraction bits too.
+    "fto_fixed": 2,
+    "ffrom_fixed": 2,
+    "fround_size": 1,
+    "fmul_extended": 2,
+    "freciprocal_step": 2,
+    "froot_step": 2,
+    "freciprocal_estimate": 1,
+    "froot_estimate": 1,
+    "freciprocal_exponent": 1,
 }
+# Those that take a rounding mode.
+ROUNDED: Final = frozenset(
+    (
+        "fadd fsub fmul fdiv fsqrt ffma fconvert fto_int ffrom_int fround fround_exact fto_fixed "
+        "ffrom_fixed fround_size fmul_extended freciprocal_step froot_step freciprocal_estimate"
+    ).split()
+)
 
 
 class Node(Bits):

@@ -10,8 +10,8 @@ chapters F, D and Zfa; Intel SDM volume 1 chapters 4.8, 11.5, 14.5; Arm DDI 0487
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, replace
+from functools import cache, cached_property
 from typing import Final, Literal
 
 from anyarch.errors import DefinitionError
@@ -30,6 +30,7 @@ UF: Final = 2
 OF: Final = 4
 DZ: Final = 8
 NV: Final = 16
+ID: Final = 32  # Arm's input denormal, which other guests do not have
 
 Result = tuple[int, int]
 
@@ -87,7 +88,9 @@ class Rules:
     nan: the NaN an operation on NaNs returns: always the default one ("canonical"), the first
         NaN operand ("x86"), or the first signalling, else the first quiet one ("arm"; the addend
         of a fused multiply-add comes first).
-    tininess: whether a result is tiny is seen "before" or "after" rounding.
+    tininess: whether a result is tiny is seen "before" or "after" rounding; "flush" makes a tiny
+        result zero instead.
+    alternative_half: half precision has no infinities and NaNs (Arm's FPCR.AHP).
     fma_inf_zero_nan_invalid: inf * 0 + quiet NaN is an invalid operation.
     default_nan_negative: the sign of the NaN that invalid operations return.
     to_int: the integer for NaN and values out of range: the nearest integer, NaN as the largest
@@ -97,11 +100,12 @@ class Rules:
     """
 
     nan: Literal["canonical", "x86", "arm"]
-    tininess: Literal["before", "after"]
+    tininess: Literal["before", "after", "flush"]
     fma_inf_zero_nan_invalid: bool
     default_nan_negative: bool
     to_int: Literal["saturate", "arm", "x86"]
     signaling_beats_number: bool
+    alternative_half: bool = False
 
     def default_nan(self, fmt: Format) -> int:
         """The NaN that an invalid operation returns."""
@@ -111,6 +115,38 @@ class Rules:
 RISCV: Final = Rules("canonical", "after", True, False, "saturate", False)
 ARM: Final = Rules("arm", "before", True, False, "arm", True)
 X86: Final = Rules("x86", "after", False, True, "x86", False)
+
+# Arm's modes above the rounding mode, as the guest's mode register keeps them.
+ARM_FZ: Final = 8
+ARM_DN: Final = 16
+ARM_AHP: Final = 32
+ARM_FZ16: Final = 64
+
+
+def arm_flushes(fmt: Format, mode: int) -> bool:
+    """Whether subnormal numbers of a format are zero in a mode."""
+    return bool(mode & (ARM_FZ16 if fmt.size == 16 and fmt.exponent_bits == 5 else ARM_FZ))
+
+
+@cache
+def arm_rules(fmt: Format, mode: int) -> Rules:
+    """The rules for results of a format in a mode."""
+    rules = ARM
+    if mode & ARM_DN:
+        rules = replace(rules, nan="canonical")
+    if arm_flushes(fmt, mode):
+        rules = replace(rules, tininess="flush")
+    if mode & ARM_AHP:
+        rules = replace(rules, alternative_half=True)
+    return rules
+
+
+def arm_unpack(fmt: Format, operand: int, mode: int) -> Result:
+    """An operand, zero where it is subnormal and the mode says so, and the flag for that."""
+    magnitude = operand & (fmt.sign_mask - 1)
+    if not magnitude or magnitude >> fmt.fraction_bits or not arm_flushes(fmt, mode):
+        return operand, 0
+    return operand & fmt.sign_mask, 0 if fmt.size == 16 else ID
 
 
 # Classes of values
@@ -238,6 +274,8 @@ def _round(
     """
     position = significand.bit_length() + exponent - 1  # the value is in [2**p, 2**(p+1))
     unbounded_quantum = position - fmt.fraction_bits
+    if tininess == "flush" and unbounded_quantum < fmt.quantum:
+        return sign << (fmt.size - 1), UF
     quantum = max(unbounded_quantum, fmt.quantum)
     rounded, inexact = _shift_round(sign, significand, quantum - exponent, rm)
     # The hidden bit, or a carry out of rounding, adds one to the encoded exponent.
@@ -392,6 +430,8 @@ def fma(fmt: Format, a: int, b: int, c: int, rm: int, rules: Rules) -> Result:
 
 def convert(from_fmt: Format, to_fmt: Format, a: int, rm: int, rules: Rules) -> Result:
     """The value of `a` in another format. A propagated NaN keeps its upper payload bits."""
+    if rules.alternative_half and F16 in (from_fmt, to_fmt):
+        return _convert_alternative(from_fmt, to_fmt, a, rm, rules)
     sign_bit = _sign(from_fmt, a) << (to_fmt.size - 1)
     if is_nan(from_fmt, a):
         flags = _signaling_flags(from_fmt, a)
@@ -408,18 +448,58 @@ def convert(from_fmt: Format, to_fmt: Format, a: int, rm: int, rules: Rules) -> 
     return _round(to_fmt, sign, significand, exponent, rm, rules.tininess)
 
 
+_ALTERNATIVE: Final = Format("alternative f16", 6, 10)  # a normal exponent where F16 ends
+
+
+def _convert_alternative(
+    from_fmt: Format, to_fmt: Format, a: int, rm: int, rules: Rules
+) -> Result:
+    """A conversion where half precision has neither infinities nor NaNs."""
+    rules = replace(rules, alternative_half=False)
+    if from_fmt is F16:
+        sign, significand, exponent = _sign(F16, a), a & 0x3FF, a >> 10 & 31
+        if not exponent and not significand:
+            return sign << (to_fmt.size - 1), 0
+        significand |= 0x400 if exponent else 0
+        return _round(to_fmt, sign, significand, max(exponent, 1) - 25, rm, rules.tininess)
+    sign_bit = _sign(from_fmt, a) << 15
+    if is_nan(from_fmt, a):
+        return sign_bit, NV
+    if _is_infinite(from_fmt, a):
+        return sign_bit | 0x7FFF, NV
+    if _is_zero(from_fmt, a):
+        return sign_bit, 0
+    sign, significand, exponent = _unpack(from_fmt, a)
+    # One exponent more than F16: the same bias, and nothing to stand for infinity below 2**17.
+    wide = replace(_ALTERNATIVE, name="wide")
+    shift = wide.bias - F16.bias
+    result, flags = _round(wide, sign, significand, exponent - shift, rm, rules.tininess)
+    magnitude = result & (wide.sign_mask - 1)
+    if magnitude > 0x7FFF:
+        return sign_bit | 0x7FFF, NV
+    return sign_bit | magnitude, flags
+
+
 def to_int(
-    fmt: Format, a: int, size: int, signed: bool, rm: int, rules: Rules, exact: bool = True
+    fmt: Format,
+    a: int,
+    size: int,
+    signed: bool,
+    rm: int,
+    rules: Rules,
+    exact: bool = True,
+    fraction_bits: int = 0,
 ) -> Result:
     """`a` rounded to an integer of `size` bits, two's complement where signed.
 
-    NaN and values out of range raise NV alone. `exact` false never raises NX.
+    The integer counts units of 2**-fraction_bits. NaN and values out of range raise NV alone. `exact` false never raises NX.
     """
     low, high = (-(1 << (size - 1)), (1 << (size - 1)) - 1) if signed else (0, (1 << size) - 1)
     mask = (1 << size) - 1
     if not (is_nan(fmt, a) or _is_infinite(fmt, a)):
         sign, significand, exponent = _unpack(fmt, a)
-        magnitude, inexact = _shift_round(sign, significand, -exponent, rm)
+        shift = -exponent - fraction_bits
+        magnitude, inexact = _shift_round(sign, significand, shift, rm)
         value = -magnitude if sign else magnitude
         if low <= value <= high:
             return value & mask, NX if inexact and exact else 0
@@ -443,13 +523,24 @@ def to_int_modular(fmt: Format, a: int, size: int = 32) -> Result:
     return (-magnitude if sign else magnitude) & ((1 << size) - 1), flags
 
 
-def from_int(fmt: Format, value: int, size: int, signed: bool, rm: int) -> Result:
-    """The integer whose encoding in `size` bits is `value`, rounded to the format."""
+def from_int(
+    fmt: Format,
+    value: int,
+    size: int,
+    signed: bool,
+    rm: int,
+    fraction_bits: int = 0,
+    tininess: str = "before",
+) -> Result:
+    """The integer whose encoding in `size` bits is `value`, rounded to the format.
+
+    It counts units of 2**-fraction_bits.
+    """
     sign = value >> (size - 1) & 1 if signed else 0
     magnitude = (1 << size) - value if sign else value
     if magnitude == 0:
         return 0, 0
-    return _round(fmt, sign, magnitude, 0, rm, "after")  # integers are never tiny
+    return _round(fmt, sign, magnitude, -fraction_bits, rm, tininess)
 
 
 def round_to_integral(fmt: Format, a: int, rm: int, exact: bool, rules: Rules) -> Result:
@@ -561,3 +652,146 @@ def maximum(fmt: Format, a: int, b: int, rules: Rules) -> Result:
     if _unordered(fmt, a, b):
         return _propagate(fmt, rules, a, b)
     return _maximum(fmt, a, b), 0
+
+
+# What Arm adds (DDI 0487, J1.1: FPMulX, FPRecipEstimate, FPRSqrtEstimate, FPRecpX, FPRecipStepFused,
+# FPRSqrtStepFused, FPRoundIntN).
+
+
+def _infinity_times_zero(fmt: Format, a: int, b: int) -> bool:
+    return (_is_infinite(fmt, a) and _is_zero(fmt, b)) or (
+        _is_zero(fmt, a) and _is_infinite(fmt, b)
+    )
+
+
+def _power(fmt: Format, exponent: int) -> int:
+    return (exponent + fmt.bias) << fmt.fraction_bits
+
+
+def mul_extended(fmt: Format, a: int, b: int, rm: int, rules: Rules) -> Result:
+    """a * b, where infinity times zero is two."""
+    if _infinity_times_zero(fmt, a, b):
+        return ((a ^ b) & fmt.sign_mask) | _power(fmt, 1), 0
+    return mul(fmt, a, b, rm, rules)
+
+
+def reciprocal_step(fmt: Format, a: int, b: int, rm: int, rules: Rules) -> Result:
+    """2 - a * b, rounded once; two for infinity times zero."""
+    a ^= fmt.sign_mask
+    if is_nan(fmt, a) or is_nan(fmt, b):
+        return _propagate(fmt, rules, a, b)
+    if _infinity_times_zero(fmt, a, b):
+        return _power(fmt, 1), 0
+    return fma(fmt, a, b, _power(fmt, 1), rm, rules)
+
+
+def root_step(fmt: Format, a: int, b: int, rm: int, rules: Rules) -> Result:
+    """(3 - a * b) / 2, rounded once; one and a half for infinity times zero."""
+    a ^= fmt.sign_mask
+    half = _power(fmt, 0) | fmt.quiet_bit  # 1.5
+    if is_nan(fmt, a) or is_nan(fmt, b):
+        return _propagate(fmt, rules, a, b)
+    if _infinity_times_zero(fmt, a, b):
+        return half, 0
+    if _is_infinite(fmt, a) or _is_infinite(fmt, b):
+        return ((a ^ b) & fmt.sign_mask) | fmt.infinity, 0
+    sign_a, significand_a, exponent_a = _unpack(fmt, a)
+    sign_b, significand_b, exponent_b = _unpack(fmt, b)
+    product = (sign_a ^ sign_b, significand_a * significand_b, exponent_a + exponent_b - 1)
+    return _round_sum(fmt, product, _unpack(fmt, half), rm, rules)
+
+
+def reciprocal_exponent(fmt: Format, a: int, rules: Rules) -> Result:
+    """The sign of a, its exponent inverted, and a fraction of zero (FRECPX)."""
+    if is_nan(fmt, a):
+        return _propagate(fmt, rules, a)
+    exponent = (a & fmt.infinity) >> fmt.fraction_bits
+    top = (1 << fmt.exponent_bits) - 1
+    exponent = top - 1 if exponent == 0 else exponent ^ top
+    return (a & fmt.sign_mask) | exponent << fmt.fraction_bits, 0
+
+
+def reciprocal_estimate(fmt: Format, a: int, rm: int, rules: Rules) -> Result:
+    """1 / a to eight bits (FRECPE)."""
+    if is_nan(fmt, a):
+        return _propagate(fmt, rules, a)
+    sign_bit, magnitude = a & fmt.sign_mask, a & (fmt.sign_mask - 1)
+    if magnitude == fmt.infinity:
+        return sign_bit, 0
+    if magnitude == 0:
+        return sign_bit | fmt.infinity, DZ
+    if magnitude < 1 << (fmt.fraction_bits - 2):  # the result is beyond the largest number
+        return _overflow(fmt, _sign(fmt, a), rm)
+    exponent = magnitude >> fmt.fraction_bits
+    if rules.tininess == "flush" and exponent >= 2 * fmt.bias - 1:
+        return sign_bit, UF
+    fraction = magnitude & ((1 << fmt.fraction_bits) - 1)
+    if exponent == 0:
+        exponent = 0 if fraction >> (fmt.fraction_bits - 1) else -1
+        fraction = fraction << (1 if exponent == 0 else 2) & ((1 << fmt.fraction_bits) - 1)
+    scaled = 0x100 | fraction >> (fmt.fraction_bits - 8)
+    estimate = reciprocal_table(scaled) & 0xFF
+    result_exponent = 2 * fmt.bias - 1 - exponent
+    fraction = estimate << (fmt.fraction_bits - 8)
+    if result_exponent <= 0:
+        fraction = (fraction | 1 << fmt.fraction_bits) >> (1 - result_exponent)
+        result_exponent = 0
+    return sign_bit | result_exponent << fmt.fraction_bits | fraction, 0
+
+
+def reciprocal_table(scaled: int) -> int:
+    """RecipEstimate: of a number from 256 to 511."""
+    return ((1 << 19) // (2 * scaled + 1) + 1) >> 1
+
+
+def root_table(scaled: int) -> int:
+    """RecipSqrtEstimate: of a number from 128 to 511."""
+    scaled = 2 * scaled + 1 if scaled < 256 else (scaled >> 1 << 1) + 1 << 1
+    estimate = 512
+    while scaled * (estimate + 1) ** 2 < 1 << 28:
+        estimate += 1
+    return (estimate + 1) >> 1
+
+
+def root_estimate(fmt: Format, a: int, rules: Rules) -> Result:
+    """1 / sqrt(a) to eight bits (FRSQRTE)."""
+    if is_nan(fmt, a):
+        return _propagate(fmt, rules, a)
+    sign_bit, magnitude = a & fmt.sign_mask, a & (fmt.sign_mask - 1)
+    if magnitude == 0:
+        return sign_bit | fmt.infinity, DZ
+    if sign_bit:
+        return _invalid(fmt, rules)
+    if magnitude == fmt.infinity:
+        return 0, 0
+    fraction = (magnitude & ((1 << fmt.fraction_bits) - 1)) << 1
+    exponent = magnitude >> fmt.fraction_bits
+    if exponent == 0:
+        while not fraction >> fmt.fraction_bits & 1:
+            fraction <<= 1
+            exponent -= 1
+        fraction = fraction << 1 & ((2 << fmt.fraction_bits) - 1)
+    fraction >>= 1
+    fraction &= (1 << fmt.fraction_bits) - 1
+    if exponent & 1:
+        scaled = 0x80 | fraction >> (fmt.fraction_bits - 7)
+    else:
+        scaled = 0x100 | fraction >> (fmt.fraction_bits - 8)
+    result_exponent = (3 * fmt.bias - 1 - exponent) >> 1
+    estimate = root_table(scaled) & 0xFF
+    return result_exponent << fmt.fraction_bits | estimate << (fmt.fraction_bits - 8), 0
+
+
+def round_to_size(fmt: Format, a: int, size: int, rm: int, rules: Rules) -> Result:
+    """`a` rounded to an integer of `size` bits, in its own format; -2**(size - 1) where it has
+    none (FRINT32Z and the like)."""
+    least = from_int(fmt, 1 << (size - 1), size, True, RNE)[0]
+    if is_nan(fmt, a) or _is_infinite(fmt, a):
+        return least, NV
+    result, flags = round_to_integral(fmt, a, rm, True, rules)
+    sign, significand, exponent = _unpack(fmt, result)
+    value = significand << exponent if exponent >= 0 else significand >> -exponent
+    value = -value if sign else value
+    if not -(1 << (size - 1)) <= value < 1 << (size - 1):
+        return least, NV
+    return result, flags

@@ -61,7 +61,7 @@ class RegisterView:
 
 
 class FloatingPoint:
-    """``m.fp``: operations on raw bit patterns of a format named f16, f32, f64.
+    """``m.fp``: operations on raw bit patterns of a format named f16, bf16, f32, f64.
 
     Every operation accrues flags. ``rounding`` is 0 nearest-even, 1 towards zero, 2 down, 3 up,
     4 nearest-away, or "dynamic" for the guest's mode (an invalid one is an illegal instruction).
@@ -103,7 +103,7 @@ class FloatingPoint:
 
     def convert(self, source: str, target: str, a: Bits, rounding: Rounding) -> Bits:
         """From format ``source`` to format ``target``."""
-        return self._do("fconvert", int(target[1:]), (a,), source, target, rounding)
+        return self._do("fconvert", int(target.lstrip("bf")), (a,), source, target, rounding)
 
     def to_int(self, fmt: str, a: Bits, size: int, signed: bool, rounding: Rounding) -> Bits:
         """To an integer; out of range as the architecture's rules say."""
@@ -156,6 +156,47 @@ class FloatingPoint:
     def max(self, fmt: str, a: Bits, b: Bits) -> Bits:
         """IEEE 754-2019 maximum: a NaN operand gives NaN."""
         return self._do("fmax", a.size, (a, b), fmt)
+
+    def to_fixed(
+        self, fmt: str, a: Bits, fraction_bits: Bits, size: int, signed: bool, rounding: Rounding
+    ) -> Bits:
+        """To an integer that counts units of 2**-fraction_bits."""
+        return self._do("fto_fixed", size, (a, fraction_bits), fmt, int(signed), rounding)
+
+    def from_fixed(
+        self, fmt: str, a: Bits, fraction_bits: Bits, signed: bool, rounding: Rounding
+    ) -> Bits:
+        """From an integer of a's width that counts units of 2**-fraction_bits."""
+        size = int(fmt[1:])
+        return self._do("ffrom_fixed", size, (a, fraction_bits), fmt, int(signed), rounding)
+
+    def round_to_size(self, fmt: str, a: Bits, size: int, rounding: Rounding) -> Bits:
+        """To an integral value that an integer of ``size`` bits has; else the least (Arm)."""
+        return self._do("fround_size", a.size, (a,), fmt, size, rounding)
+
+    def mul_extended(self, fmt: str, a: Bits, b: Bits, rounding: Rounding) -> Bits:
+        """a * b; infinity times zero is two (Arm FMULX)."""
+        return self._do("fmul_extended", a.size, (a, b), fmt, rounding)
+
+    def reciprocal_step(self, fmt: str, a: Bits, b: Bits, rounding: Rounding) -> Bits:
+        """2 - a * b, rounded once (Arm FRECPS)."""
+        return self._do("freciprocal_step", a.size, (a, b), fmt, rounding)
+
+    def root_step(self, fmt: str, a: Bits, b: Bits, rounding: Rounding) -> Bits:
+        """(3 - a * b) / 2, rounded once (Arm FRSQRTS)."""
+        return self._do("froot_step", a.size, (a, b), fmt, rounding)
+
+    def reciprocal_estimate(self, fmt: str, a: Bits, rounding: Rounding) -> Bits:
+        """Arm's FRECPE."""
+        return self._do("freciprocal_estimate", a.size, (a,), fmt, rounding)
+
+    def root_estimate(self, fmt: str, a: Bits) -> Bits:
+        """Arm's FRSQRTE."""
+        return self._do("froot_estimate", a.size, (a,), fmt)
+
+    def reciprocal_exponent(self, fmt: str, a: Bits) -> Bits:
+        """Arm's FRECPX."""
+        return self._do("freciprocal_exponent", a.size, (a,), fmt)
 
     @property
     def flags(self) -> Bits:

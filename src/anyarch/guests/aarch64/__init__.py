@@ -18,6 +18,7 @@ CHAPTERS: Final = (
     "system",
     "loads",
     "atomics",
+    "fp",
 )
 
 

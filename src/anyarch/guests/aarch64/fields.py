@@ -37,6 +37,8 @@ KINDS: Final = {
     # Should be ones; other values are ignored.
     "ones": Kind(5, hidden=31),
     "ones2": Kind(5, hidden=31),
+    "zeros": Kind(5),
+    "imm8": Kind(8),
 }
 
 aarch64: Final = InstructionSet("aarch64", KINDS, syntax=SYNTAX)

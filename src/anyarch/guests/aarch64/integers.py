@@ -11,7 +11,7 @@ from anyarch.ir.bits import Bits
 from anyarch.isa.machine import Machine
 
 
-def set_flags(m: Machine, n: Bits, z: Bits, c: Bits | int, v: Bits | int) -> None:
+def set_flags(m: Machine, n: Bits | int, z: Bits | int, c: Bits | int, v: Bits | int) -> None:
     """Write all four flags."""
     for index, value in ((N, n), (Z, z), (C, c), (V, v)):
         m.flag[index] = value if isinstance(value, int) else value.zext(8)

@@ -286,6 +286,18 @@ def _scalar(letter: str) -> Format:
     )
 
 
+def _top() -> Format:
+    """The upper doubleword of a vector."""
+
+    def read(slot: Slot, text: str, scope: Scope) -> int:
+        match = re.fullmatch(r"v(\d+)\.d\[1\]", text)
+        if match is None or int(match[1]) > 31:
+            raise AssemblyError(f"{text!r} cannot be {slot.name}; expected v0.d[1]")
+        return int(match[1])
+
+    return Format(lambda slot, word, pc: f"v{slot.raw(word)}.d[1]", read, r"v\d+\.d\[1\]")
+
+
 def _scalar_by(letters: str, at: int, width: int, step: int = 0) -> Format:
     """A scalar whose width ``letters`` names by bits ``at`` up of the word."""
     mask = (1 << width) - 1 << at
@@ -337,6 +349,35 @@ def _fixed(arrangement: str) -> Format:
 
     return Format(lambda slot, word, pc: f"v{slot.raw(word)}.{arrangement}", read)
 
+# Floating-point immediates, as VFPExpandImm gives them.
+
+
+def _expanded(imm8: int) -> float:
+    exponent = (imm8 >> 4 & 7 ^ 4) - 3
+    value = (1 + (imm8 & 15) / 16) * 2.0**exponent
+    return -value if imm8 >> 7 else value
+
+
+_IMMEDIATES: Final = {_expanded(imm8): imm8 for imm8 in range(256)}
+
+
+def _read_float(slot: Slot, text: str, scope: Scope) -> int:
+    try:
+        return _IMMEDIATES[float(text)]
+    except (KeyError, ValueError):
+        raise AssemblyError(
+            f"{text!r} is no immediate: expected a number of 16ths from 1 to 31/16 times a power of "
+            "two from 1/8 to 16"
+        ) from None
+
+
+def _read_fraction_bits(slot: Slot, text: str, scope: Scope) -> int:
+    return slot.fit(64 - scope.evaluate(text) & (1 << slot.width) - 1, negative=False)
+
+
+def _show_fraction_bits(slot: Slot, word: int, pc: int) -> str:
+    return str((1 << slot.width) - slot.raw(word))
+
 
 SYNTAX: Final = Syntax(
     formats={
@@ -356,6 +397,11 @@ SYNTAX: Final = Syntax(
         "pairx": _second("x"),
         "idregister": Format(_show_identification, _read_identification),
         "ordering": suffix({0: "", 1: "l", 2: "a", 3: "al"}, "[a|l|al]"),
+        "fpimm": Format(
+            lambda slot, word, pc: repr(_expanded(slot.raw(word))), _read_float
+        ),
+        "fbits": Format(_show_fraction_bits, _read_fraction_bits),
+        "d1": _top(),
         "b": _scalar("b"),
         "h": _scalar("h"),
         "s": _scalar("s"),
