@@ -201,6 +201,153 @@ def _clmul(e: Emitter, node: Node) -> str:
     return wide if node.size == 128 else e.let(f"trunc i128 {wide} to i{node.size}")
 
 
+# Lanes: values are integers; each operation casts its operands and its result.
+
+
+def _vector(size: int, lane: int) -> str:
+    return f"<{size // lane} x i{lane}>"
+
+
+def _as_lanes(e: Emitter, node: Node, lane: int) -> str:
+    return e.let(f"bitcast i{node.size} {e.value(node)} to {_vector(node.size, lane)}")
+
+
+def _from_lanes(e: Emitter, value: str, size: int, lane: int) -> str:
+    return e.let(f"bitcast {_vector(size, lane)} {value} to i{size}")
+
+
+def _splatted(e: Emitter, value: int, size: int, lane: int) -> str:
+    return "<" + ", ".join([f"i{lane} {value}"] * (size // lane)) + ">"
+
+
+def _lanes(text: Callable[[str], str]) -> Rule:
+    """``text`` gives the instruction for a type, up to its operands."""
+
+    def rule(e: Emitter, node: Node) -> str:
+        lane = int(node.attrs[0])
+        t = _vector(node.size, lane)
+        operands = [_as_lanes(e, arg, lane) for arg in node.args]
+        instruction = text(t)
+        if instruction.endswith("("):
+            suffix = ", i1 false)" if "ctlz" in instruction else ")"
+            arguments = ", ".join(f"{t} {operand}" for operand in operands)
+            result = e.let(f"call {t} {instruction}{arguments}{suffix}")
+        else:
+            result = e.let(f"{instruction} {t} {', '.join(operands)}")
+        return _from_lanes(e, result, node.size, lane)
+
+    return rule
+
+
+def _intrinsic(name: str) -> Rule:
+    return _lanes(lambda t: f"@llvm.{name}.v{t[1:-1].replace(' x ', '')}(")
+
+
+def _lanes_shift(instruction: str) -> Rule:
+    def rule(e: Emitter, node: Node) -> str:
+        lane = int(node.attrs[0])
+        t = _vector(node.size, lane)
+        a, b = (_as_lanes(e, arg, lane) for arg in node.args)
+        limit = _splatted(e, lane, node.size, lane)
+        amount = node.args[1]
+        known = amount.op == "vsplat" and unsigned_maximum(amount.args[0]) < lane
+        if not known and instruction == "ashr":
+            last = _splatted(e, lane - 1, node.size, lane)
+            name = f"@llvm.umin.v{node.size // lane}i{lane}"
+            b = e.let(f"call {t} {name}({t} {b}, {t} {last})")
+        result = e.let(f"{instruction} {t} {a}, {b}")
+        if not known and instruction != "ashr":
+            inside = e.let(f"icmp ult {t} {b}, {limit}")
+            count = node.size // lane
+            zero = "zeroinitializer"
+            result = e.let(f"select <{count} x i1> {inside}, {t} {result}, {t} {zero}")
+        return _from_lanes(e, result, node.size, lane)
+
+    return rule
+
+
+def _lanes_compare(predicate: str) -> Rule:
+    def rule(e: Emitter, node: Node) -> str:
+        lane = int(node.attrs[0])
+        t = _vector(node.size, lane)
+        a, b = (_as_lanes(e, arg, lane) for arg in node.args)
+        found = e.let(f"icmp {predicate} {t} {a}, {b}")
+        mask = e.let(f"sext <{node.size // lane} x i1> {found} to {t}")
+        return _from_lanes(e, mask, node.size, lane)
+
+    return rule
+
+
+def _lanes_resize(instruction: str, numerator: int, denominator: int) -> Rule:
+    def rule(e: Emitter, node: Node) -> str:
+        (source,) = node.args
+        lane = int(node.attrs[0])
+        target = lane * numerator // denominator
+        value = _as_lanes(e, source, lane)
+        t = _vector(source.size, lane)
+        result = e.let(f"{instruction} {t} {value} to {_vector(node.size, target)}")
+        return _from_lanes(e, result, node.size, target)
+
+    return rule
+
+
+def _lanes_shuffle(e: Emitter, node: Node) -> str:
+    lane = int(node.attrs[0])
+    a, b = (_as_lanes(e, arg, lane) for arg in node.args)
+    t = _vector(node.args[0].size, lane)
+    indices = ", ".join(f"i32 {index}" for index in node.attrs[1:])
+    mask = f"<{len(node.attrs) - 1} x i32> <{indices}>"
+    result = e.let(f"shufflevector {t} {a}, {t} {b}, {mask}")
+    return _from_lanes(e, result, node.size, lane)
+
+
+def _lanes_splat(e: Emitter, node: Node) -> str:
+    (source,) = node.args
+    lane, count = source.size, node.size // source.size
+    t = _vector(node.size, lane)
+    first = e.let(f"insertelement {t} zeroinitializer, i{lane} {e.value(source)}, i32 0")
+    result = e.let(f"shufflevector {t} {first}, {t} {first}, <{count} x i32> zeroinitializer")
+    return _from_lanes(e, result, node.size, lane)
+
+
+def _lane_index(e: Emitter, index: Node, count: int) -> str:
+    value = e.let(f"{'trunc' if index.size > 32 else 'zext'} i{index.size} {e.value(index)} to i32")
+    return e.let(f"and i32 {value}, {count - 1}")
+
+
+def _lanes_element(e: Emitter, node: Node) -> str:
+    source, index = node.args
+    t = _vector(source.size, node.size)
+    value = _as_lanes(e, source, node.size)
+    at = _lane_index(e, index, source.size // node.size)
+    return e.let(f"extractelement {t} {value}, i32 {at}")
+
+
+def _lanes_insert(e: Emitter, node: Node) -> str:
+    source, index, lane = node.args
+    t = _vector(source.size, lane.size)
+    value = _as_lanes(e, source, lane.size)
+    at = _lane_index(e, index, source.size // lane.size)
+    result = e.let(f"insertelement {t} {value}, i{lane.size} {e.value(lane)}, i32 {at}")
+    return _from_lanes(e, result, node.size, lane.size)
+
+
+def _lanes_table(e: Emitter, node: Node) -> str:
+    """The host's byte shuffle gives zero where bit 7 is set: so indices from 16 up get it."""
+    table, indices = node.args
+    value = e.value(indices)
+    if indices.size < 128:
+        value = e.let(f"zext i{indices.size} {value} to i128")
+    t = "<16 x i8>"
+    wanted = e.let(f"bitcast i128 {value} to {t}")
+    offset = _splatted(e, 0x70, 128, 8)
+    wanted = e.let(f"call {t} @llvm.uadd.sat.v16i8({t} {wanted}, {t} {offset})")
+    source = _as_lanes(e, table, 8)
+    result = e.let(f"call {t} @llvm.x86.ssse3.pshuf.b.128({t} {source}, {t} {wanted})")
+    wide = e.let(f"bitcast {t} {result} to i128")
+    return wide if node.size == 128 else e.let(f"trunc i128 {wide} to i{node.size}")
+
+
 RULES: Final[dict[str, Rule]] = {
     "add": _binary("add"),
     "sub": _binary("sub"),
@@ -232,6 +379,36 @@ RULES: Final[dict[str, Rule]] = {
     "popcount": _unary("ctpop"),
     "bswap": _unary("bswap"),
     "bitreverse": _unary("bitreverse"),
+    "vadd": _lanes(lambda t: "add"),
+    "vsub": _lanes(lambda t: "sub"),
+    "vmul": _lanes(lambda t: "mul"),
+    "vshl": _lanes_shift("shl"),
+    "vshr": _lanes_shift("lshr"),
+    "vsar": _lanes_shift("ashr"),
+    "vclz": _intrinsic("ctlz"),
+    "vpopcount": _intrinsic("ctpop"),
+    "vbitreverse": _intrinsic("bitreverse"),
+    "veq": _lanes_compare("eq"),
+    "vult": _lanes_compare("ult"),
+    "vule": _lanes_compare("ule"),
+    "vslt": _lanes_compare("slt"),
+    "vsle": _lanes_compare("sle"),
+    "vumin": _intrinsic("umin"),
+    "vumax": _intrinsic("umax"),
+    "vsmin": _intrinsic("smin"),
+    "vsmax": _intrinsic("smax"),
+    "vuadds": _intrinsic("uadd.sat"),
+    "vusubs": _intrinsic("usub.sat"),
+    "vsadds": _intrinsic("sadd.sat"),
+    "vssubs": _intrinsic("ssub.sat"),
+    "vwiden": _lanes_resize("zext", 2, 1),
+    "vwiden_signed": _lanes_resize("sext", 2, 1),
+    "vnarrow": _lanes_resize("trunc", 1, 2),
+    "vshuffle": _lanes_shuffle,
+    "vsplat": _lanes_splat,
+    "velement": _lanes_element,
+    "vinsert": _lanes_insert,
+    "vtable": _lanes_table,
 }
 
 

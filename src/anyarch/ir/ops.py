@@ -20,7 +20,7 @@ class Op:
 
     name: str
     arity: int
-    shape: str  # same | compare | select | extend | extract | concat | double | unary
+    shape: str  # see check_widths
     evaluate: Evaluate
 
 
@@ -103,7 +103,112 @@ _ROWS: Final = (
     Op("bitreverse", 1, "unary", lambda n, v, s, a: int(f"{v[0]:0{n}b}"[::-1], 2)),
 )
 
-OPS: Final[dict[str, Op]] = {row.name: row for row in _ROWS}
+
+
+# Lanes: the first attribute is the size of a lane; lanes count from the lowest.
+
+
+def split(value: int, size: int, lane: int) -> list[int]:
+    """The lanes of a value."""
+    return [value >> at & ((1 << lane) - 1) for at in range(0, size, lane)]
+
+
+def merge(lanes: list[int], lane: int) -> int:
+    """The inverse of :func:`split`; lanes are taken modulo their size."""
+    mask = (1 << lane) - 1
+    return sum((value & mask) << index * lane for index, value in enumerate(lanes))
+
+
+def _each(evaluate: Evaluate, *, mask: bool = False) -> Evaluate:
+    """An operation on each lane; a comparison gives lanes of all ones or zeros."""
+
+    def result(size: int, v: tuple[int, ...], s: tuple[int, ...], a: tuple[int, ...]) -> int:
+        lane = a[0]
+        columns = zip(*(split(value, size, lane) for value in v), strict=True)
+        sizes = (lane,) * len(v)
+        values = [int(evaluate(lane, column, sizes, ())) for column in columns]
+        return merge([-value if mask else value for value in values], lane)
+
+    return result
+
+
+def _saturating(operation: Callable[[int, int], int], *, signs: bool) -> Evaluate:
+    def lane(n: int, v: tuple[int, ...], s: tuple[int, ...], a: tuple[int, ...]) -> int:
+        if not signs:
+            return min(max(operation(v[0], v[1]), 0), (1 << n) - 1)
+        exact = operation(signed(v[0], n), signed(v[1], n))
+        return min(max(exact, -(1 << n - 1)), (1 << n - 1) - 1)
+
+    return _each(lane)
+
+
+def _widen(size: int, v: tuple[int, ...], s: tuple[int, ...], a: tuple[int, ...]) -> int:
+    return merge(split(v[0], s[0], a[0]), 2 * a[0])
+
+
+def _widen_signed(size: int, v: tuple[int, ...], s: tuple[int, ...], a: tuple[int, ...]) -> int:
+    return merge([signed(lane, a[0]) for lane in split(v[0], s[0], a[0])], 2 * a[0])
+
+
+def _narrow(size: int, v: tuple[int, ...], s: tuple[int, ...], a: tuple[int, ...]) -> int:
+    return merge(split(v[0], s[0], a[0]), a[0] // 2)
+
+
+def _shuffle(size: int, v: tuple[int, ...], s: tuple[int, ...], a: tuple[int, ...]) -> int:
+    lanes = split(v[0], s[0], a[0]) + split(v[1], s[1], a[0])
+    return merge([lanes[index] for index in a[1:]], a[0])
+
+
+def _splat(size: int, v: tuple[int, ...], s: tuple[int, ...], a: tuple[int, ...]) -> int:
+    return merge([v[0]] * (size // s[0]), s[0])
+
+
+def _table(size: int, v: tuple[int, ...], s: tuple[int, ...], a: tuple[int, ...]) -> int:
+    table = split(v[0], 128, 8) + [0] * 240
+    return merge([table[index] for index in split(v[1], size, 8)], 8)
+
+
+def _element(size: int, v: tuple[int, ...], s: tuple[int, ...], a: tuple[int, ...]) -> int:
+    lanes = split(v[0], s[0], size)
+    return lanes[v[1] % len(lanes)]
+
+
+def _insert(size: int, v: tuple[int, ...], s: tuple[int, ...], a: tuple[int, ...]) -> int:
+    lanes = split(v[0], size, s[2])
+    lanes[v[1] % len(lanes)] = v[2]
+    return merge(lanes, s[2])
+
+
+_LANES: Final = (
+    *(
+        Op("v" + row.name, row.arity, "lanes", _each(row.evaluate))
+        for row in _ROWS
+        if row.name in ("add", "sub", "mul", "shl", "shr", "sar", "clz", "popcount", "bitreverse")
+    ),
+    *(
+        Op("v" + row.name, 2, "lanes", _each(row.evaluate, mask=True))
+        for row in _ROWS
+        if row.name in ("eq", "ult", "ule", "slt", "sle")
+    ),
+    Op("vumin", 2, "lanes", _each(lambda n, v, s, a: min(v))),
+    Op("vumax", 2, "lanes", _each(lambda n, v, s, a: max(v))),
+    Op("vsmin", 2, "lanes", _each(lambda n, v, s, a: min(v, key=lambda x: signed(x, n)))),
+    Op("vsmax", 2, "lanes", _each(lambda n, v, s, a: max(v, key=lambda x: signed(x, n)))),
+    Op("vuadds", 2, "lanes", _saturating(lambda x, y: x + y, signs=False)),
+    Op("vusubs", 2, "lanes", _saturating(lambda x, y: x - y, signs=False)),
+    Op("vsadds", 2, "lanes", _saturating(lambda x, y: x + y, signs=True)),
+    Op("vssubs", 2, "lanes", _saturating(lambda x, y: x - y, signs=True)),
+    Op("vwiden", 1, "widen", _widen),  # lanes twice as wide, extended with zeros
+    Op("vwiden_signed", 1, "widen", _widen_signed),
+    Op("vnarrow", 1, "narrow", _narrow),  # the low halves of lanes
+    Op("vshuffle", 2, "shuffle", _shuffle),  # lanes of both by index; (lane, index…)
+    Op("vsplat", 1, "splat", _splat),  # one lane to all
+    Op("velement", 2, "element", _element),  # lane of a value by index, modulo their number
+    Op("vinsert", 3, "insert", _insert),  # value, index, lane: with the lane replaced
+    Op("vtable", 2, "table", _table),  # bytes of 128 bits by index; zero from 16 up
+)
+
+OPS: Final[dict[str, Op]] = {row.name: row for row in (*_ROWS, *_LANES)}
 
 
 def evaluate(
@@ -131,6 +236,25 @@ def check_widths(op: str, size: int, sizes: tuple[int, ...], attrs: tuple[int, .
             good = attrs[0] >= 0 and attrs[0] + size <= sizes[0]
         case "concat":
             good = sizes[0] + sizes[1] == size
+        case "lanes":
+            good = all(s == size for s in sizes) and size % attrs[0] == 0
+        case "widen":
+            good = size == 2 * sizes[0] and sizes[0] % attrs[0] == 0
+        case "narrow":
+            good = sizes[0] == 2 * size and sizes[0] % attrs[0] == 0 and attrs[0] % 2 == 0
+        case "shuffle":
+            lanes = 2 * sizes[0] // attrs[0]
+            good = sizes[0] == sizes[1] and sizes[0] % attrs[0] == 0
+            good = good and size == attrs[0] * (len(attrs) - 1)
+            good = good and all(0 <= index < lanes for index in attrs[1:])
+        case "splat":
+            good = size % sizes[0] == 0
+        case "element":
+            good = sizes[0] % size == 0
+        case "insert":
+            good = sizes[0] == size and size % sizes[2] == 0
+        case "table":
+            good = sizes[0] == 128 and sizes[1] == size and size % 8 == 0
         case _:
             good = sizes[0] == sizes[1] and size == 2 * sizes[0]
     return None if good else f"{op} gives {size} bits from operands of {sizes} bits {attrs or ''}"

@@ -19,6 +19,7 @@ CHAPTERS: Final = (
     "loads",
     "atomics",
     "fp",
+    "simd_integer",
 )
 
 

@@ -39,6 +39,7 @@ KINDS: Final = {
     "ones2": Kind(5, hidden=31),
     "zeros": Kind(5),
     "imm8": Kind(8),
+    "q": Kind(1),
 }
 
 aarch64: Final = InstructionSet("aarch64", KINDS, syntax=SYNTAX)
@@ -47,7 +48,9 @@ insn = aarch64.insn
 Definition = Callable[..., None]
 
 
-def bind(function: Definition, name: str, extension: str = "", **fixed: object) -> Definition:
+def bind(
+    function: Definition, name: str, extension: str = "", /, **fixed: object
+) -> Definition:
     """A definition with some arguments fixed, under a name of its own; it ignores should-be-ones."""
 
     def bound(m: Machine, **fields: object) -> None:

@@ -348,6 +348,30 @@ def _fixed(arrangement: str) -> Format:
         return int(match[1])
 
     return Format(lambda slot, word, pc: f"v{slot.raw(word)}.{arrangement}", read)
+# Elements: `v1.h` by one field, its index in brackets by another.
+
+
+def _indexed(letter: str) -> Format:
+    """The vector of an element."""
+
+    def read(slot: Slot, text: str, scope: Scope) -> int:
+        match = _VECTOR.fullmatch(text)
+        if match is None or match[2] or match[3] != letter or int(match[1]) > 31:
+            raise AssemblyError(f"{text!r} cannot be {slot.name}; expected v0.{letter}[0]")
+        return slot.fit(int(match[1]), negative=False)
+
+    return Format(
+        lambda slot, word, pc: f"v{slot.raw(word)}.{letter}", read, r"v\d+\.[bhsd]"
+    )
+
+
+def _show_index(slot: Slot, word: int, pc: int) -> str:
+    return f"[{slot.raw(word)}]"
+
+
+def _read_index(slot: Slot, text: str, scope: Scope) -> int:
+    return slot.fit(scope.evaluate(text.strip("[]")), negative=False)
+
 
 # Floating-point immediates, as VFPExpandImm gives them.
 
@@ -402,6 +426,19 @@ SYNTAX: Final = Syntax(
         ),
         "fbits": Format(_show_fraction_bits, _read_fraction_bits),
         "d1": _top(),
+        # Vectors by Q: the name has the letter of the lanes.
+        **{
+            f"q{letter}": _arranged(lambda key, n=names: n[key], (30,))
+            for letter, names in (
+                ("b", ("8b", "16b")), ("h", ("4h", "8h")), ("s", ("2s", "4s")), ("d", ("1d", "2d"))
+            )
+        },  # fmt: skip
+        **{
+            f"v{shape}": _fixed(shape)
+            for shape in ("8b", "16b", "4h", "8h", "2s", "4s", "1d", "2d", "1q")
+        },
+        **{f"e{letter}": _indexed(letter) for letter in "bhsd"},
+        "index": Format(_show_index, _read_index, r"\[[^\]]+\]"),
         "b": _scalar("b"),
         "h": _scalar("h"),
         "s": _scalar("s"),
