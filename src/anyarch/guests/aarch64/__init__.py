@@ -20,6 +20,9 @@ CHAPTERS: Final = (
     "atomics",
     "fp",
     "simd_integer",
+    "simd_shift",
+    "simd_permute",
+    "simd_element",
 )
 
 

@@ -6,6 +6,7 @@ scalar or vector register.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Final
 
@@ -46,17 +47,20 @@ aarch64: Final = InstructionSet("aarch64", KINDS, syntax=SYNTAX)
 insn = aarch64.insn
 
 Definition = Callable[..., None]
+_IGNORED: Final = re.compile(r"(any|ones)\d*$")
 
 
 def bind(
     function: Definition, name: str, extension: str = "", /, **fixed: object
 ) -> Definition:
-    """A definition with some arguments fixed, under a name of its own; it ignores should-be-ones."""
+    """A definition with some arguments fixed, under a name of its own.
+
+    It does not see fields that mean nothing: those named ``any`` or ``ones`` and a number.
+    """
 
     def bound(m: Machine, **fields: object) -> None:
-        fields.pop("ones", None)
-        fields.pop("ones2", None)
-        function(m, **fixed, **fields)
+        seen = {name: value for name, value in fields.items() if not _IGNORED.match(name)}
+        function(m, **fixed, **seen)
 
     bound.__name__, bound.__doc__ = name, function.__doc__
     bound.__module__ = extension or function.__module__

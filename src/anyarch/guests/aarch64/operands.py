@@ -372,6 +372,44 @@ def _show_index(slot: Slot, word: int, pc: int) -> str:
 def _read_index(slot: Slot, text: str, scope: Scope) -> int:
     return slot.fit(scope.evaluate(text.strip("[]")), negative=False)
 
+def _list(count: int, shape: str) -> Format:
+    """``{v1.16b, v2.16b}``: consecutive registers, the last followed by the first."""
+
+    def read(slot: Slot, text: str, scope: Scope) -> int:
+        names = [part.strip() for part in text.strip("{} ").split(",")]
+        matches = [_VECTOR.fullmatch(name) for name in names]
+        if len(names) == count and all(m and m[2] + m[3] == shape for m in matches):
+            numbers = [int(match[1]) for match in matches if match]
+            if all(n == (numbers[0] + index) % 32 for index, n in enumerate(numbers)):
+                return numbers[0]
+        raise AssemblyError(f"{text!r}: expected {count} consecutive registers such as {{v0.{shape}}}")
+
+    def show(slot: Slot, word: int, pc: int) -> str:
+        names = (f"v{(slot.raw(word) + index) % 32}.{shape}" for index in range(count))
+        return "{" + ", ".join(names) + "}"
+
+    return Format(show, read, r"\{[^}]*\}")
+
+
+def _read_right(slot: Slot, text: str, scope: Scope) -> int:
+    amount = scope.evaluate(text)
+    if not 1 <= amount <= 1 << slot.width:
+        raise AssemblyError(f"the shift is {amount}; expected 1 to {1 << slot.width}")
+    return (1 << slot.width) - amount
+
+
+def _show_byte_mask(slot: Slot, word: int, pc: int) -> str:
+    raw = slot.raw(word)
+    return f"{sum(0xFF << 8 * bit for bit in range(8) if raw >> bit & 1):#018x}"
+
+
+def _read_byte_mask(slot: Slot, text: str, scope: Scope) -> int:
+    value = scope.evaluate(text)
+    raw = sum(1 << bit for bit in range(8) if value >> 8 * bit & 0xFF)
+    if sum(0xFF << 8 * bit for bit in range(8) if raw >> bit & 1) != value & ADDRESS_MASK:
+        raise AssemblyError(f"{text}: every byte must be 0 or 0xff")
+    return raw
+
 
 # Floating-point immediates, as VFPExpandImm gives them.
 
@@ -438,6 +476,19 @@ SYNTAX: Final = Syntax(
             for shape in ("8b", "16b", "4h", "8h", "2s", "4s", "1d", "2d", "1q")
         },
         **{f"e{letter}": _indexed(letter) for letter in "bhsd"},
+        **{
+            f"list{count}_{shape}": _list(count, shape)
+            for count in range(1, 5)
+            for shape in ("16b", *ARRANGEMENTS)
+        },
+        "right": Format(
+            lambda slot, word, pc: str((1 << slot.width) - slot.raw(word)), _read_right
+        ),
+        "left": Format(
+            lambda slot, word, pc: str(slot.raw(word)),
+            lambda slot, text, scope: slot.fit(scope.evaluate(text), negative=False),
+        ),
+        "bytemask": Format(_show_byte_mask, _read_byte_mask),
         "index": Format(_show_index, _read_index, r"\[[^\]]+\]"),
         "b": _scalar("b"),
         "h": _scalar("h"),
