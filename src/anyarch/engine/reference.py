@@ -242,8 +242,11 @@ class ConcreteMachine(Machine):
         if not op.startswith("ffrom"):
             count = 1 if op == "fto_fixed" else len(v)
             for index in range(count):
-                v[index], flag = softfloat.arm_unpack(fmt, v[index], mode)
+                own = softfloat.F32 if op == "ffma_long" and index == 2 else fmt
+                v[index], flag = softfloat.arm_unpack(own, v[index], mode)
                 self.accrued |= flag
+        if op == "ffma_long":
+            target = softfloat.F32
         return softfloat.arm_rules(target, mode)
 
 
@@ -286,6 +289,8 @@ def evaluate_float(
             return softfloat.to_int_modular(fmt, v[0], size)
         case "ffrom_int":
             return softfloat.from_int(fmt, v[0], operands[0].size, bool(attrs[1]), rounding)
+        case "ffma_long":
+            return softfloat.fma_long(v[0], v[1], v[2], rounding, rules)
         case "fto_fixed":
             signed_ = bool(attrs[1])
             return softfloat.to_int(fmt, v[0], size, signed_, rounding, rules, fraction_bits=v[1])

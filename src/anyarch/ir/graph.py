@@ -66,6 +66,7 @@ FLOATS: Final[dict[str, int]] = {
     "fmin": 2,
     "fmax": 2,
     # Arm's. Those on fixed-point numbers take the number of fraction bits too.
+    "ffma_long": 3,
     "fto_fixed": 2,
     "ffrom_fixed": 2,
     "fround_size": 1,
@@ -79,7 +80,7 @@ FLOATS: Final[dict[str, int]] = {
 # Those that take a rounding mode.
 ROUNDED: Final = frozenset(
     (
-        "fadd fsub fmul fdiv fsqrt ffma fconvert fto_int ffrom_int fround fround_exact fto_fixed "
+        "fadd fsub fmul fdiv fsqrt ffma ffma_long fconvert fto_int ffrom_int fround fround_exact fto_fixed "
         "ffrom_fixed fround_size fmul_extended freciprocal_step froot_step freciprocal_estimate"
     ).split()
 )

@@ -795,3 +795,26 @@ def round_to_size(fmt: Format, a: int, size: int, rm: int, rules: Rules) -> Resu
     if not -(1 << (size - 1)) <= value < 1 << (size - 1):
         return least, NV
     return result, flags
+
+
+def fma_long(a: int, b: int, c: int, rm: int, rules: Rules) -> Result:
+    """a * b + c, rounded once, of two half precision numbers and a single precision one (FMLAL)."""
+    no_product = _infinity_times_zero(F16, a, b)
+    if is_nan(F16, a) or is_nan(F16, b) or is_nan(F32, c):
+        flags = _signaling_flags(F16, a, b) | _signaling_flags(F32, c)
+        wide = [convert(F16, F32, operand, RNE, ARM)[0] for operand in (a, b)]
+        # Widening makes NaNs quiet: what was signalling must be told apart.
+        order = [(c, is_nan(F32, c), is_signaling(F32, c))]
+        order += [
+            (value, is_nan(F16, operand), is_signaling(F16, operand))
+            for value, operand in zip(wide, (a, b), strict=True)
+        ]
+        signaling = [value for value, _, is_signaling_ in order if is_signaling_]
+        quiet = [value for value, nan, _ in order if nan]
+        if no_product and not is_signaling(F32, c):
+            return rules.default_nan(F32), flags | NV
+        if rules.nan == "canonical":
+            return rules.default_nan(F32), flags | (NV if no_product else 0)
+        return (signaling or quiet)[0] | F32.quiet_bit, flags | (NV if no_product else 0)
+    wide_a, wide_b = (convert(F16, F32, operand, RNE, ARM)[0] for operand in (a, b))
+    return fma(F32, wide_a, wide_b, c, rm, rules)

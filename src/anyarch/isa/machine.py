@@ -157,6 +157,10 @@ class FloatingPoint:
         """IEEE 754-2019 maximum: a NaN operand gives NaN."""
         return self._do("fmax", a.size, (a, b), fmt)
 
+    def fma_long(self, a: Bits, b: Bits, c: Bits, rounding: Rounding) -> Bits:
+        """a * b + c, rounded once: a and b f16, c and the result f32 (Arm FMLAL)."""
+        return self._do("ffma_long", 32, (a, b, c), "f16", rounding)
+
     def to_fixed(
         self, fmt: str, a: Bits, fraction_bits: Bits, size: int, signed: bool, rounding: Rounding
     ) -> Bits:

@@ -23,6 +23,8 @@ CHAPTERS: Final = (
     "simd_shift",
     "simd_permute",
     "simd_element",
+    "simd_float",
+    "simd_loads",
 )
 
 

@@ -473,13 +473,16 @@ SYNTAX: Final = Syntax(
         },  # fmt: skip
         **{
             f"v{shape}": _fixed(shape)
-            for shape in ("8b", "16b", "4h", "8h", "2s", "4s", "1d", "2d", "1q")
+            for shape in ("8b", "16b", "4h", "8h", "2s", "4s", "1d", "2d", "1q", "2h")
         },
+        "hhalf": _arranged(lambda key: ("2h", "4h")[key], (30,)),
+        "quarter": _choice({0: "0", 1: "90", 2: "180", 3: "270"}),
+        "odd": _choice({0: "90", 1: "270"}),
         **{f"e{letter}": _indexed(letter) for letter in "bhsd"},
         **{
             f"list{count}_{shape}": _list(count, shape)
             for count in range(1, 5)
-            for shape in ("16b", *ARRANGEMENTS)
+            for shape in (*ARRANGEMENTS, *"bhsd")
         },
         "right": Format(
             lambda slot, word, pc: str((1 << slot.width) - slot.raw(word)), _read_right
