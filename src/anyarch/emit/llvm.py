@@ -332,6 +332,25 @@ def _lanes_insert(e: Emitter, node: Node) -> str:
     return _from_lanes(e, result, node.size, lane.size)
 
 
+def _aes(e: Emitter, name: str, value: str, *keys: str) -> str:
+    t = "<2 x i64>"
+    arguments = ", ".join(f"{t} {argument}" for argument in (value, *keys))
+    return e.let(f"call {t} @llvm.x86.aesni.{name}({arguments})")
+
+
+def _aes_step(name: str, *, before: str | None = None, keyed: bool = True) -> Rule:
+    """The host's instruction with a key of zeros; ``before`` undoes its other steps."""
+
+    def rule(e: Emitter, node: Node) -> str:
+        value = e.let(f"bitcast i128 {e.value(node.args[0])} to <2 x i64>")
+        if before is not None:
+            value = _aes(e, before, value, "zeroinitializer")
+        keys = ("zeroinitializer",) if keyed else ()
+        return e.let(f"bitcast <2 x i64> {_aes(e, name, value, *keys)} to i128")
+
+    return rule
+
+
 def _lanes_table(e: Emitter, node: Node) -> str:
     """The host's byte shuffle gives zero where bit 7 is set: so indices from 16 up get it."""
     table, indices = node.args
@@ -409,6 +428,10 @@ RULES: Final[dict[str, Rule]] = {
     "velement": _lanes_element,
     "vinsert": _lanes_insert,
     "vtable": _lanes_table,
+    "aes_encrypt": _aes_step("aesenclast"),
+    "aes_decrypt": _aes_step("aesdeclast"),
+    "aes_mix": _aes_step("aesenc", before="aesdeclast"),
+    "aes_unmix": _aes_step("aesimc", keyed=False),
 }
 
 

@@ -239,7 +239,7 @@ class ConcreteMachine(Machine):
         target = FORMATS[str(attrs[1])] if op == "fconvert" else fmt
         if op == "fconvert":
             mode &= ~softfloat.ARM_FZ16  # half precision is not flushed in conversions
-        if not op.startswith("ffrom"):
+        if not op.startswith("ffrom") and op != "fbf16_dot":
             count = 1 if op == "fto_fixed" else len(v)
             for index in range(count):
                 own = softfloat.F32 if op == "ffma_long" and index == 2 else fmt
@@ -291,6 +291,8 @@ def evaluate_float(
             return softfloat.from_int(fmt, v[0], operands[0].size, bool(attrs[1]), rounding)
         case "ffma_long":
             return softfloat.fma_long(v[0], v[1], v[2], rounding, rules)
+        case "fbf16_dot":
+            return softfloat.bf16_dot(v[0], v[1], v[2]), 0
         case "fto_fixed":
             signed_ = bool(attrs[1])
             return softfloat.to_int(fmt, v[0], size, signed_, rounding, rules, fraction_bits=v[1])

@@ -244,6 +244,11 @@ class Bits:
         """Bits in reverse order."""
         return self.apply("bitreverse", self.size, (self,))
 
+    def aes(self, step: str) -> Bits:
+        """A step of AES on a state of 128 bits: ``aes_encrypt`` (shift rows, substitute bytes),
+        ``aes_decrypt`` (its inverse), ``aes_mix`` (mix columns), ``aes_unmix``."""
+        return self.apply(step, 128, (self,))
+
 
 def join(lanes: list[Bits]) -> Bits:
     """The inverse of :meth:`Bits.lanes`: lowest lane first."""

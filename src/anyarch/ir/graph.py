@@ -67,6 +67,7 @@ FLOATS: Final[dict[str, int]] = {
     "fmax": 2,
     # Arm's. Those on fixed-point numbers take the number of fraction bits too.
     "ffma_long": 3,
+    "fbf16_dot": 3,
     "fto_fixed": 2,
     "ffrom_fixed": 2,
     "fround_size": 1,

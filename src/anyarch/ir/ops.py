@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from typing import Final
 
 # evaluate(size, operand values, operand sizes, attributes) -> value before truncation to size
@@ -179,6 +180,62 @@ def _insert(size: int, v: tuple[int, ...], s: tuple[int, ...], a: tuple[int, ...
     return merge(lanes, s[2])
 
 
+# AES (FIPS 197, section 5): bytes of the state in columns, the lowest first.
+
+
+def _times(a: int, b: int) -> int:
+    """Product in GF(2**8)."""
+    result = 0
+    while b:
+        if b & 1:
+            result ^= a
+        a = a << 1 ^ (0x11B if a & 0x80 else 0)
+        b >>= 1
+    return result
+
+
+def _substitution() -> list[int]:
+    table = []
+    for value in range(256):
+        inverse = next((x for x in range(256) if _times(value, x) == 1), 0)
+        turned = inverse
+        for shift in range(1, 5):
+            turned ^= inverse << shift | inverse >> 8 - shift
+        table.append(turned & 0xFF ^ 0x63)
+    return table
+
+
+@cache
+def _boxes() -> tuple[list[int], list[int]]:
+    box = _substitution()
+    return box, [box.index(value) for value in range(256)]
+
+
+def _aes_encrypt(size: int, v: tuple[int, ...], s: tuple[int, ...], a: tuple[int, ...]) -> int:
+    state = split(v[0], 128, 8)
+    return merge([_boxes()[0][state[(5 * index) % 16]] for index in range(16)], 8)
+
+
+def _aes_decrypt(size: int, v: tuple[int, ...], s: tuple[int, ...], a: tuple[int, ...]) -> int:
+    state = split(v[0], 128, 8)
+    return merge([_boxes()[1][state[(-3 * index) % 16]] for index in range(16)], 8)
+
+
+def _mixed(*factors: int) -> Evaluate:
+    def result(size: int, v: tuple[int, ...], s: tuple[int, ...], a: tuple[int, ...]) -> int:
+        state = split(v[0], 128, 8)
+        mixed = []
+        for index in range(16):
+            column, row = state[index & 12 :][:4], index & 3
+            total = 0
+            for offset, factor in enumerate(factors):
+                total ^= _times(column[(row + offset) % 4], factor)
+            mixed.append(total)
+        return merge(mixed, 8)
+
+    return result
+
+
 _LANES: Final = (
     *(
         Op("v" + row.name, row.arity, "lanes", _each(row.evaluate))
@@ -205,6 +262,10 @@ _LANES: Final = (
     Op("vsplat", 1, "splat", _splat),  # one lane to all
     Op("velement", 2, "element", _element),  # lane of a value by index, modulo their number
     Op("vinsert", 3, "insert", _insert),  # value, index, lane: with the lane replaced
+    Op("aes_encrypt", 1, "unary", _aes_encrypt),
+    Op("aes_decrypt", 1, "unary", _aes_decrypt),
+    Op("aes_mix", 1, "unary", _mixed(2, 3, 1, 1)),
+    Op("aes_unmix", 1, "unary", _mixed(14, 11, 13, 9)),
     Op("vtable", 2, "table", _table),  # bytes of 128 bits by index; zero from 16 up
 )
 

@@ -10,6 +10,7 @@ chapters F, D and Zfa; Intel SDM volume 1 chapters 4.8, 11.5, 14.5; Arm DDI 0487
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cache, cached_property
 from typing import Final, Literal
@@ -818,3 +819,20 @@ def fma_long(a: int, b: int, c: int, rm: int, rules: Rules) -> Result:
         return (signaling or quiet)[0] | F32.quiet_bit, flags | (NV if no_product else 0)
     wide_a, wide_b = (convert(F16, F32, operand, RNE, ARM)[0] for operand in (a, b))
     return fma(F32, wide_a, wide_b, c, rm, rules)
+
+
+_BFLOAT: Final = replace(ARM, nan="canonical", tininess="flush")
+
+
+def _bfloat(operation: Callable[..., Result], a: int, b: int) -> int:
+    """An operation rounded to odd, subnormals as zeros, without flags; overflow is infinite."""
+    a, b = (arm_unpack(F32, operand, ARM_FZ)[0] for operand in (a, b))
+    result, flags = operation(F32, a, b, ODD, _BFLOAT)
+    return (result & F32.sign_mask) | F32.infinity if flags & OF else result
+
+
+def bf16_dot(a: int, b: int, c: int) -> int:
+    """c + a1 * b1 + a2 * b2, of pairs of BFloat16 numbers and a single precision one (BFDOT)."""
+    low = _bfloat(mul, (a & 0xFFFF) << 16, (b & 0xFFFF) << 16)
+    high = _bfloat(mul, a & 0xFFFF0000, b & 0xFFFF0000)
+    return _bfloat(add, c, _bfloat(add, low, high))

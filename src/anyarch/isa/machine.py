@@ -161,6 +161,10 @@ class FloatingPoint:
         """a * b + c, rounded once: a and b f16, c and the result f32 (Arm FMLAL)."""
         return self._do("ffma_long", 32, (a, b, c), "f16", rounding)
 
+    def bf16_dot(self, a: Bits, b: Bits, c: Bits) -> Bits:
+        """c plus the products of two pairs of BFloat16 numbers, by Arm's BFDOT: no flags."""
+        return self._do("fbf16_dot", 32, (a, b, c), "f32")
+
     def to_fixed(
         self, fmt: str, a: Bits, fraction_bits: Bits, size: int, signed: bool, rounding: Rounding
     ) -> Bits:

@@ -25,6 +25,8 @@ CHAPTERS: Final = (
     "simd_element",
     "simd_float",
     "simd_loads",
+    "simd_dot",
+    "crypto",
 )
 
 

@@ -356,12 +356,12 @@ def _indexed(letter: str) -> Format:
 
     def read(slot: Slot, text: str, scope: Scope) -> int:
         match = _VECTOR.fullmatch(text)
-        if match is None or match[2] or match[3] != letter or int(match[1]) > 31:
+        if match is None or match[2] + match[3] != letter or int(match[1]) > 31:
             raise AssemblyError(f"{text!r} cannot be {slot.name}; expected v0.{letter}[0]")
         return slot.fit(int(match[1]), negative=False)
 
     return Format(
-        lambda slot, word, pc: f"v{slot.raw(word)}.{letter}", read, r"v\d+\.[bhsd]"
+        lambda slot, word, pc: f"v{slot.raw(word)}.{letter}", read, r"v\d+\.\d?[bhsd]"
     )
 
 
@@ -478,7 +478,7 @@ SYNTAX: Final = Syntax(
         "hhalf": _arranged(lambda key: ("2h", "4h")[key], (30,)),
         "quarter": _choice({0: "0", 1: "90", 2: "180", 3: "270"}),
         "odd": _choice({0: "90", 1: "270"}),
-        **{f"e{letter}": _indexed(letter) for letter in "bhsd"},
+        **{f"e{name}": _indexed(name) for name in ("b", "h", "s", "d", "4b", "2h")},
         **{
             f"list{count}_{shape}": _list(count, shape)
             for count in range(1, 5)
