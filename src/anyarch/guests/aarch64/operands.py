@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from typing import Final
 
 from anyarch.errors import AssemblyError
+from anyarch.ir.ops import signed
 from anyarch.isa.syntax import ADDRESS_MASK, EXPRESSION, Format, Operand, Scope, Slot, Syntax, suffix
 
 _REGISTER: Final = re.compile(r"([wx])(\d+|zr|sp)|(sp)")
@@ -181,7 +182,7 @@ def _show_lsl12(slot: Slot, word: int, pc: int) -> str:
 
 
 def _read_page(slot: Slot, text: str, scope: Scope) -> int:
-    distance = (scope.evaluate(text) & ~0xFFF) - (scope.pc & ~0xFFF)
+    distance = signed((scope.evaluate(text) & ~0xFFF) - (scope.pc & ~0xFFF) & ADDRESS_MASK, 64)
     return slot.fit(distance, negative=True, shown=f"the distance to {text}")
 
 
