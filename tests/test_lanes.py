@@ -1,6 +1,6 @@
-"""Lane operations and AES steps: the evaluator against the host's vector instructions, each of them.
+"""Lane operations and AES steps: the evaluator against the host's vector instructions.
 
-The guest has one instruction for each operation and shape; the interpreter runs what LLVM made of it.
+The guest has an instruction for each operation and shape; the interpreter runs LLVM's code for it.
 """
 
 from __future__ import annotations
@@ -93,7 +93,17 @@ def guest() -> Architecture:
 def interesting(source: random.Random) -> int:
     """Values whose lanes are at their limits more often than chance has them."""
     lane = source.choice((8, 16, 32, 64))
-    limits = (0, 1, 2, lane - 1, lane, lane + 1, (1 << lane) - 1, 1 << lane - 1, (1 << lane - 1) - 1)
+    limits = (
+        0,
+        1,
+        2,
+        lane - 1,
+        lane,
+        lane + 1,
+        (1 << lane) - 1,
+        1 << lane - 1,
+        (1 << lane - 1) - 1,
+    )
     lanes = (
         source.choice(limits) if source.random() < 0.6 else source.getrandbits(lane)
         for _ in range(128 // lane)
@@ -129,7 +139,9 @@ def test_every_operation_has_cases() -> None:
 
 def test_known_values() -> None:
     """FIPS 197, appendix B: the state after the first round's steps."""
-    state = Concrete(int.from_bytes(bytes.fromhex("193de3bea0f4e22b9ac68d2ae9f84808"), "little"), 128)
+    state = Concrete(
+        int.from_bytes(bytes.fromhex("193de3bea0f4e22b9ac68d2ae9f84808"), "little"), 128
+    )
     shifted = bytes.fromhex("d4bf5d30e0b452aeb84111f11e2798e5")
     mixed = bytes.fromhex("046681e5e0cb199a48f8d37a2806264c")
     assert _bytes(state.aes("aes_encrypt")) == shifted

@@ -24,16 +24,66 @@ DATA: Final = 0x100000
 NBYTES: Final = 0x40000
 MIDDLE: Final = DATA + NBYTES // 2  # every displacement stays inside
 EDGES: Final = (0, 1, 2, 31, 32, 63, 64, 0x7F, 0x80, 0xFFFF, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF)
-HALF_FLOATS: Final = (0x0000, 0x8000, 0x3C00, 0xBC00, 0x0001, 0x03FF, 0x0400, 0x7BFF, 0x7C00, 0xFC00,
-                      0x7E00, 0xFE01, 0x7D00, 0x3800, 0x3E00, 0x4100)  # fmt: skip
-SINGLES: Final = (0x00000000, 0x80000000, 0x3F800000, 0xBF800000, 0x00000001, 0x007FFFFF, 0x00800000,
-                  0x7F7FFFFF, 0x7F800000, 0xFF800000, 0x7FC00000, 0xFFC12345, 0x7F812345, 0x4F000000,
-                  0x5F000000, 0xCF000000, 0x3F000000, 0x3FC00000, 0x40200000)  # fmt: skip
-DOUBLES: Final = (0x0000000000000000, 0x8000000000000000, 0x3FF0000000000000, 0xBFF0000000000000, 1,
-                  0x000FFFFFFFFFFFFF, 0x0010000000000000, 0x7FEFFFFFFFFFFFFF, 0x7FF0000000000000,
-                  0xFFF0000000000000, 0x7FF8000000000000, 0xFFF8000000012345, 0x7FF0000000012345,
-                  0x41E0000000000000, 0x43E0000000000000, 0xC3E0000000000000, 0x3FE0000000000000,
-                  0x3FF8000000000000, 0x4004000000000000)  # fmt: skip
+HALF_FLOATS: Final = (
+    0x0000,
+    0x8000,
+    0x3C00,
+    0xBC00,
+    0x0001,
+    0x03FF,
+    0x0400,
+    0x7BFF,
+    0x7C00,
+    0xFC00,
+    0x7E00,
+    0xFE01,
+    0x7D00,
+    0x3800,
+    0x3E00,
+    0x4100,
+)
+SINGLES: Final = (
+    0x00000000,
+    0x80000000,
+    0x3F800000,
+    0xBF800000,
+    0x00000001,
+    0x007FFFFF,
+    0x00800000,
+    0x7F7FFFFF,
+    0x7F800000,
+    0xFF800000,
+    0x7FC00000,
+    0xFFC12345,
+    0x7F812345,
+    0x4F000000,
+    0x5F000000,
+    0xCF000000,
+    0x3F000000,
+    0x3FC00000,
+    0x40200000,
+)
+DOUBLES: Final = (
+    0x0000000000000000,
+    0x8000000000000000,
+    0x3FF0000000000000,
+    0xBFF0000000000000,
+    1,
+    0x000FFFFFFFFFFFFF,
+    0x0010000000000000,
+    0x7FEFFFFFFFFFFFFF,
+    0x7FF0000000000000,
+    0xFFF0000000000000,
+    0x7FF8000000000000,
+    0xFFF8000000012345,
+    0x7FF0000000012345,
+    0x41E0000000000000,
+    0x43E0000000000000,
+    0xC3E0000000000000,
+    0x3FE0000000000000,
+    0x3FF8000000000000,
+    0x4004000000000000,
+)
 ROUNDINGS: Final = (0, 3, 2, 1)  # FPCR's numbers of the engines' nearest, zero, down, up
 
 
@@ -222,9 +272,11 @@ def flags_of(fpsr: int) -> int:
 
 def mode_of(fpcr: int) -> int:
     """All modes as the engines keep them."""
-    return ROUNDINGS.index(0) * 0 + [0, 3, 2, 1][fpcr >> 22 & 3] | (fpcr >> 24 & 7) << 3 | (
-        fpcr >> 19 & 1
-    ) << 6
+    return (
+        ROUNDINGS.index(0) * 0 + [0, 3, 2, 1][fpcr >> 22 & 3]
+        | (fpcr >> 24 & 7) << 3
+        | (fpcr >> 19 & 1) << 6
+    )
 
 
 def differences(found: Registers, expected: Registers) -> list[str]:

@@ -37,7 +37,11 @@ UNKNOWN: Final = (
     (0xFF000010, 0x54000010, "bc.cond (FEAT_HBC)"),
     (0xFFFFFC00, 0xD5031000, "wfet, wfit (FEAT_WFxT)"),
     (0xFF000000, 0xD5000000, "system registers and instructions that programs may not use"),
-    (0xFF000000, 0xD4000000, "exceptions that programs may not raise: hvc, smc, hlt, dcps, tcancel"),
+    (
+        0xFF000000,
+        0xD4000000,
+        "exceptions that programs may not raise: hvc, smc, hlt, dcps, tcancel",
+    ),
     (0xFFE08000, 0xCE408000, "SM3"),
     (0xFFE08000, 0xCE400000, "SM3"),
     (0xFFE0B000, 0xCE608000, "SM3"),
@@ -73,7 +77,9 @@ def is_lenient(instruction: Instruction, word: int) -> bool:
         return True
     if "zeros" in row.fields and row.extract("zeros", word):
         return True
-    registers = [row.extract(n, word) for n in ("rt", "rt2", "vt", "vt2", "rs", "base") if n in row.fields]
+    registers = [
+        row.extract(n, word) for n in ("rt", "rt2", "vt", "vt2", "rs", "base") if n in row.fields
+    ]
     return instruction.extension in ("loads", "atomics") and len(registers) != len(set(registers))
 
 
@@ -150,6 +156,8 @@ def test_text_is_that_of_another_assembler(tmp_path: Path) -> None:
         text = text_of(word)
         if is_redundant(instruction, word) or instruction.name in ("adrp", "mrs_id_aa64zfr0_el1"):
             continue
+        if re.search(r"\{\w+=\d+\}$", text):  # bits that no assembler's text shows
+            continue
         if "target" in instruction.text:  # absolute there, relative here
             before, _, address = text.rpartition("0x")
             distance = (int(address, 16) - PC + (1 << 63)) % (1 << 64) - (1 << 63)
@@ -158,7 +166,16 @@ def test_text_is_that_of_another_assembler(tmp_path: Path) -> None:
     source, output = tmp_path / "text.s", tmp_path / "text.o"
     source.write_text(ARCHITECTURE_DIRECTIVE + "\n".join(text for _, text in cases) + "\n")
     features = "aes+sha2+sha3+fullfp16+fp16fml+altnzcv+fptoint+flagm+sb+ssbs+perfmon+lor+ccidx"
-    command = [sys.executable, "-m", "ziglang", "cc", "-target", "aarch64-linux-musl", "-c", str(source)]
+    command = [
+        sys.executable,
+        "-m",
+        "ziglang",
+        "cc",
+        "-target",
+        "aarch64-linux-musl",
+        "-c",
+        str(source),
+    ]
     command += ["-o", str(output), f"-mcpu=generic+v8_6a+{features}"]
     done = subprocess.run(command, capture_output=True, text=True)
     errors = re.findall(r"text\.s:(\d+):\d+: error: (.*)", done.stderr)

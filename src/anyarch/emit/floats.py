@@ -185,9 +185,7 @@ def _propagated(e: Emitter, fmt: str, operands: list[str]) -> str:
     """Arm's NaN: the first signalling one of the operands' bits, made quiet, else the first."""
     t = f"i{SIZES[fmt]}"
     result = str(CANONICAL[fmt])
-    nans = [
-        e.let(f"icmp ugt {t} {_magnitude(e, fmt, bits)}, {INFINITY[fmt]}") for bits in operands
-    ]
+    nans = [e.let(f"icmp ugt {t} {_magnitude(e, fmt, bits)}, {INFINITY[fmt]}") for bits in operands]
     for bits, nan in list(zip(operands, nans, strict=True))[::-1]:
         result = e.let(f"select i1 {nan}, {t} {bits}, {t} {result}")
     for bits, nan in list(zip(operands, nans, strict=True))[::-1]:
@@ -235,9 +233,7 @@ def _arithmetic(name: str) -> Callable[[Emitter, Node], str]:
             return _canonical(e, fmt, result)
         bits = [e.value(arg) for arg in node.args]
         tiny = name in ("fmul", "fdiv")  # sums are exact where they are tiny
-        return _arm_result(
-            e, fmt, result, lambda: _propagated(e, fmt, bits), may_be_tiny=tiny
-        )
+        return _arm_result(e, fmt, result, lambda: _propagated(e, fmt, bits), may_be_tiny=tiny)
 
     return rule
 
@@ -440,9 +436,8 @@ def _nearest_away(e: Emitter, fmt: str, a: str) -> str:
     kind, size = TYPES[fmt], SIZES[fmt]
 
     def call(name: str, operands: str, mode: str = STRICT) -> str:
-        return e.let(
-            f"call {kind} @llvm.experimental.constrained.{name}.{SUFFIX[fmt]}({operands}, {mode}) #1"
-        )
+        intrinsic = f"@llvm.experimental.constrained.{name}.{SUFFIX[fmt]}"
+        return e.let(f"call {kind} {intrinsic}({operands}, {mode}) #1")
 
     whole = call("trunc", f"{kind} {a}")
     bits = e.let(f"bitcast {kind} {a} to i{size}")

@@ -81,8 +81,9 @@ FLOATS: Final[dict[str, int]] = {
 # Those that take a rounding mode.
 ROUNDED: Final = frozenset(
     (
-        "fadd fsub fmul fdiv fsqrt ffma ffma_long fconvert fto_int ffrom_int fround fround_exact fto_fixed "
-        "ffrom_fixed fround_size fmul_extended freciprocal_step froot_step freciprocal_estimate"
+        "fadd fsub fmul fdiv fsqrt ffma ffma_long fconvert fto_int ffrom_int fround fround_exact "
+        "fto_fixed ffrom_fixed fround_size fmul_extended freciprocal_step froot_step "
+        "freciprocal_estimate"
     ).split()
 )
 

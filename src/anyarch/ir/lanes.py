@@ -1,4 +1,4 @@
-"""A value seen as lanes: operators work on each lane, and comparisons give lanes of ones or zeros."""
+"""A value seen as lanes: operators work on each, comparisons give lanes of ones or zeros."""
 
 from __future__ import annotations
 

@@ -105,7 +105,6 @@ _ROWS: Final = (
 )
 
 
-
 # Lanes: the first attribute is the size of a lane; lanes count from the lowest.
 
 

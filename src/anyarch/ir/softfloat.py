@@ -452,9 +452,7 @@ def convert(from_fmt: Format, to_fmt: Format, a: int, rm: int, rules: Rules) -> 
 _ALTERNATIVE: Final = Format("alternative f16", 6, 10)  # a normal exponent where F16 ends
 
 
-def _convert_alternative(
-    from_fmt: Format, to_fmt: Format, a: int, rm: int, rules: Rules
-) -> Result:
+def _convert_alternative(from_fmt: Format, to_fmt: Format, a: int, rm: int, rules: Rules) -> Result:
     """A conversion where half precision has neither infinities nor NaNs."""
     rules = replace(rules, alternative_half=False)
     if from_fmt is F16:
@@ -493,7 +491,8 @@ def to_int(
 ) -> Result:
     """`a` rounded to an integer of `size` bits, two's complement where signed.
 
-    The integer counts units of 2**-fraction_bits. NaN and values out of range raise NV alone. `exact` false never raises NX.
+    The integer counts units of 2**-fraction_bits. NaN and values out of range raise NV alone.
+    `exact` false never raises NX.
     """
     low, high = (-(1 << (size - 1)), (1 << (size - 1)) - 1) if signed else (0, (1 << size) - 1)
     mask = (1 << size) - 1
@@ -655,8 +654,8 @@ def maximum(fmt: Format, a: int, b: int, rules: Rules) -> Result:
     return _maximum(fmt, a, b), 0
 
 
-# What Arm adds (DDI 0487, J1.1: FPMulX, FPRecipEstimate, FPRSqrtEstimate, FPRecpX, FPRecipStepFused,
-# FPRSqrtStepFused, FPRoundIntN).
+# What Arm adds (DDI 0487, J1.1: FPMulX, FPRecipEstimate, FPRSqrtEstimate, FPRecpX,
+# FPRecipStepFused, FPRSqrtStepFused, FPRoundIntN).
 
 
 def _infinity_times_zero(fmt: Format, a: int, b: int) -> bool:

@@ -43,9 +43,7 @@ ARCHITECTURE: Final = Architecture(
     definitions=_definitions,
     layout=LAYOUT,
     lengths=((0, 0, 4),),
-    float_status=FloatStatus(
-        flags=("fpstatus", FLAGS), rounding=("fpstatus", MODE), rules="arm"
-    ),
+    float_status=FloatStatus(flags=("fpstatus", FLAGS), rounding=("fpstatus", MODE), rules="arm"),
     stack_pointer=("r", 31),
     return_registers=(("x", 30),),
     elf_machine=183,

@@ -71,22 +71,28 @@ for _number, (_suffix, _size, _letter) in enumerate(SIZES):
         ("ldar", "11 0 ones 1 ones2", f"{_rt}, {_base}", _load_acquire),
     ):
         _define(
-            f"{_name}{_suffix}_{_size}", f"{_number:02b} 001000 {_o} base rt",
-            f"{_name}{_suffix} {_text}", _body, size=_size,
-        )  # fmt: skip
+            f"{_name}{_suffix}_{_size}",
+            f"{_number:02b} 001000 {_o} base rt",
+            f"{_name}{_suffix} {_text}",
+            _body,
+            size=_size,
+        )
 
 for _size, _letter in ((32, "w"), (64, "x")):
     _both = f"{{rt:{_letter}}}, {{rt2:{_letter}}}, [{{base}}]"
-    for _name, _o, _text, _body in (
+    for _name, _o, _text, _function in (
         ("stxp", "00 1 rs 0 rt2", f"{{rs:w}}, {_both}", _store_pair),
         ("stlxp", "00 1 rs 1 rt2", f"{{rs:w}}, {_both}", _store_pair),
         ("ldxp", "01 1 ones 0 rt2", _both, _load_pair),
         ("ldaxp", "01 1 ones 1 rt2", _both, _load_pair),
     ):
         _define(
-            f"{_name}_{_size}", f"1{_size // 64} 001000 {_o} base rt", f"{_name} {_text}", _body,
+            f"{_name}_{_size}",
+            f"1{_size // 64} 001000 {_o} base rt",
+            f"{_name} {_text}",
+            _function,
             size=_size,
-        )  # fmt: skip
+        )
 
 
 # Compare and swap.
@@ -111,9 +117,12 @@ def _casp(m: Machine, size: int, rs: Bits, base: Bits, rt: Bits) -> None:
 for _number, (_suffix, _size, _letter) in enumerate(SIZES):
     for _a, _r, _order in ((0, 0, ""), (1, 0, "a"), (0, 1, "l"), (1, 1, "al")):
         _define(
-            f"cas{_order}{_suffix}_{_size}", f"{_number:02b} 0010001 {_a} 1 rs {_r} 11111 base rt",
-            f"cas{_order}{_suffix} {{rs:{_letter}}}, {{rt:{_letter}}}, [{{base}}]", _cas, size=_size,
-        )  # fmt: skip
+            f"cas{_order}{_suffix}_{_size}",
+            f"{_number:02b} 0010001 {_a} 1 rs {_r} 11111 base rt",
+            f"cas{_order}{_suffix} {{rs:{_letter}}}, {{rt:{_letter}}}, [{{base}}]",
+            _cas,
+            size=_size,
+        )
         if _size < 32:
             continue
         _define(
@@ -121,8 +130,9 @@ for _number, (_suffix, _size, _letter) in enumerate(SIZES):
             f"0{_size // 64} 0010000 {_a} 1 rs[4:1] 0 {_r} 11111 base rt[4:1] 0",
             f"casp{_order} {{rs:{_letter}}}, {{rs:pair{_letter}}}, {{rt:{_letter}}}, "
             f"{{rt:pair{_letter}}}, [{{base}}]",
-            _casp, size=_size,
-        )  # fmt: skip
+            _casp,
+            size=_size,
+        )
 
 
 # Atomic operations.
@@ -151,14 +161,20 @@ _OPERATIONS: Final = (
 for _number, (_suffix, _size, _letter) in enumerate(SIZES):
     for _mnemonic, _o, _operation in _OPERATIONS:
         _define(
-            f"{_mnemonic}{_suffix}_{_size}", f"{_number:02b} 111000 ar 1 rs {_o} 00 base rt",
+            f"{_mnemonic}{_suffix}_{_size}",
+            f"{_number:02b} 111000 ar 1 rs {_o} 00 base rt",
             f"{_mnemonic}{{ar:ordering}}{_suffix} {{rs:{_letter}}}, {{rt:{_letter}}}, [{{base}}]",
-            _amo, size=_size, operation=_operation,
-        )  # fmt: skip
+            _amo,
+            size=_size,
+            operation=_operation,
+        )
     _define(
-        f"ldapr{_suffix}_{_size}", f"{_number:02b} 111000 1 0 1 11111 1 100 00 base rt",
-        f"ldapr{_suffix} {{rt:{_letter}}}, [{{base}}]", _load_acquire, size=_size,
-    )  # fmt: skip
+        f"ldapr{_suffix}_{_size}",
+        f"{_number:02b} 111000 1 0 1 11111 1 100 00 base rt",
+        f"ldapr{_suffix} {{rt:{_letter}}}, [{{base}}]",
+        _load_acquire,
+        size=_size,
+    )
 
 
 # Ordered accesses with a displacement (FEAT_LRCPC2).
@@ -191,13 +207,19 @@ for _mnemonic, _number, _opc, _size, _signed in (
 ):
     _letter = "x" if max(_signed, _size) == 64 else "w"
     _define(
-        f"{_mnemonic}_{_letter}", f"{_number:02b} 011001 {_opc:02b} 0 imm9 00 base rt",
-        f"{_mnemonic} {{rt:{_letter}}}, [{{base}}{{imm9:disp0}}]", _ldapur, size=_size, signed=_signed,
-    )  # fmt: skip
+        f"{_mnemonic}_{_letter}",
+        f"{_number:02b} 011001 {_opc:02b} 0 imm9 00 base rt",
+        f"{_mnemonic} {{rt:{_letter}}}, [{{base}}{{imm9:disp0}}]",
+        _ldapur,
+        size=_size,
+        signed=_signed,
+    )
 
 for _number, (_suffix, _size, _letter) in enumerate(SIZES):
     _define(
-        f"stlur{_suffix}_{_size}", f"{_number:02b} 011001 00 0 imm9 00 base rt",
-        f"stlur{_suffix} {{rt:{_letter}}}, [{{base}}{{imm9:disp0}}]", _stlur, size=_size,
-    )  # fmt: skip
-
+        f"stlur{_suffix}_{_size}",
+        f"{_number:02b} 011001 00 0 imm9 00 base rt",
+        f"stlur{_suffix} {{rt:{_letter}}}, [{{base}}{{imm9:disp0}}]",
+        _stlur,
+        size=_size,
+    )

@@ -169,5 +169,3 @@ def axflag(m: Machine) -> None:
     """Flags to the external floating-point format."""
     z, c, v = get_flag(m, Z), get_flag(m, C), get_flag(m, V)
     set_flags(m, z.constant(0, 1), z | v, c & ~v, 0)
-
-

@@ -1,4 +1,4 @@
-"""Cryptographic instructions (Arm DDI 0487, C4.1.96, "Cryptographic"): AES, SHA1, SHA256, SHA512, SHA3.
+"""Cryptographic instructions: AES, SHA1, SHA256, SHA512, SHA3 (Arm DDI 0487, C4.1.96).
 
 FEAT_AES, FEAT_PMULL (in simd_integer), FEAT_SHA1, FEAT_SHA256, FEAT_SHA512, FEAT_SHA3.
 """
@@ -6,7 +6,6 @@ FEAT_AES, FEAT_PMULL (in simd_integer), FEAT_SHA1, FEAT_SHA256, FEAT_SHA512, FEA
 from __future__ import annotations
 
 from collections.abc import Callable
-
 
 from anyarch.guests.aarch64.fields import insn
 from anyarch.guests.aarch64.simd import define
@@ -55,7 +54,9 @@ def _majority(x: Bits, y: Bits, z: Bits) -> Bits:
     return (x & y) | ((x | y) & z)
 
 
-def _sha1(m: Machine, function: Callable[[Bits, Bits, Bits], Bits], vm: Bits, vn: Bits, vd: Bits) -> None:
+def _sha1(
+    m: Machine, function: Callable[[Bits, Bits, Bits], Bits], vm: Bits, vn: Bits, vd: Bits
+) -> None:
     """Four rounds of SHA1."""
     x, y, w = m.v[vd].lanes(32), m.v[vn, 32], m.v[vm].lanes(32)
     for word in w:
@@ -64,11 +65,18 @@ def _sha1(m: Machine, function: Callable[[Bits, Bits, Bits], Bits], vm: Bits, vn
     m.v[vd] = join(x)
 
 
-for _letter, _opcode, _function in (("c", "000", _choose), ("p", "001", _parity), ("m", "010", _majority)):
+for _letter, _opcode, _function in (
+    ("c", "000", _choose),
+    ("p", "001", _parity),
+    ("m", "010", _majority),
+):
     define(
-        f"sha1{_letter}", f"01011110 000 vm 0 {_opcode} 00 vn vd", f"sha1{_letter} {{vd:q}}, {{vn:s}}, {{vm:v4s}}",
-        _sha1, function=_function,
-    )  # fmt: skip
+        f"sha1{_letter}",
+        f"01011110 000 vm 0 {_opcode} 00 vn vd",
+        f"sha1{_letter} {{vd:q}}, {{vn:s}}, {{vm:v4s}}",
+        _sha1,
+        function=_function,
+    )
 
 
 @insn("01011110 000 vm 0 011 00 vn vd", "sha1su0 {vd:v4s}, {vn:v4s}, {vm:v4s}")
@@ -199,5 +207,3 @@ def bcax(m: Machine, vm: Bits, va: Bits, vn: Bits, vd: Bits) -> None:
 def xar(m: Machine, vm: Bits, imm6: Bits, vn: Bits, vd: Bits) -> None:
     """Exclusive or, and rotate right."""
     m.v[vd] = join([lane.ror(imm6) for lane in (m.v[vn] ^ m.v[vm]).lanes(64)])
-
-

@@ -50,9 +50,7 @@ Definition = Callable[..., None]
 _IGNORED: Final = re.compile(r"(any|ones)\d*$")
 
 
-def bind(
-    function: Definition, name: str, extension: str = "", /, **fixed: object
-) -> Definition:
+def bind(function: Definition, name: str, extension: str = "", /, **fixed: object) -> Definition:
     """A definition with some arguments fixed, under a name of its own.
 
     It does not see fields that mean nothing: those named ``any`` or ``ones`` and a number.

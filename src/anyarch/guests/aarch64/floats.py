@@ -74,9 +74,11 @@ def scalar(
         for fmt in formats:
             own = f"{name or function.__name__}_{fmt.letter}"
             insn(
-                row.replace("ftype", fmt.ftype), text.replace(":f}", f":{fmt.letter}}}"),
-                static=static, name=own,
-            )(bind(function, own, extension, f=fmt))  # fmt: skip
+                row.replace("ftype", fmt.ftype),
+                text.replace(":f}", f":{fmt.letter}}}"),
+                static=static,
+                name=own,
+            )(bind(function, own, extension, f=fmt))
         return function
 
     return decorate
@@ -100,8 +102,10 @@ def expand_number(fmt: softfloat.Format, imm8: int) -> int:
     top = imm8 >> 6 & 1
     exponent = (1 - top) << (fmt.exponent_bits - 1) | (imm8 >> 4 & 3)
     exponent |= top * ((1 << (fmt.exponent_bits - 3)) - 1) << 2
-    return imm8 >> 7 << (fmt.size - 1) | exponent << fmt.fraction_bits | (imm8 & 15) << (
-        fmt.fraction_bits - 4
+    return (
+        imm8 >> 7 << (fmt.size - 1)
+        | exponent << fmt.fraction_bits
+        | (imm8 & 15) << (fmt.fraction_bits - 4)
     )
 
 

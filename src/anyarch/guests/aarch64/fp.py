@@ -72,9 +72,7 @@ def bfcvt(m: Machine, vn: Bits, vd: Bits) -> None:
     m.v[vd, 16] = m.fp.convert("f32", "bf16", m.v[vn, 32], "dynamic")
 
 
-def _frint(
-    m: Machine, f: Format, rounding: Rounding, exact: bool, vn: Bits, vd: Bits
-) -> None:
+def _frint(m: Machine, f: Format, rounding: Rounding, exact: bool, vn: Bits, vd: Bits) -> None:
     """Round to an integral value."""
     m.v[vd, f.size] = m.fp.round(f.name, m.v[vn, f.size], rounding, exact=exact)
 
@@ -95,15 +93,27 @@ ROUNDINGS: tuple[tuple[str, str, Rounding], ...] = (
 )
 for _letter, _bits, _mode in ROUNDINGS:
     scalar(
-        f"00011110 ftype 1 001 {_bits} 10000 vn vd", f"frint{_letter} {{vd:f}}, {{vn:f}}",
-        name=f"frint{_letter}", extension=__name__,
-    )(bind(_frint, "frint", __name__, rounding=_mode, exact=_letter == "x"))  # fmt: skip
+        f"00011110 ftype 1 001 {_bits} 10000 vn vd",
+        f"frint{_letter} {{vd:f}}, {{vn:f}}",
+        name=f"frint{_letter}",
+        extension=__name__,
+    )(bind(_frint, "frint", __name__, rounding=_mode, exact=_letter == "x"))
 for _number, (_size, _letter) in enumerate(((32, "z"), (32, "x"), (64, "z"), (64, "x"))):
     scalar(
         f"00011110 ftype 1 0100 {_number:02b} 10000 vn vd",
         f"frint{_size}{_letter} {{vd:f}}, {{vn:f}}",
-        name=f"frint{_size}{_letter}", formats=(SINGLE, DOUBLE), extension=__name__,
-    )(bind(_frint_size, "frint", __name__, size=_size, rounding=ZERO if _letter == "z" else "dynamic"))  # fmt: skip
+        name=f"frint{_size}{_letter}",
+        formats=(SINGLE, DOUBLE),
+        extension=__name__,
+    )(
+        bind(
+            _frint_size,
+            "frint",
+            __name__,
+            size=_size,
+            rounding=ZERO if _letter == "z" else "dynamic",
+        )
+    )
 
 
 # Two sources.
@@ -238,9 +248,12 @@ def _fccmp(
 
 for _mnemonic, _op in (("fccmp", 0), ("fccmpe", 1)):
     scalar(
-        f"00011110 ftype 1 vm cond 01 vn {_op} nzcv", f"{_mnemonic} {{vn:f}}, {{vm:f}}, {{nzcv}}, {{cond}}",
-        static="cond", name=_mnemonic, extension=__name__,
-    )(bind(_fccmp, _mnemonic, __name__, signaling=bool(_op)))  # fmt: skip
+        f"00011110 ftype 1 vm cond 01 vn {_op} nzcv",
+        f"{_mnemonic} {{vn:f}}, {{vm:f}}, {{nzcv}}, {{cond}}",
+        static="cond",
+        name=_mnemonic,
+        extension=__name__,
+    )(bind(_fccmp, _mnemonic, __name__, signaling=bool(_op)))
 
 
 @scalar("00011110 ftype 1 vm cond 11 vn vd", "fcsel {vd:f}, {vn:f}, {vm:f}, {cond}", static="cond")
@@ -299,21 +312,29 @@ for _size in (32, 64):
             ("fcvta", "00", "10", AWAY),
         ):
             scalar(
-                f"{_sf} 1 {_rmode} {_opcode}{_bit} 000000 vn rd", f"{_mnemonic}{_u} {{rd}}, {{vn:f}}",
-                name=f"{_mnemonic}{_u}_{_size}", extension=__name__,
-            )(bind(_to_integer, _mnemonic, __name__, size=_size, signed=_signed, rounding=_mode))  # fmt: skip
+                f"{_sf} 1 {_rmode} {_opcode}{_bit} 000000 vn rd",
+                f"{_mnemonic}{_u} {{rd}}, {{vn:f}}",
+                name=f"{_mnemonic}{_u}_{_size}",
+                extension=__name__,
+            )(bind(_to_integer, _mnemonic, __name__, size=_size, signed=_signed, rounding=_mode))
         scalar(
-            f"{_sf} 1 00 01{_bit} 000000 rn vd", f"{_u}cvtf {{vd:f}}, {{rn}}",
-            name=f"{_u}cvtf_{_size}", extension=__name__,
-        )(bind(_from_integer, "cvtf", __name__, size=_size, signed=_signed))  # fmt: skip
+            f"{_sf} 1 00 01{_bit} 000000 rn vd",
+            f"{_u}cvtf {{vd:f}}, {{rn}}",
+            name=f"{_u}cvtf_{_size}",
+            extension=__name__,
+        )(bind(_from_integer, "cvtf", __name__, size=_size, signed=_signed))
         scalar(
-            f"{_sf} 0 11 00{_bit} {_scale} vn rd", f"fcvtz{_u} {{rd}}, {{vn:f}}, {{scale:fbits}}",
-            name=f"fcvtz{_u}_fixed_{_size}", extension=__name__,
-        )(bind(_to_fixed, "fcvtz", __name__, size=_size, signed=_signed))  # fmt: skip
+            f"{_sf} 0 11 00{_bit} {_scale} vn rd",
+            f"fcvtz{_u} {{rd}}, {{vn:f}}, {{scale:fbits}}",
+            name=f"fcvtz{_u}_fixed_{_size}",
+            extension=__name__,
+        )(bind(_to_fixed, "fcvtz", __name__, size=_size, signed=_signed))
         scalar(
-            f"{_sf} 0 00 01{_bit} {_scale} rn vd", f"{_u}cvtf {{vd:f}}, {{rn}}, {{scale:fbits}}",
-            name=f"{_u}cvtf_fixed_{_size}", extension=__name__,
-        )(bind(_from_fixed, "cvtf", __name__, size=_size, signed=_signed))  # fmt: skip
+            f"{_sf} 0 00 01{_bit} {_scale} rn vd",
+            f"{_u}cvtf {{vd:f}}, {{rn}}, {{scale:fbits}}",
+            name=f"{_u}cvtf_fixed_{_size}",
+            extension=__name__,
+        )(bind(_from_fixed, "cvtf", __name__, size=_size, signed=_signed))
 
 
 def _fmov_to(m: Machine, f: Format, size: int, vn: Bits, rd: Bits) -> None:
@@ -327,14 +348,17 @@ def _fmov_from(m: Machine, f: Format, size: int, rn: Bits, vd: Bits) -> None:
 
 
 for _fmt, _size in ((SINGLE, 32), (DOUBLE, 64), (HALF, 32), (HALF, 64)):
-    for _op, _fields, _text, _function in (
+    for _direction, _fields, _text, _function in (
         ("0", "vn rd", "{rd}, {vn:f}", _fmov_to),
         ("1", "rn vd", "{vd:f}, {rn}", _fmov_from),
     ):
         scalar(
-            f"{_size // 64} 00 11110 ftype 1 00 11{_op} 000000 {_fields}", f"fmov {_text}",
-            formats=(_fmt,), name=f"fmov{_op}_{_size}", extension=__name__,
-        )(bind(_function, "fmov", __name__, size=_size))  # fmt: skip
+            f"{_size // 64} 00 11110 ftype 1 00 11{_direction} 000000 {_fields}",
+            f"fmov {_text}",
+            formats=(_fmt,),
+            name=f"fmov{_direction}_{_size}",
+            extension=__name__,
+        )(bind(_function, "fmov", __name__, size=_size))
 
 
 @insn("1 00 11110 10 1 01 110 000000 vn rd", "fmov {rd:x}, {vn:d1}")

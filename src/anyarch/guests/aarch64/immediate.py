@@ -67,17 +67,23 @@ def _element(immr: Bits, imms: Bits, element: int, size: int) -> Bits:
     return repeated.trunc(size)
 
 
-def _and(m: Machine, size: int, element: int, immr: Bits, imms: Bits, rn: Bits, rd_sp: Bits) -> None:
+def _and(
+    m: Machine, size: int, element: int, immr: Bits, imms: Bits, rn: Bits, rd_sp: Bits
+) -> None:
     """And."""
     m.r[rd_sp, size] = m.x[rn, size] & _element(immr, imms, element, size)
 
 
-def _orr(m: Machine, size: int, element: int, immr: Bits, imms: Bits, rn: Bits, rd_sp: Bits) -> None:
+def _orr(
+    m: Machine, size: int, element: int, immr: Bits, imms: Bits, rn: Bits, rd_sp: Bits
+) -> None:
     """Or."""
     m.r[rd_sp, size] = m.x[rn, size] | _element(immr, imms, element, size)
 
 
-def _eor(m: Machine, size: int, element: int, immr: Bits, imms: Bits, rn: Bits, rd_sp: Bits) -> None:
+def _eor(
+    m: Machine, size: int, element: int, immr: Bits, imms: Bits, rn: Bits, rd_sp: Bits
+) -> None:
     """Exclusive or."""
     m.r[rd_sp, size] = m.x[rn, size] ^ _element(immr, imms, element, size)
 
@@ -132,7 +138,11 @@ def _movk(m: Machine, size: int, hw: Bits, imm16: Bits, rd: Bits) -> None:
     m.x[rd, size] = (m.x[rd, size] & hole) | _wide(imm16, hw, size)
 
 
-for _mnemonic, _opc, _function in (("movn", "00", _movn), ("movz", "10", _movz), ("movk", "11", _movk)):
+for _mnemonic, _opc, _function in (
+    ("movn", "00", _movn),
+    ("movz", "10", _movz),
+    ("movk", "11", _movk),
+):
     for _size, _hw in ((32, "0 hw:1"), (64, "hw:2")):
         insn(
             f"{_size // 64} {_opc} 100101 {_hw} imm16 rd",

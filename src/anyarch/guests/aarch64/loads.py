@@ -125,7 +125,9 @@ def _offset(
 WORD_OR_MORE: Final = "option != 0, option != 1, option != 4, option != 5"
 
 
-def _define(name: str, row: str, text: str, body: Body, static: str = "", where: str = "", **fixed: object) -> None:
+def _define(
+    name: str, row: str, text: str, body: Body, static: str = "", where: str = "", **fixed: object
+) -> None:
     insn(row, text, static=static, where=where, name=name)(bind(body, name, __name__, **fixed))
 
 
@@ -135,31 +137,50 @@ def _define_single(mnemonic: str, prefix: str, opc: str, access: Access) -> None
     own = f"{mnemonic}_{access.format}"
     letters = mnemonic[2:]  # ldr, str: the unscaled and unprivileged forms put u and t before r
     _define(
-        f"{own}_unsigned", f"{prefix} 01 {opc} imm12 base {register}",
-        f"{mnemonic} {shown}, [{{base}}{{imm12:disp{access.scale}}}]", _unsigned, access=access,
-    )  # fmt: skip
+        f"{own}_unsigned",
+        f"{prefix} 01 {opc} imm12 base {register}",
+        f"{mnemonic} {shown}, [{{base}}{{imm12:disp{access.scale}}}]",
+        _unsigned,
+        access=access,
+    )
     _define(
-        f"{own}_unscaled", f"{prefix} 00 {opc} 0 imm9 00 base {register}",
-        f"{mnemonic[:2]}u{letters} {shown}, [{{base}}{{imm9:disp0}}]", _unscaled, access=access,
-    )  # fmt: skip
+        f"{own}_unscaled",
+        f"{prefix} 00 {opc} 0 imm9 00 base {register}",
+        f"{mnemonic[:2]}u{letters} {shown}, [{{base}}{{imm9:disp0}}]",
+        _unscaled,
+        access=access,
+    )
     _define(
-        f"{own}_post", f"{prefix} 00 {opc} 0 imm9 01 base {register}",
-        f"{mnemonic} {shown}, [{{base}}], {{imm9}}", _post, access=access,
-    )  # fmt: skip
+        f"{own}_post",
+        f"{prefix} 00 {opc} 0 imm9 01 base {register}",
+        f"{mnemonic} {shown}, [{{base}}], {{imm9}}",
+        _post,
+        access=access,
+    )
     _define(
-        f"{own}_pre", f"{prefix} 00 {opc} 0 imm9 11 base {register}",
-        f"{mnemonic} {shown}, [{{base}}, {{imm9}}]!", _pre, access=access,
-    )  # fmt: skip
+        f"{own}_pre",
+        f"{prefix} 00 {opc} 0 imm9 11 base {register}",
+        f"{mnemonic} {shown}, [{{base}}, {{imm9}}]!",
+        _pre,
+        access=access,
+    )
     _define(
-        f"{own}_register", f"{prefix} 00 {opc} 1 rm option scaled:1 10 base {register}",
-        f"{mnemonic} {shown}, [{{base}}, {{rm:offset{access.scale}}}]", _offset,
-        static="option", where=WORD_OR_MORE, access=access,
-    )  # fmt: skip
+        f"{own}_register",
+        f"{prefix} 00 {opc} 1 rm option scaled:1 10 base {register}",
+        f"{mnemonic} {shown}, [{{base}}, {{rm:offset{access.scale}}}]",
+        _offset,
+        static="option",
+        where=WORD_OR_MORE,
+        access=access,
+    )
     if not access.vector:
         _define(
-            f"{own}_unprivileged", f"{prefix} 00 {opc} 0 imm9 10 base {register}",
-            f"{mnemonic[:2]}t{letters} {shown}, [{{base}}{{imm9:disp0}}]", _unscaled, access=access,
-        )  # fmt: skip
+            f"{own}_unprivileged",
+            f"{prefix} 00 {opc} 0 imm9 10 base {register}",
+            f"{mnemonic[:2]}t{letters} {shown}, [{{base}}{{imm9:disp0}}]",
+            _unscaled,
+            access=access,
+        )
 
 
 for _row in _SINGLE:
@@ -184,7 +205,9 @@ def prfum(m: Machine, imm9: Bits, base: Bits, prfop: Bits) -> None:
     "prfm {prfop}, [{base}, {rm:offset3}]",
     where=WORD_OR_MORE,
 )
-def prfm_register(m: Machine, rm: Bits, option: Bits, scaled: Bits, base: Bits, prfop: Bits) -> None:
+def prfm_register(
+    m: Machine, rm: Bits, option: Bits, scaled: Bits, base: Bits, prfop: Bits
+) -> None:
     """Prefetch at a register offset."""
 
 
@@ -216,10 +239,12 @@ for _mnemonic, _opc, _access in (
     ("ldr", "10 011 1", Access(128, False, vector=True)),
 ):
     _define(
-        f"{_mnemonic}_{_access.format}_literal", f"{_opc} 00 imm[20:2] {_access.register}",
-        f"{_mnemonic} {{{_access.register}:{_access.format}}}, {{imm:target}}", _literal,
+        f"{_mnemonic}_{_access.format}_literal",
+        f"{_opc} 00 imm[20:2] {_access.register}",
+        f"{_mnemonic} {{{_access.register}:{_access.format}}}, {{imm:target}}",
+        _literal,
         access=_access,
-    )  # fmt: skip
+    )
 
 
 # Pairs.
@@ -283,6 +308,9 @@ for _mnemonic, _opc, _load, _access in _PAIRS:
             continue
         _own = f"{_mnemonic[:2]}n{_mnemonic[2:]}" if _mode == "nontemporal" else _mnemonic
         _define(
-            f"{_mnemonic}_{_access.format}_{_mode}", f"{_opc} {_bits} {_load} {_fields}",
-            f"{_own} {_shown}, {_text}", _body, access=_access,
-        )  # fmt: skip
+            f"{_mnemonic}_{_access.format}_{_mode}",
+            f"{_opc} {_bits} {_load} {_fields}",
+            f"{_own} {_shown}, {_text}",
+            _body,
+            access=_access,
+        )

@@ -1,19 +1,26 @@
 """AArch64 assembly text: how operands read and print (Arm DDI 0487, C1.2).
 
-Immediates have no ``#``, as assemblers permit. Many operands show bits beside their own field: the
-width of a general register is bit 31 or what the format's name says, an arrangement is in Q and size.
+Immediates have no ``#``, as assemblers permit. Many operands show bits beside their own field: a
+general register's width is bit 31 or what the format's name says, an arrangement is in Q and size.
 """
 
 from __future__ import annotations
 
 import re
-import struct
 from collections.abc import Callable, Mapping
 from typing import Final
 
 from anyarch.errors import AssemblyError
 from anyarch.ir.ops import signed
-from anyarch.isa.syntax import ADDRESS_MASK, EXPRESSION, Format, Operand, Scope, Slot, Syntax, suffix
+from anyarch.isa.syntax import (
+    ADDRESS_MASK,
+    Format,
+    Operand,
+    Scope,
+    Slot,
+    Syntax,
+    suffix,
+)
 
 _REGISTER: Final = re.compile(r"([wx])(\d+|zr|sp)|(sp)")
 CONDITIONS: Final = (
@@ -54,7 +61,9 @@ def _general(letter: str) -> Format:
     def read(slot: Slot, text: str, scope: Scope) -> int:
         number, found = _read_general(slot, text)
         if found != letter:
-            raise AssemblyError(f"{text!r} cannot be {slot.name}; expected one beginning with {letter}")
+            raise AssemblyError(
+                f"{text!r} cannot be {slot.name}; expected one beginning with {letter}"
+            )
         return number
 
     return Format(lambda slot, word, pc: _general_name(slot, slot.raw(word), letter), read)
@@ -100,7 +109,9 @@ def _shift_amount(at: int = 22) -> Format:
         if not text:
             return Operand(0, mask, 0)
         name, _, amount = text.lstrip(", ").partition(" ")
-        return Operand(slot.fit(scope.evaluate(amount), negative=False), mask, SHIFTS.index(name) << at)
+        return Operand(
+            slot.fit(scope.evaluate(amount), negative=False), mask, SHIFTS.index(name) << at
+        )
 
     return Format(show, read, r"(?:\s*,\s*(?:lsl|lsr|asr|ror) [^,]+)?", bits=mask)
 
@@ -275,7 +286,9 @@ _VECTOR: Final = re.compile(r"v(\d+)\.(\d*)([bhsdq])")
 def _scalar_number(slot: Slot, text: str, letter: str) -> int:
     match = _SCALAR.fullmatch(text)
     if match is None or match[1] not in letter or int(match[2]) > 31:
-        raise AssemblyError(f"{text!r} cannot be {slot.name}; expected {letter[0]}0 to {letter[0]}31")
+        raise AssemblyError(
+            f"{text!r} cannot be {slot.name}; expected {letter[0]}0 to {letter[0]}31"
+        )
     return int(match[2])
 
 
@@ -349,6 +362,8 @@ def _fixed(arrangement: str) -> Format:
         return int(match[1])
 
     return Format(lambda slot, word, pc: f"v{slot.raw(word)}.{arrangement}", read)
+
+
 # Elements: `v1.h` by one field, its index in brackets by another.
 
 
@@ -361,9 +376,7 @@ def _indexed(letter: str) -> Format:
             raise AssemblyError(f"{text!r} cannot be {slot.name}; expected v0.{letter}[0]")
         return slot.fit(int(match[1]), negative=False)
 
-    return Format(
-        lambda slot, word, pc: f"v{slot.raw(word)}.{letter}", read, r"v\d+\.\d?[bhsd]"
-    )
+    return Format(lambda slot, word, pc: f"v{slot.raw(word)}.{letter}", read, r"v\d+\.\d?[bhsd]")
 
 
 def _show_index(slot: Slot, word: int, pc: int) -> str:
@@ -372,6 +385,7 @@ def _show_index(slot: Slot, word: int, pc: int) -> str:
 
 def _read_index(slot: Slot, text: str, scope: Scope) -> int:
     return slot.fit(scope.evaluate(text.strip("[]")), negative=False)
+
 
 def _list(count: int, shape: str) -> Format:
     """``{v1.16b, v2.16b}``: consecutive registers, the last followed by the first."""
@@ -383,7 +397,9 @@ def _list(count: int, shape: str) -> Format:
             numbers = [int(match[1]) for match in matches if match]
             if all(n == (numbers[0] + index) % 32 for index, n in enumerate(numbers)):
                 return numbers[0]
-        raise AssemblyError(f"{text!r}: expected {count} consecutive registers such as {{v0.{shape}}}")
+        raise AssemblyError(
+            f"{text!r}: expected {count} consecutive registers such as {{v0.{shape}}}"
+        )
 
     def show(slot: Slot, word: int, pc: int) -> str:
         names = (f"v{(slot.raw(word) + index) % 32}.{shape}" for index in range(count))
@@ -429,8 +445,7 @@ def _read_float(slot: Slot, text: str, scope: Scope) -> int:
         return _IMMEDIATES[float(text)]
     except (KeyError, ValueError):
         raise AssemblyError(
-            f"{text!r} is no immediate: expected a number of 16ths from 1 to 31/16 times a power of "
-            "two from 1/8 to 16"
+            f"{text!r} is no immediate: expected 16/16 to 31/16 times a power of two from 1/8 to 16"
         ) from None
 
 
@@ -460,18 +475,19 @@ SYNTAX: Final = Syntax(
         "pairx": _second("x"),
         "idregister": Format(_show_identification, _read_identification),
         "ordering": suffix({0: "", 1: "l", 2: "a", 3: "al"}, "[a|l|al]"),
-        "fpimm": Format(
-            lambda slot, word, pc: repr(_expanded(slot.raw(word))), _read_float
-        ),
+        "fpimm": Format(lambda slot, word, pc: repr(_expanded(slot.raw(word))), _read_float),
         "fbits": Format(_show_fraction_bits, _read_fraction_bits),
         "d1": _top(),
         # Vectors by Q: the name has the letter of the lanes.
         **{
-            f"q{letter}": _arranged(lambda key, n=names: n[key], (30,))
+            f"q{letter}": _arranged(names.__getitem__, (30,))
             for letter, names in (
-                ("b", ("8b", "16b")), ("h", ("4h", "8h")), ("s", ("2s", "4s")), ("d", ("1d", "2d"))
+                ("b", ("8b", "16b")),
+                ("h", ("4h", "8h")),
+                ("s", ("2s", "4s")),
+                ("d", ("1d", "2d")),
             )
-        },  # fmt: skip
+        },
         **{
             f"v{shape}": _fixed(shape)
             for shape in ("8b", "16b", "4h", "8h", "2s", "4s", "1d", "2d", "1q", "2h")

@@ -19,28 +19,56 @@ from anyarch.isa.machine import Machine, when
 ADDED = "shift != 3"  # additions do not rotate
 
 
-@sized("sf 0 0 01011 shift 0 rm imm6 rn rd", "add {rd}, {rn}, {rm}{imm6:shifted}", static="shift", where=ADDED)
-def add_shifted(m: Machine, size: int, shift: int, rm: Bits, imm6: Bits, rn: Bits, rd: Bits) -> None:
+@sized(
+    "sf 0 0 01011 shift 0 rm imm6 rn rd",
+    "add {rd}, {rn}, {rm}{imm6:shifted}",
+    static="shift",
+    where=ADDED,
+)
+def add_shifted(
+    m: Machine, size: int, shift: int, rm: Bits, imm6: Bits, rn: Bits, rd: Bits
+) -> None:
     """Add."""
     m.x[rd, size] = m.x[rn, size] + shifted(m.x[rm, size], shift, imm6)
 
 
-@sized("sf 0 1 01011 shift 0 rm imm6 rn rd", "adds {rd}, {rn}, {rm}{imm6:shifted}", static="shift", where=ADDED)
-def adds_shifted(m: Machine, size: int, shift: int, rm: Bits, imm6: Bits, rn: Bits, rd: Bits) -> None:
+@sized(
+    "sf 0 1 01011 shift 0 rm imm6 rn rd",
+    "adds {rd}, {rn}, {rm}{imm6:shifted}",
+    static="shift",
+    where=ADDED,
+)
+def adds_shifted(
+    m: Machine, size: int, shift: int, rm: Bits, imm6: Bits, rn: Bits, rd: Bits
+) -> None:
     """Add, setting flags."""
     result, flags = add_with_carry(m.x[rn, size], shifted(m.x[rm, size], shift, imm6))
     m.x[rd, size] = result
     set_flags(m, *flags)
 
 
-@sized("sf 1 0 01011 shift 0 rm imm6 rn rd", "sub {rd}, {rn}, {rm}{imm6:shifted}", static="shift", where=ADDED)
-def sub_shifted(m: Machine, size: int, shift: int, rm: Bits, imm6: Bits, rn: Bits, rd: Bits) -> None:
+@sized(
+    "sf 1 0 01011 shift 0 rm imm6 rn rd",
+    "sub {rd}, {rn}, {rm}{imm6:shifted}",
+    static="shift",
+    where=ADDED,
+)
+def sub_shifted(
+    m: Machine, size: int, shift: int, rm: Bits, imm6: Bits, rn: Bits, rd: Bits
+) -> None:
     """Subtract."""
     m.x[rd, size] = m.x[rn, size] - shifted(m.x[rm, size], shift, imm6)
 
 
-@sized("sf 1 1 01011 shift 0 rm imm6 rn rd", "subs {rd}, {rn}, {rm}{imm6:shifted}", static="shift", where=ADDED)
-def subs_shifted(m: Machine, size: int, shift: int, rm: Bits, imm6: Bits, rn: Bits, rd: Bits) -> None:
+@sized(
+    "sf 1 1 01011 shift 0 rm imm6 rn rd",
+    "subs {rd}, {rn}, {rm}{imm6:shifted}",
+    static="shift",
+    where=ADDED,
+)
+def subs_shifted(
+    m: Machine, size: int, shift: int, rm: Bits, imm6: Bits, rn: Bits, rd: Bits
+) -> None:
     """Subtract, setting flags."""
     result, flags = subtract(m.x[rn, size], shifted(m.x[rm, size], shift, imm6))
     m.x[rd, size] = result
@@ -54,28 +82,56 @@ def _extended(m: Machine, size: int, rm: Bits, option: int, imm3: Bits) -> Bits:
 SHIFT_TO_4 = "imm3 != 5, imm3 != 6, imm3 != 7"
 
 
-@sized("sf 0 0 01011 00 1 rm option imm3 rn_sp rd_sp", "add {rd_sp}, {rn_sp}, {rm:extended}", static="option", where=SHIFT_TO_4)
-def add_extended(m: Machine, size: int, rm: Bits, option: int, imm3: Bits, rn_sp: Bits, rd_sp: Bits) -> None:
+@sized(
+    "sf 0 0 01011 00 1 rm option imm3 rn_sp rd_sp",
+    "add {rd_sp}, {rn_sp}, {rm:extended}",
+    static="option",
+    where=SHIFT_TO_4,
+)
+def add_extended(
+    m: Machine, size: int, rm: Bits, option: int, imm3: Bits, rn_sp: Bits, rd_sp: Bits
+) -> None:
     """Add an extended register."""
     m.r[rd_sp, size] = m.r[rn_sp, size] + _extended(m, size, rm, option, imm3)
 
 
-@sized("sf 0 1 01011 00 1 rm option imm3 rn_sp rd", "adds {rd}, {rn_sp}, {rm:extended}", static="option", where=SHIFT_TO_4)
-def adds_extended(m: Machine, size: int, rm: Bits, option: int, imm3: Bits, rn_sp: Bits, rd: Bits) -> None:
+@sized(
+    "sf 0 1 01011 00 1 rm option imm3 rn_sp rd",
+    "adds {rd}, {rn_sp}, {rm:extended}",
+    static="option",
+    where=SHIFT_TO_4,
+)
+def adds_extended(
+    m: Machine, size: int, rm: Bits, option: int, imm3: Bits, rn_sp: Bits, rd: Bits
+) -> None:
     """Add an extended register, setting flags."""
     result, flags = add_with_carry(m.r[rn_sp, size], _extended(m, size, rm, option, imm3))
     m.x[rd, size] = result
     set_flags(m, *flags)
 
 
-@sized("sf 1 0 01011 00 1 rm option imm3 rn_sp rd_sp", "sub {rd_sp}, {rn_sp}, {rm:extended}", static="option", where=SHIFT_TO_4)
-def sub_extended(m: Machine, size: int, rm: Bits, option: int, imm3: Bits, rn_sp: Bits, rd_sp: Bits) -> None:
+@sized(
+    "sf 1 0 01011 00 1 rm option imm3 rn_sp rd_sp",
+    "sub {rd_sp}, {rn_sp}, {rm:extended}",
+    static="option",
+    where=SHIFT_TO_4,
+)
+def sub_extended(
+    m: Machine, size: int, rm: Bits, option: int, imm3: Bits, rn_sp: Bits, rd_sp: Bits
+) -> None:
     """Subtract an extended register."""
     m.r[rd_sp, size] = m.r[rn_sp, size] - _extended(m, size, rm, option, imm3)
 
 
-@sized("sf 1 1 01011 00 1 rm option imm3 rn_sp rd", "subs {rd}, {rn_sp}, {rm:extended}", static="option", where=SHIFT_TO_4)
-def subs_extended(m: Machine, size: int, rm: Bits, option: int, imm3: Bits, rn_sp: Bits, rd: Bits) -> None:
+@sized(
+    "sf 1 1 01011 00 1 rm option imm3 rn_sp rd",
+    "subs {rd}, {rn_sp}, {rm:extended}",
+    static="option",
+    where=SHIFT_TO_4,
+)
+def subs_extended(
+    m: Machine, size: int, rm: Bits, option: int, imm3: Bits, rn_sp: Bits, rd: Bits
+) -> None:
     """Subtract an extended register, setting flags."""
     result, flags = subtract(m.r[rn_sp, size], _extended(m, size, rm, option, imm3))
     m.x[rd, size] = result
@@ -123,49 +179,65 @@ def _set_logical(m: Machine, size: int, rd: Bits, result: Bits) -> None:
 
 
 @sized("sf 00 01010 shift 0 rm imm6 rn rd", "and {rd}, {rn}, {rm}{imm6:shifted}", static="shift")
-def and_shifted(m: Machine, size: int, shift: int, rm: Bits, imm6: Bits, rn: Bits, rd: Bits) -> None:
+def and_shifted(
+    m: Machine, size: int, shift: int, rm: Bits, imm6: Bits, rn: Bits, rd: Bits
+) -> None:
     """And."""
     m.x[rd, size] = m.x[rn, size] & shifted(m.x[rm, size], shift, imm6)
 
 
 @sized("sf 00 01010 shift 1 rm imm6 rn rd", "bic {rd}, {rn}, {rm}{imm6:shifted}", static="shift")
-def bic_shifted(m: Machine, size: int, shift: int, rm: Bits, imm6: Bits, rn: Bits, rd: Bits) -> None:
+def bic_shifted(
+    m: Machine, size: int, shift: int, rm: Bits, imm6: Bits, rn: Bits, rd: Bits
+) -> None:
     """And with the inverse."""
     m.x[rd, size] = m.x[rn, size] & _inverted(m, size, rm, shift, imm6)
 
 
 @sized("sf 01 01010 shift 0 rm imm6 rn rd", "orr {rd}, {rn}, {rm}{imm6:shifted}", static="shift")
-def orr_shifted(m: Machine, size: int, shift: int, rm: Bits, imm6: Bits, rn: Bits, rd: Bits) -> None:
+def orr_shifted(
+    m: Machine, size: int, shift: int, rm: Bits, imm6: Bits, rn: Bits, rd: Bits
+) -> None:
     """Or."""
     m.x[rd, size] = m.x[rn, size] | shifted(m.x[rm, size], shift, imm6)
 
 
 @sized("sf 01 01010 shift 1 rm imm6 rn rd", "orn {rd}, {rn}, {rm}{imm6:shifted}", static="shift")
-def orn_shifted(m: Machine, size: int, shift: int, rm: Bits, imm6: Bits, rn: Bits, rd: Bits) -> None:
+def orn_shifted(
+    m: Machine, size: int, shift: int, rm: Bits, imm6: Bits, rn: Bits, rd: Bits
+) -> None:
     """Or with the inverse."""
     m.x[rd, size] = m.x[rn, size] | _inverted(m, size, rm, shift, imm6)
 
 
 @sized("sf 10 01010 shift 0 rm imm6 rn rd", "eor {rd}, {rn}, {rm}{imm6:shifted}", static="shift")
-def eor_shifted(m: Machine, size: int, shift: int, rm: Bits, imm6: Bits, rn: Bits, rd: Bits) -> None:
+def eor_shifted(
+    m: Machine, size: int, shift: int, rm: Bits, imm6: Bits, rn: Bits, rd: Bits
+) -> None:
     """Exclusive or."""
     m.x[rd, size] = m.x[rn, size] ^ shifted(m.x[rm, size], shift, imm6)
 
 
 @sized("sf 10 01010 shift 1 rm imm6 rn rd", "eon {rd}, {rn}, {rm}{imm6:shifted}", static="shift")
-def eon_shifted(m: Machine, size: int, shift: int, rm: Bits, imm6: Bits, rn: Bits, rd: Bits) -> None:
+def eon_shifted(
+    m: Machine, size: int, shift: int, rm: Bits, imm6: Bits, rn: Bits, rd: Bits
+) -> None:
     """Exclusive or with the inverse."""
     m.x[rd, size] = m.x[rn, size] ^ _inverted(m, size, rm, shift, imm6)
 
 
 @sized("sf 11 01010 shift 0 rm imm6 rn rd", "ands {rd}, {rn}, {rm}{imm6:shifted}", static="shift")
-def ands_shifted(m: Machine, size: int, shift: int, rm: Bits, imm6: Bits, rn: Bits, rd: Bits) -> None:
+def ands_shifted(
+    m: Machine, size: int, shift: int, rm: Bits, imm6: Bits, rn: Bits, rd: Bits
+) -> None:
     """And, setting flags."""
     _set_logical(m, size, rd, m.x[rn, size] & shifted(m.x[rm, size], shift, imm6))
 
 
 @sized("sf 11 01010 shift 1 rm imm6 rn rd", "bics {rd}, {rn}, {rm}{imm6:shifted}", static="shift")
-def bics_shifted(m: Machine, size: int, shift: int, rm: Bits, imm6: Bits, rn: Bits, rd: Bits) -> None:
+def bics_shifted(
+    m: Machine, size: int, shift: int, rm: Bits, imm6: Bits, rn: Bits, rd: Bits
+) -> None:
     """And with the inverse, setting flags."""
     _set_logical(m, size, rd, m.x[rn, size] & _inverted(m, size, rm, shift, imm6))
 
@@ -216,13 +288,17 @@ def ccmp_register(m: Machine, size: int, rm: Bits, cond: int, rn: Bits, nzcv: Bi
     _compare_if(m, cond, subtract(m.x[rn, size], m.x[rm, size])[1], nzcv)
 
 
-@sized("sf 0 1 11010010 imm5 cond 1 0 rn 0 nzcv", "ccmn {rn}, {imm5}, {nzcv}, {cond}", static="cond")
+@sized(
+    "sf 0 1 11010010 imm5 cond 1 0 rn 0 nzcv", "ccmn {rn}, {imm5}, {nzcv}, {cond}", static="cond"
+)
 def ccmn_immediate(m: Machine, size: int, imm5: Bits, cond: int, rn: Bits, nzcv: Bits) -> None:
     """Where the condition holds compare with the negative of an immediate."""
     _compare_if(m, cond, add_with_carry(m.x[rn, size], imm5.trunc(size))[1], nzcv)
 
 
-@sized("sf 1 1 11010010 imm5 cond 1 0 rn 0 nzcv", "ccmp {rn}, {imm5}, {nzcv}, {cond}", static="cond")
+@sized(
+    "sf 1 1 11010010 imm5 cond 1 0 rn 0 nzcv", "ccmp {rn}, {imm5}, {nzcv}, {cond}", static="cond"
+)
 def ccmp_immediate(m: Machine, size: int, imm5: Bits, cond: int, rn: Bits, nzcv: Bits) -> None:
     """Where the condition holds compare with an immediate."""
     _compare_if(m, cond, subtract(m.x[rn, size], imm5.trunc(size))[1], nzcv)
@@ -399,7 +475,13 @@ def _define_crc() -> None:
         for letter, sz, size in (("b", 0, 8), ("h", 1, 16), ("w", 2, 32), ("x", 3, 64)):
 
             def definition(
-                m: Machine, rm: Bits, rn: Bits, rd: Bits, *, size: int = size, poly: int = polynomial
+                m: Machine,
+                rm: Bits,
+                rn: Bits,
+                rd: Bits,
+                *,
+                size: int = size,
+                poly: int = polynomial,
             ) -> None:
                 """Add a value to a cyclic redundancy check."""
                 m.x[rd, 32] = _crc_bytes(m.x[rn, 32], m.x[rm, size], poly)
@@ -442,5 +524,3 @@ def setf8(m: Machine, rn: Bits) -> None:
 def setf16(m: Machine, rn: Bits) -> None:
     """Set N, Z, V by a halfword."""
     _set_from(m, m.x[rn], 16)
-
-

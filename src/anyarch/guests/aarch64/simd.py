@@ -7,7 +7,7 @@ instruction set has them, scalars, which are vectors of one lane.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Final
+from typing import Any, Final
 
 from anyarch.guests.aarch64.fields import bind, insn
 from anyarch.ir.bits import Bits
@@ -37,10 +37,23 @@ def saturated(m: Machine, result: Lanes, exact: Lanes) -> Lanes:
 
 
 def define(
-    name: str, row: str, text: str, body: Body, /, *, where: str = "", static: str = "", **fixed: object
+    name: str,
+    row: str,
+    text: str,
+    body: Body,
+    /,
+    *,
+    where: str = "",
+    static: str = "",
+    **fixed: object,
 ) -> None:
     """One instruction."""
     insn(row, text, static=static, where=where, name=name)(bind(body, name, **fixed))
+
+
+def full(is_full: bool) -> dict[str, Any]:
+    """``q`` fixed where there are vectors of 128 bits only."""
+    return {"q": 1} if is_full else {}
 
 
 def arrangement(lane: int) -> str:
@@ -49,7 +62,12 @@ def arrangement(lane: int) -> str:
 
 
 def _on_vectors(
-    m: Machine, function: Callable[..., Lanes], lane: int, q: int, operands: Sequence[str], **fields: Bits
+    m: Machine,
+    function: Callable[..., Lanes],
+    lane: int,
+    q: int,
+    operands: Sequence[str],
+    **fields: Bits,
 ) -> None:
     size = 128 if q else 64
     values = [read(m, fields[name], lane, size) for name in operands]
@@ -91,19 +109,28 @@ def elementwise(
         if lane == 64:
             row = row.replace("q:1", "1", 1)
         registers = ", ".join(f"{{{name}:{arrangement(lane)}}}" for name in shown)
-        fixed: dict[str, object] = {"function": function, "lane": lane, "operands": names}
+        fixed: dict[str, Any] = {"function": function, "lane": lane, "operands": names}
         if lane == 64:
             fixed["q"] = 1
         define(
-            f"{mnemonic}{suffix}_{LETTERS[lane]}_vector", row, f"{mnemonic} {registers}{text}",
-            named(_on_vectors, function), static="" if lane == 64 else "q", **fixed,
-        )  # fmt: skip
+            f"{mnemonic}{suffix}_{LETTERS[lane]}_vector",
+            row,
+            f"{mnemonic} {registers}{text}",
+            named(_on_vectors, function),
+            static="" if lane == 64 else "q",
+            **fixed,
+        )
     for lane in scalars:
         registers = ", ".join(f"{{{name}:{LETTERS[lane]}}}" for name in shown)
         define(
-            f"{mnemonic}{suffix}_{LETTERS[lane]}_scalar", fill(scalar_row, lane), f"{mnemonic} {registers}{text}",
-            named(_on_scalars, function), function=function, lane=lane, operands=names,
-        )  # fmt: skip
+            f"{mnemonic}{suffix}_{LETTERS[lane]}_scalar",
+            fill(scalar_row, lane),
+            f"{mnemonic} {registers}{text}",
+            named(_on_scalars, function),
+            function=function,
+            lane=lane,
+            operands=names,
+        )
 
 
 def named(body: Body, function: Callable[..., object]) -> Body:

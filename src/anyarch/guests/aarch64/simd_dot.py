@@ -17,14 +17,18 @@ def _dot(d: Lanes, a: Lanes, b: Lanes, signed_a: bool, signed_b: bool) -> Lanes:
     return d + even.pick(range(0, even.count, 2)) + even.pick(range(1, even.count, 2))
 
 
-def _dot_vector(m: Machine, signed_a: bool, signed_b: bool, q: int, vm: Bits, vn: Bits, vd: Bits) -> None:
+def _dot_vector(
+    m: Machine, signed_a: bool, signed_b: bool, q: int, vm: Bits, vn: Bits, vd: Bits
+) -> None:
     """Add dot products of four bytes to words."""
     size = 128 if q else 64
     d, a, b = read(m, vd, 32, size), read(m, vn, 8, size), read(m, vm, 8, size)
     write(m, vd, _dot(d, a, b, signed_a, signed_b))
 
 
-def _dot_element(m: Machine, signed_a: bool, signed_b: bool, q: int, i: Bits, vm: Bits, vn: Bits, vd: Bits) -> None:
+def _dot_element(
+    m: Machine, signed_a: bool, signed_b: bool, q: int, i: Bits, vm: Bits, vn: Bits, vd: Bits
+) -> None:
     """Add dot products with one element of four bytes to words."""
     size = 128 if q else 64
     d, a = read(m, vd, 32, size), read(m, vn, 8, size)
@@ -33,22 +37,34 @@ def _dot_element(m: Machine, signed_a: bool, signed_b: bool, q: int, i: Bits, vm
 
 
 for _mnemonic, _u, _opcode, _signed_a, _signed_b in (
-    ("sdot", 0, "0010", True, True), ("udot", 1, "0010", False, False), ("usdot", 0, "0011", False, True),
-):  # fmt: skip
+    ("sdot", 0, "0010", True, True),
+    ("udot", 1, "0010", False, False),
+    ("usdot", 0, "0011", False, True),
+):
     define(
-        f"{_mnemonic}_vector", f"0 q:1 {_u} 01110 10 0 vm 1 {_opcode} 1 vn vd",
-        f"{_mnemonic} {{vd:qs}}, {{vn:qb}}, {{vm:qb}}", _dot_vector, static="q",
-        signed_a=_signed_a, signed_b=_signed_b,
-    )  # fmt: skip
+        f"{_mnemonic}_vector",
+        f"0 q:1 {_u} 01110 10 0 vm 1 {_opcode} 1 vn vd",
+        f"{_mnemonic} {{vd:qs}}, {{vn:qb}}, {{vm:qb}}",
+        _dot_vector,
+        static="q",
+        signed_a=_signed_a,
+        signed_b=_signed_b,
+    )
 for _mnemonic, _u, _size, _opcode, _signed_a, _signed_b in (
-    ("sdot", 0, "10", "1110", True, True), ("udot", 1, "10", "1110", False, False),
-    ("usdot", 0, "10", "1111", False, True), ("sudot", 0, "00", "1111", True, False),
-):  # fmt: skip
+    ("sdot", 0, "10", "1110", True, True),
+    ("udot", 1, "10", "1110", False, False),
+    ("usdot", 0, "10", "1111", False, True),
+    ("sudot", 0, "00", "1111", True, False),
+):
     define(
-        f"{_mnemonic}_element", f"0 q:1 {_u} 01111 {_size} i[0] vm:5 {_opcode} i[1] 0 vn vd",
-        f"{_mnemonic} {{vd:qs}}, {{vn:qb}}, {{vm:e4b}}{{i:index}}", _dot_element, static="q",
-        signed_a=_signed_a, signed_b=_signed_b,
-    )  # fmt: skip
+        f"{_mnemonic}_element",
+        f"0 q:1 {_u} 01111 {_size} i[0] vm:5 {_opcode} i[1] 0 vn vd",
+        f"{_mnemonic} {{vd:qs}}, {{vn:qb}}, {{vm:e4b}}{{i:index}}",
+        _dot_element,
+        static="q",
+        signed_a=_signed_a,
+        signed_b=_signed_b,
+    )
 
 
 def _matrix(m: Machine, signed_a: bool, signed_b: bool, vm: Bits, vn: Bits, vd: Bits) -> None:
@@ -65,12 +81,18 @@ def _matrix(m: Machine, signed_a: bool, signed_b: bool, vm: Bits, vn: Bits, vd: 
 
 
 for _mnemonic, _u, _opcode, _signed_a, _signed_b in (
-    ("smmla", 0, "0100", True, True), ("ummla", 1, "0100", False, False), ("usmmla", 0, "0101", False, True),
-):  # fmt: skip
+    ("smmla", 0, "0100", True, True),
+    ("ummla", 1, "0100", False, False),
+    ("usmmla", 0, "0101", False, True),
+):
     define(
-        _mnemonic, f"0 1 {_u} 01110 10 0 vm 1 {_opcode} 1 vn vd",
-        f"{_mnemonic} {{vd:v4s}}, {{vn:v16b}}, {{vm:v16b}}", _matrix, signed_a=_signed_a, signed_b=_signed_b,
-    )  # fmt: skip
+        _mnemonic,
+        f"0 1 {_u} 01110 10 0 vm 1 {_opcode} 1 vn vd",
+        f"{_mnemonic} {{vd:v4s}}, {{vn:v16b}}, {{vm:v16b}}",
+        _matrix,
+        signed_a=_signed_a,
+        signed_b=_signed_b,
+    )
 
 
 # BFloat16.
@@ -126,18 +148,35 @@ def _add_products(m: Machine, vd: Bits, a: list[Bits], b: list[Bits]) -> None:
     m.v[vd] = join([m.fp.fma("f32", a[i], b[i], d[i], "dynamic") for i in range(4)])
 
 
-define("bfdot_vector", "0 q:1 1 01110 01 0 vm 1 1111 1 vn vd", "bfdot {vd:qs}, {vn:qh}, {vm:qh}", _bfdot, static="q")
 define(
-    "bfdot_element", "0 q:1 0 01111 01 i[0] vm:5 1111 i[1] 0 vn vd", "bfdot {vd:qs}, {vn:qh}, {vm:e2h}{i:index}",
-    _bfdot_element, static="q",
-)  # fmt: skip
-define("bfmmla", "0 1 1 01110 01 0 vm 1 1101 1 vn vd", "bfmmla {vd:v4s}, {vn:v8h}, {vm:v8h}", _bfmmla)
+    "bfdot_vector",
+    "0 q:1 1 01110 01 0 vm 1 1111 1 vn vd",
+    "bfdot {vd:qs}, {vn:qh}, {vm:qh}",
+    _bfdot,
+    static="q",
+)
+define(
+    "bfdot_element",
+    "0 q:1 0 01111 01 i[0] vm:5 1111 i[1] 0 vn vd",
+    "bfdot {vd:qs}, {vn:qh}, {vm:e2h}{i:index}",
+    _bfdot_element,
+    static="q",
+)
+define(
+    "bfmmla", "0 1 1 01110 01 0 vm 1 1101 1 vn vd", "bfmmla {vd:v4s}, {vn:v8h}, {vm:v8h}", _bfmmla
+)
 for _q, _letter in ((0, "b"), (1, "t")):
     define(
-        f"bfmlal{_letter}", f"0 {_q} 1 01110 11 0 vm 1 1111 1 vn vd",
-        f"bfmlal{_letter} {{vd:v4s}}, {{vn:v8h}}, {{vm:v8h}}", _bfmlal, q=_q,
-    )  # fmt: skip
+        f"bfmlal{_letter}",
+        f"0 {_q} 1 01110 11 0 vm 1 1111 1 vn vd",
+        f"bfmlal{_letter} {{vd:v4s}}, {{vn:v8h}}, {{vm:v8h}}",
+        _bfmlal,
+        q=_q,
+    )
     define(
-        f"bfmlal{_letter}_element", f"0 {_q} 0 01111 11 i[1:0] vm:4 1111 i[2] 0 vn vd",
-        f"bfmlal{_letter} {{vd:v4s}}, {{vn:v8h}}, {{vm:eh}}{{i:index}}", _bfmlal_element, q=_q,
-    )  # fmt: skip
+        f"bfmlal{_letter}_element",
+        f"0 {_q} 0 01111 11 i[1:0] vm:4 1111 i[2] 0 vn vd",
+        f"bfmlal{_letter} {{vd:v4s}}, {{vn:v8h}}, {{vm:eh}}{{i:index}}",
+        _bfmlal_element,
+        q=_q,
+    )

@@ -30,7 +30,16 @@ ELEMENT: Final = {
 }
 
 
-def _same(m: Machine, function: Callable[..., Lanes], lane: int, q: int, i: Bits, vm: Bits, vn: Bits, vd: Bits) -> None:
+def _same(
+    m: Machine,
+    function: Callable[..., Lanes],
+    lane: int,
+    q: int,
+    i: Bits,
+    vm: Bits,
+    vn: Bits,
+    vd: Bits,
+) -> None:
     """Combine all lanes with one element."""
     size = 128 if q else 64
     a = read(m, vn, lane, size)
@@ -38,14 +47,24 @@ def _same(m: Machine, function: Callable[..., Lanes], lane: int, q: int, i: Bits
     write(m, vd, function(m, read(m, vd, lane, size), a, b))
 
 
-def _scalar(m: Machine, function: Callable[..., Lanes], lane: int, i: Bits, vm: Bits, vn: Bits, vd: Bits) -> None:
+def _scalar(
+    m: Machine, function: Callable[..., Lanes], lane: int, i: Bits, vm: Bits, vn: Bits, vd: Bits
+) -> None:
     """Combine a scalar with one element."""
     b = Lanes(read(m, vm, lane, 128).element(i), lane)
     write(m, vd, function(m, read(m, vd, lane, lane), read(m, vn, lane, lane), b))
 
 
 def _long(
-    m: Machine, function: Callable[..., Lanes], signed: bool, lane: int, q: int, i: Bits, vm: Bits, vn: Bits, vd: Bits
+    m: Machine,
+    function: Callable[..., Lanes],
+    signed: bool,
+    lane: int,
+    q: int,
+    i: Bits,
+    vm: Bits,
+    vn: Bits,
+    vd: Bits,
 ) -> None:
     """Combine lanes with one element into lanes twice as wide."""
     a = half(m, vn, lane, q)
@@ -54,7 +73,9 @@ def _long(
     write(m, vd, function(m, d, a.widen(signed=signed), b.widen(signed=signed)))
 
 
-def _long_scalar(m: Machine, function: Callable[..., Lanes], lane: int, i: Bits, vm: Bits, vn: Bits, vd: Bits) -> None:
+def _long_scalar(
+    m: Machine, function: Callable[..., Lanes], lane: int, i: Bits, vm: Bits, vn: Bits, vd: Bits
+) -> None:
     """Combine a scalar with one element into one twice as wide."""
     a = read(m, vn, lane, lane).widen(signed=True)
     b = Lanes(read(m, vm, lane, 128).element(i), lane).widen(signed=True)
@@ -79,36 +100,60 @@ _SAME: Final[tuple[tuple[str, int, str, Callable[..., Lanes], bool], ...]] = (
 )
 for _lane, _element in ELEMENT.items():
     _letter = LETTERS[_lane]
+    _by = f"{{vm:e{_letter}}}{{i:index}}"
     for _mnemonic, _u, _opcode, _function, _has_scalar in _SAME:
         _row = _element.format(_opcode)
         define(
-            f"{_mnemonic}_{_letter}_element", f"0 q:1 {_u} 01111 {_row} 0 vn vd",
-            f"{_mnemonic} {{vd:q{_letter}}}, {{vn:q{_letter}}}, {{vm:e{_letter}}}{{i:index}}", _same,
-            static="q", function=_function, lane=_lane,
-        )  # fmt: skip
+            f"{_mnemonic}_{_letter}_element",
+            f"0 q:1 {_u} 01111 {_row} 0 vn vd",
+            f"{_mnemonic} {{vd:q{_letter}}}, {{vn:q{_letter}}}, {_by}",
+            _same,
+            static="q",
+            function=_function,
+            lane=_lane,
+        )
         if _has_scalar:
             define(
-                f"{_mnemonic}_{_letter}_scalar_element", f"01 {_u} 11111 {_row} 0 vn vd",
-                f"{_mnemonic} {{vd:{_letter}}}, {{vn:{_letter}}}, {{vm:e{_letter}}}{{i:index}}", _scalar,
-                function=_function, lane=_lane,
-            )  # fmt: skip
-    _by_name = {_mnemonic: (_u, _function) for _mnemonic, _u, _, _function in (*LONG, *SATURATING_LONG)}
+                f"{_mnemonic}_{_letter}_scalar_element",
+                f"01 {_u} 11111 {_row} 0 vn vd",
+                f"{_mnemonic} {{vd:{_letter}}}, {{vn:{_letter}}}, {_by}",
+                _scalar,
+                function=_function,
+                lane=_lane,
+            )
+    _by_name = {
+        _mnemonic: (_u, _function) for _mnemonic, _u, _, _function in (*LONG, *SATURATING_LONG)
+    }
     for _mnemonic, _opcode in (
-        ("smlal", "0010"), ("umlal", "0010"), ("sqdmlal", "0011"), ("smlsl", "0110"), ("umlsl", "0110"),
-        ("sqdmlsl", "0111"), ("smull", "1010"), ("umull", "1010"), ("sqdmull", "1011"),
-    ):  # fmt: skip
+        ("smlal", "0010"),
+        ("umlal", "0010"),
+        ("sqdmlal", "0011"),
+        ("smlsl", "0110"),
+        ("umlsl", "0110"),
+        ("sqdmlsl", "0111"),
+        ("smull", "1010"),
+        ("umull", "1010"),
+        ("sqdmull", "1011"),
+    ):
         _u, _function = _by_name[_mnemonic]
         _row = _element.format(_opcode)
         for _q, _two in ((0, ""), (1, "2")):
             define(
-                f"{_mnemonic}{_two}_{_letter}_element", f"0 {_q} {_u} 01111 {_row} 0 vn vd",
-                f"{_mnemonic}{_two} {{vd:{WIDE[_lane]}}}, {{vn:q{_letter}}}, {{vm:e{_letter}}}{{i:index}}", _long,
-                function=_function, signed=not _u, lane=_lane, q=_q,
-            )  # fmt: skip
+                f"{_mnemonic}{_two}_{_letter}_element",
+                f"0 {_q} {_u} 01111 {_row} 0 vn vd",
+                f"{_mnemonic}{_two} {{vd:{WIDE[_lane]}}}, {{vn:q{_letter}}}, {_by}",
+                _long,
+                function=_function,
+                signed=not _u,
+                lane=_lane,
+                q=_q,
+            )
         if _mnemonic.startswith("sq"):
             define(
-                f"{_mnemonic}_{_letter}_scalar_element", f"01 {_u} 11111 {_row} 0 vn vd",
-                f"{_mnemonic} {{vd:{LETTERS[2 * _lane]}}}, {{vn:{_letter}}}, {{vm:e{_letter}}}{{i:index}}",
-                _long_scalar, function=_function, lane=_lane,
-            )  # fmt: skip
-
+                f"{_mnemonic}_{_letter}_scalar_element",
+                f"01 {_u} 11111 {_row} 0 vn vd",
+                f"{_mnemonic} {{vd:{LETTERS[2 * _lane]}}}, {{vn:{_letter}}}, {_by}",
+                _long_scalar,
+                function=_function,
+                lane=_lane,
+            )

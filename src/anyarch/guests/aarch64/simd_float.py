@@ -1,7 +1,6 @@
 """Advanced SIMD floating point, vectors and scalars (Arm DDI 0487, C4.1.96).
 
-A row is written for single and double precision, where ``z`` is the bit that tells them apart, and for
-half precision, whose rows have the same opcode in another place.
+Half precision has rows of its own, with the same opcode in another place.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ from anyarch.guests.aarch64.floats import (
     ZERO,
     Format,
 )
-from anyarch.guests.aarch64.simd import define, named, read, write
+from anyarch.guests.aarch64.simd import define, full, named, read, write
 from anyarch.guests.aarch64.simd_integer import half, pairs, write_half
 from anyarch.ir.bits import Bits, join
 from anyarch.ir.lanes import Lanes
@@ -38,44 +37,67 @@ def each(m: Machine, f: Format, function: Element, *operands: Lanes) -> Lanes:
     return Lanes(join([function(m, f, *row) for row in rows]), f.size)
 
 
-def _vectors(m: Machine, function: Element, f: Format, q: int, names: Sequence[str], **fields: Bits) -> None:
+def _vectors(
+    m: Machine, function: Element, f: Format, q: int, names: Sequence[str], **fields: Bits
+) -> None:
     size = 128 if q else 64
     values = [read(m, fields[name], f.size, size) for name in names]
     write(m, fields["vd"], each(m, f, function, *values))
 
 
-def _scalars(m: Machine, function: Element, f: Format, names: Sequence[str], **fields: Bits) -> None:
+def _scalars(
+    m: Machine, function: Element, f: Format, names: Sequence[str], **fields: Bits
+) -> None:
     values = [read(m, fields[name], f.size, f.size) for name in names]
     write(m, fields["vd"], each(m, f, function, *values))
 
 
-def _pairwise(m: Machine, function: Element, f: Format, q: int, names: Sequence[str], **fields: Bits) -> None:
+def _pairwise(
+    m: Machine, function: Element, f: Format, q: int, names: Sequence[str], **fields: Bits
+) -> None:
     size = 128 if q else 64
     a, b = (read(m, fields[name], f.size, size) for name in ("vn", "vm"))
     write(m, fields["vd"], each(m, f, function, *pairs(a, b)))
 
 
 def _define(
-    mnemonic: str, rows: dict[Format, str], scalar_rows: dict[Format, str], function: Element,
-    names: str, body: Callable[..., None] = _vectors, text: str = "", suffix: str = "",
-) -> None:  # fmt: skip
+    mnemonic: str,
+    rows: dict[Format, str],
+    scalar_rows: dict[Format, str],
+    function: Element,
+    names: str,
+    body: Callable[..., None] = _vectors,
+    text: str = "",
+    suffix: str = "",
+) -> None:
     """Define for vectors and scalars, for the formats that have rows."""
     for f, row in rows.items():
         registers = [name for name in ("vd", "vn", "vm") if name in row.split()]
         shown = ", ".join(f"{{{name}:{SHAPES[f]}}}" for name in registers)
-        fixed = {"q": 1} if f is DOUBLE else {}
+        fixed = full(f is DOUBLE)
         define(
-            f"{mnemonic}{suffix}_{f.letter}_vector", row.replace("q:1", "1") if f is DOUBLE else row,
-            f"{mnemonic} {shown}{text}", named(body, function), static="" if f is DOUBLE else "q",
-            function=function, f=f, names=names.split(), **fixed,
-        )  # fmt: skip
+            f"{mnemonic}{suffix}_{f.letter}_vector",
+            row.replace("q:1", "1") if f is DOUBLE else row,
+            f"{mnemonic} {shown}{text}",
+            named(body, function),
+            static="" if f is DOUBLE else "q",
+            function=function,
+            f=f,
+            names=names.split(),
+            **fixed,
+        )
     for f, row in scalar_rows.items():
         registers = [name for name in ("vd", "vn", "vm") if name in row.split()]
         shown = ", ".join(f"{{{name}:{f.letter}}}" for name in registers)
         define(
-            f"{mnemonic}{suffix}_{f.letter}_scalar", row, f"{mnemonic} {shown}{text}",
-            named(_scalars, function), function=function, f=f, names=names.split(),
-        )  # fmt: skip
+            f"{mnemonic}{suffix}_{f.letter}_scalar",
+            row,
+            f"{mnemonic} {shown}{text}",
+            named(_scalars, function),
+            function=function,
+            f=f,
+            names=names.split(),
+        )
 
 
 # Three of the same kind.
@@ -181,11 +203,16 @@ def _three_rows(prefix: str, u: int, a: int, opcode: str) -> dict[Format, str]:
 
 for _mnemonic, _u, _a, _opcode, _function, _names, _has_scalar in _THREE:
     _define(
-        _mnemonic, _three_rows("0 q:1 U 01110", _u, _a, _opcode),
-        _three_rows("01 U 11110", _u, _a, _opcode) if _has_scalar else {}, _function, _names,
-    )  # fmt: skip
+        _mnemonic,
+        _three_rows("0 q:1 U 01110", _u, _a, _opcode),
+        _three_rows("01 U 11110", _u, _a, _opcode) if _has_scalar else {},
+        _function,
+        _names,
+    )
 for _mnemonic, _a, _opcode, _function in _PAIRWISE:
-    _define(_mnemonic, _three_rows("0 q:1 U 01110", 1, _a, _opcode), {}, _function, "vn vm", _pairwise)
+    _define(
+        _mnemonic, _three_rows("0 q:1 U 01110", 1, _a, _opcode), {}, _function, "vn vm", _pairwise
+    )
 
 
 def _pair_scalar(m: Machine, function: Element, f: Format, vn: Bits, vd: Bits) -> None:
@@ -196,11 +223,19 @@ def _pair_scalar(m: Machine, function: Element, f: Format, vn: Bits, vd: Bits) -
 
 for _mnemonic, _a, _opcode, _function in _PAIRWISE:
     _opcode = {"000": "01100", "010": "01101", "110": "01111"}[_opcode]
-    for _f, _bits, _shape in ((SINGLE, f"1 11110 {_a}0", "v2s"), (DOUBLE, f"1 11110 {_a}1", "v2d"), (HALF, f"0 11110 {_a}0", "v2h")):
+    for _f, _bits, _shape in (
+        (SINGLE, f"1 11110 {_a}0", "v2s"),
+        (DOUBLE, f"1 11110 {_a}1", "v2d"),
+        (HALF, f"0 11110 {_a}0", "v2h"),
+    ):
         define(
-            f"{_mnemonic}_{_f.letter}_scalar", f"01 {_bits} 11000 {_opcode} 10 vn vd",
-            f"{_mnemonic} {{vd:{_f.letter}}}, {{vn:{_shape}}}", _pair_scalar, function=_function, f=_f,
-        )  # fmt: skip
+            f"{_mnemonic}_{_f.letter}_scalar",
+            f"01 {_bits} 11000 {_opcode} 10 vn vd",
+            f"{_mnemonic} {{vd:{_f.letter}}}, {{vn:{_shape}}}",
+            _pair_scalar,
+            function=_function,
+            f=_f,
+        )
 
 
 # Two registers.
@@ -257,7 +292,17 @@ _TWO: Final[tuple[tuple[str, int, int, str, Element, bool, str], ...]] = (
     ("frintz", 0, 1, "11001", _rounded(ZERO), False, ""),
     ("fcvtps", 0, 1, "11010", _to_int(True, UP), True, ""),
     ("fcvtzs", 0, 1, "11011", _to_int(True, ZERO), True, ""),
-    ("frecpe", 0, 1, "11101", _unary(lambda m, f, a: m.fp.reciprocal_estimate(f.name, a, "dynamic"), "Estimate reciprocals."), True, ""),
+    (
+        "frecpe",
+        0,
+        1,
+        "11101",
+        _unary(
+            lambda m, f, a: m.fp.reciprocal_estimate(f.name, a, "dynamic"), "Estimate reciprocals."
+        ),
+        True,
+        "",
+    ),
     ("frinta", 1, 0, "11000", _rounded(AWAY), False, ""),
     ("frintx", 1, 0, "11001", _rounded("dynamic", exact=True), False, ""),
     ("fcvtnu", 1, 0, "11010", _to_int(False, NEAREST), True, ""),
@@ -270,8 +315,24 @@ _TWO: Final[tuple[tuple[str, int, int, str, Element, bool, str], ...]] = (
     ("frinti", 1, 1, "11001", _rounded("dynamic"), False, ""),
     ("fcvtpu", 1, 1, "11010", _to_int(False, UP), True, ""),
     ("fcvtzu", 1, 1, "11011", _to_int(False, ZERO), True, ""),
-    ("frsqrte", 1, 1, "11101", _unary(lambda m, f, a: m.fp.root_estimate(f.name, a), "Estimate reciprocal square roots."), True, ""),
-    ("fsqrt", 1, 1, "11111", _unary(lambda m, f, a: m.fp.sqrt(f.name, a, "dynamic"), "Square roots."), False, ""),
+    (
+        "frsqrte",
+        1,
+        1,
+        "11101",
+        _unary(lambda m, f, a: m.fp.root_estimate(f.name, a), "Estimate reciprocal square roots."),
+        True,
+        "",
+    ),
+    (
+        "fsqrt",
+        1,
+        1,
+        "11111",
+        _unary(lambda m, f, a: m.fp.sqrt(f.name, a, "dynamic"), "Square roots."),
+        False,
+        "",
+    ),
 )
 
 
@@ -285,14 +346,20 @@ def _two_rows(prefix: str, u: int, a: int, opcode: str) -> dict[Format, str]:
 
 for _mnemonic, _u, _a, _opcode, _function, _has_scalar, _text in _TWO:
     _define(
-        _mnemonic, _two_rows("0 q:1 U 01110", _u, _a, _opcode),
-        _two_rows("01 U 11110", _u, _a, _opcode) if _has_scalar else {}, _function, "vn",
-        text=_text, suffix="_zero" if _text else "",
-    )  # fmt: skip
+        _mnemonic,
+        _two_rows("0 q:1 U 01110", _u, _a, _opcode),
+        _two_rows("01 U 11110", _u, _a, _opcode) if _has_scalar else {},
+        _function,
+        "vn",
+        text=_text,
+        suffix="_zero" if _text else "",
+    )
 for _number, (_size, _letter) in enumerate(((32, "z"), (64, "z"), (32, "x"), (64, "x"))):
     _mode: Rounding = ZERO if _letter == "z" else "dynamic"
 
-    def _frint_size(m: Machine, f: Format, a: Bits, *, size: int = _size, mode: Rounding = _mode) -> Bits:
+    def _frint_size(
+        m: Machine, f: Format, a: Bits, *, size: int = _size, mode: Rounding = _mode
+    ) -> Bits:
         """Round to integral values that integers of 32 or 64 bits have."""
         return m.fp.round_to_size(f.name, a, size, mode)
 
@@ -302,9 +369,12 @@ for _number, (_size, _letter) in enumerate(((32, "z"), (64, "z"), (32, "x"), (64
 
 # FRECPX, of scalars only.
 _define(
-    "frecpx", {}, _two_rows("01 U 11110", 0, 1, "11111"),
-    _unary(lambda m, f, a: m.fp.reciprocal_exponent(f.name, a), "Invert the exponent."), "vn",
-)  # fmt: skip
+    "frecpx",
+    {},
+    _two_rows("01 U 11110", 0, 1, "11111"),
+    _unary(lambda m, f, a: m.fp.reciprocal_exponent(f.name, a), "Invert the exponent."),
+    "vn",
+)
 
 
 # Estimates of unsigned fixed-point numbers.
@@ -341,14 +411,28 @@ def _estimate(value: Bits, *, reciprocal: bool) -> Bits:
     return (value[30:] == 0).select(-1, result << 23)
 
 
-define("urecpe", "0 q:1 0 01110 10 10000 11100 10 vn vd", "urecpe {vd:qs}, {vn:qs}", _urecpe, static="q")
-define("ursqrte", "0 q:1 1 01110 10 10000 11100 10 vn vd", "ursqrte {vd:qs}, {vn:qs}", _ursqrte, static="q")
+define(
+    "urecpe",
+    "0 q:1 0 01110 10 10000 11100 10 vn vd",
+    "urecpe {vd:qs}, {vn:qs}",
+    _urecpe,
+    static="q",
+)
+define(
+    "ursqrte",
+    "0 q:1 1 01110 10 10000 11100 10 vn vd",
+    "ursqrte {vd:qs}, {vn:qs}",
+    _ursqrte,
+    static="q",
+)
 
 
 # Conversions between formats.
 
 
-def _fcvtn(m: Machine, source: Format, target: str, rounding: Rounding, q: int, vn: Bits, vd: Bits) -> None:
+def _fcvtn(
+    m: Machine, source: Format, target: str, rounding: Rounding, q: int, vn: Bits, vd: Bits
+) -> None:
     """Convert to the narrower format."""
     a = read(m, vn, source.size, 128)
     values = [m.fp.convert(source.name, target, a[i], rounding) for i in range(a.count)]
@@ -366,22 +450,44 @@ for _q, _two in ((0, ""), (1, "2")):
     for _z, _wide, _narrow in (("0", SINGLE, HALF), ("1", DOUBLE, SINGLE)):
         _from, _to = ("v4s", "qh") if _z == "0" else ("v2d", "qs")
         define(
-            f"fcvtn{_two}_{_narrow.letter}", f"0 {_q} 0 01110 0{_z} 10000 10110 10 vn vd",
-            f"fcvtn{_two} {{vd:{_to}}}, {{vn:{_from}}}", _fcvtn,
-            source=_wide, target=_narrow.name, rounding="dynamic", q=_q,
-        )  # fmt: skip
+            f"fcvtn{_two}_{_narrow.letter}",
+            f"0 {_q} 0 01110 0{_z} 10000 10110 10 vn vd",
+            f"fcvtn{_two} {{vd:{_to}}}, {{vn:{_from}}}",
+            _fcvtn,
+            source=_wide,
+            target=_narrow.name,
+            rounding="dynamic",
+            q=_q,
+        )
         define(
-            f"fcvtl{_two}_{_wide.letter}", f"0 {_q} 0 01110 0{_z} 10000 10111 10 vn vd",
-            f"fcvtl{_two} {{vd:{_from}}}, {{vn:{_to}}}", _fcvtl, source=_narrow, target=_wide, q=_q,
-        )  # fmt: skip
+            f"fcvtl{_two}_{_wide.letter}",
+            f"0 {_q} 0 01110 0{_z} 10000 10111 10 vn vd",
+            f"fcvtl{_two} {{vd:{_from}}}, {{vn:{_to}}}",
+            _fcvtl,
+            source=_narrow,
+            target=_wide,
+            q=_q,
+        )
     define(
-        f"fcvtxn{_two}", f"0 {_q} 1 01110 01 10000 10110 10 vn vd", f"fcvtxn{_two} {{vd:qs}}, {{vn:v2d}}",
-        _fcvtn, source=DOUBLE, target="f32", rounding=ODD, q=_q,
-    )  # fmt: skip
+        f"fcvtxn{_two}",
+        f"0 {_q} 1 01110 01 10000 10110 10 vn vd",
+        f"fcvtxn{_two} {{vd:qs}}, {{vn:v2d}}",
+        _fcvtn,
+        source=DOUBLE,
+        target="f32",
+        rounding=ODD,
+        q=_q,
+    )
     define(
-        f"bfcvtn{_two}", f"0 {_q} 0 01110 10 10000 10110 10 vn vd", f"bfcvtn{_two} {{vd:qh}}, {{vn:v4s}}",
-        _fcvtn, source=SINGLE, target="bf16", rounding="dynamic", q=_q,
-    )  # fmt: skip
+        f"bfcvtn{_two}",
+        f"0 {_q} 0 01110 10 10000 10110 10 vn vd",
+        f"bfcvtn{_two} {{vd:qh}}, {{vn:v4s}}",
+        _fcvtn,
+        source=SINGLE,
+        target="bf16",
+        rounding="dynamic",
+        q=_q,
+    )
 
 
 def _fcvtxn_scalar(m: Machine, vn: Bits, vd: Bits) -> None:
@@ -389,7 +495,9 @@ def _fcvtxn_scalar(m: Machine, vn: Bits, vd: Bits) -> None:
     m.v[vd, 32] = m.fp.convert("f64", "f32", m.v[vn, 64], ODD)
 
 
-define("fcvtxn_scalar", "01 1 11110 01 10000 10110 10 vn vd", "fcvtxn {vd:s}, {vn:d}", _fcvtxn_scalar)
+define(
+    "fcvtxn_scalar", "01 1 11110 01 10000 10110 10 vn vd", "fcvtxn {vd:s}, {vn:d}", _fcvtxn_scalar
+)
 
 
 # Fixed-point numbers.
@@ -402,33 +510,48 @@ def _fixed(m: Machine, f: Format, signed: bool, to_int: bool, value: Bits, amoun
     return m.fp.from_fixed(f.name, value, fraction_bits, signed, "dynamic")
 
 
-def _fixed_vector(m: Machine, f: Format, signed: bool, to_int: bool, q: int, amount: Bits, vn: Bits, vd: Bits) -> None:
+def _fixed_vector(
+    m: Machine, f: Format, signed: bool, to_int: bool, q: int, amount: Bits, vn: Bits, vd: Bits
+) -> None:
     """Convert to or from fixed-point numbers."""
     a = read(m, vn, f.size, 128 if q else 64)
     values = [_fixed(m, f, signed, to_int, a[i], amount) for i in range(a.count)]
     write(m, vd, Lanes(join(values), f.size))
 
 
-def _fixed_scalar(m: Machine, f: Format, signed: bool, to_int: bool, amount: Bits, vn: Bits, vd: Bits) -> None:
+def _fixed_scalar(
+    m: Machine, f: Format, signed: bool, to_int: bool, amount: Bits, vn: Bits, vd: Bits
+) -> None:
     """Convert to or from a fixed-point number."""
     m.v[vd, f.size] = _fixed(m, f, signed, to_int, m.v[vn, f.size], amount)
 
 
 for _f, _row in ((HALF, "001 amount:4"), (SINGLE, "01 amount:5"), (DOUBLE, "1 amount:6")):
     for _u, _sign in ((0, "s"), (1, "u")):
-        for _mnemonic, _opcode, _is_to in ((f"{_sign}cvtf", "11100", False), (f"fcvtz{_sign}", "11111", True)):
+        for _mnemonic, _opcode, _is_to in (
+            (f"{_sign}cvtf", "11100", False),
+            (f"fcvtz{_sign}", "11111", True),
+        ):
             define(
                 f"{_mnemonic}_fixed_{_f.letter}_vector",
                 f"0 {'1' if _f is DOUBLE else 'q:1'} {_u} 011110 {_row} {_opcode} 1 vn vd",
-                f"{_mnemonic} {{vd:{SHAPES[_f]}}}, {{vn:{SHAPES[_f]}}}, {{amount:right}}", _fixed_vector,
-                static="" if _f is DOUBLE else "q", f=_f, signed=not _u, to_int=_is_to,
-                **({"q": 1} if _f is DOUBLE else {}),
-            )  # fmt: skip
+                f"{_mnemonic} {{vd:{SHAPES[_f]}}}, {{vn:{SHAPES[_f]}}}, {{amount:right}}",
+                _fixed_vector,
+                static="" if _f is DOUBLE else "q",
+                f=_f,
+                signed=not _u,
+                to_int=_is_to,
+                **full(_f is DOUBLE),
+            )
             define(
-                f"{_mnemonic}_fixed_{_f.letter}_scalar", f"01 {_u} 111110 {_row} {_opcode} 1 vn vd",
-                f"{_mnemonic} {{vd:{_f.letter}}}, {{vn:{_f.letter}}}, {{amount:right}}", _fixed_scalar,
-                f=_f, signed=not _u, to_int=_is_to,
-            )  # fmt: skip
+                f"{_mnemonic}_fixed_{_f.letter}_scalar",
+                f"01 {_u} 111110 {_row} {_opcode} 1 vn vd",
+                f"{_mnemonic} {{vd:{_f.letter}}}, {{vn:{_f.letter}}}, {{amount:right}}",
+                _fixed_scalar,
+                f=_f,
+                signed=not _u,
+                to_int=_is_to,
+            )
 
 
 # Across lanes: by halves, as the manual's Reduce does.
@@ -444,17 +567,29 @@ def _fp_across(m: Machine, f: Format, function: Element, q: int, vn: Bits, vd: B
 
 
 for _mnemonic, _a, _opcode, _function in (
-    ("fmaxnmv", 0, "01100", fmaxnm), ("fmaxv", 0, "01111", fmax),
-    ("fminnmv", 1, "01100", fminnm), ("fminv", 1, "01111", fmin),
-):  # fmt: skip
+    ("fmaxnmv", 0, "01100", fmaxnm),
+    ("fmaxv", 0, "01111", fmax),
+    ("fminnmv", 1, "01100", fminnm),
+    ("fminv", 1, "01111", fmin),
+):
     define(
-        f"{_mnemonic}_s", f"0 1 1 01110 {_a}0 11000 {_opcode} 10 vn vd", f"{_mnemonic} {{vd:s}}, {{vn:v4s}}",
-        _fp_across, f=SINGLE, function=_function, q=1,
-    )  # fmt: skip
+        f"{_mnemonic}_s",
+        f"0 1 1 01110 {_a}0 11000 {_opcode} 10 vn vd",
+        f"{_mnemonic} {{vd:s}}, {{vn:v4s}}",
+        _fp_across,
+        f=SINGLE,
+        function=_function,
+        q=1,
+    )
     define(
-        f"{_mnemonic}_h", f"0 q:1 0 01110 {_a}0 11000 {_opcode} 10 vn vd", f"{_mnemonic} {{vd:h}}, {{vn:qh}}",
-        _fp_across, static="q", f=HALF, function=_function,
-    )  # fmt: skip
+        f"{_mnemonic}_h",
+        f"0 q:1 0 01110 {_a}0 11000 {_opcode} 10 vn vd",
+        f"{_mnemonic} {{vd:h}}, {{vn:qh}}",
+        _fp_across,
+        static="q",
+        f=HALF,
+        function=_function,
+    )
 
 
 # By one element.
@@ -466,7 +601,17 @@ _ELEMENT: Final = {
 }
 
 
-def _element_vector(m: Machine, function: Element, f: Format, q: int, names: Sequence[str], i: Bits, vm: Bits, vn: Bits, vd: Bits) -> None:
+def _element_vector(
+    m: Machine,
+    function: Element,
+    f: Format,
+    q: int,
+    names: Sequence[str],
+    i: Bits,
+    vm: Bits,
+    vn: Bits,
+    vd: Bits,
+) -> None:
     size = 128 if q else 64
     a = read(m, vn, f.size, size)
     b = a.splat(read(m, vm, f.size, 128).element(i))
@@ -474,7 +619,16 @@ def _element_vector(m: Machine, function: Element, f: Format, q: int, names: Seq
     write(m, vd, each(m, f, function, *operands))
 
 
-def _element_scalar(m: Machine, function: Element, f: Format, names: Sequence[str], i: Bits, vm: Bits, vn: Bits, vd: Bits) -> None:
+def _element_scalar(
+    m: Machine,
+    function: Element,
+    f: Format,
+    names: Sequence[str],
+    i: Bits,
+    vm: Bits,
+    vn: Bits,
+    vd: Bits,
+) -> None:
     b = read(m, vm, f.size, 128).element(i)
     operands = [m.v[vn, f.size], b]
     if len(names) == 3:
@@ -483,23 +637,34 @@ def _element_scalar(m: Machine, function: Element, f: Format, names: Sequence[st
 
 
 for _mnemonic, _u, _opcode, _function, _names in (
-    ("fmla", 0, "0001", fmla, "vd vn vm"), ("fmls", 0, "0101", fmls, "vd vn vm"),
-    ("fmul", 0, "1001", fmul, "vn vm"), ("fmulx", 1, "1001", fmulx, "vn vm"),
-):  # fmt: skip
+    ("fmla", 0, "0001", fmla, "vd vn vm"),
+    ("fmls", 0, "0101", fmls, "vd vn vm"),
+    ("fmul", 0, "1001", fmul, "vn vm"),
+    ("fmulx", 1, "1001", fmulx, "vn vm"),
+):
     for _f, _row in _ELEMENT.items():
         _bits = _row.format(_opcode)
         _shape = SHAPES[_f]
         define(
-            f"{_mnemonic}_{_f.letter}_element", f"0 {'1' if _f is DOUBLE else 'q:1'} {_u} 01111 {_bits} 0 vn vd",
+            f"{_mnemonic}_{_f.letter}_element",
+            f"0 {'1' if _f is DOUBLE else 'q:1'} {_u} 01111 {_bits} 0 vn vd",
             f"{_mnemonic} {{vd:{_shape}}}, {{vn:{_shape}}}, {{vm:e{_f.letter}}}{{i:index}}",
-            named(_element_vector, _function), static="" if _f is DOUBLE else "q", function=_function, f=_f,
-            names=_names.split(), **({"q": 1} if _f is DOUBLE else {}),
-        )  # fmt: skip
+            named(_element_vector, _function),
+            static="" if _f is DOUBLE else "q",
+            function=_function,
+            f=_f,
+            names=_names.split(),
+            **full(_f is DOUBLE),
+        )
         define(
-            f"{_mnemonic}_{_f.letter}_scalar_element", f"01 {_u} 11111 {_bits} 0 vn vd",
+            f"{_mnemonic}_{_f.letter}_scalar_element",
+            f"01 {_u} 11111 {_bits} 0 vn vd",
             f"{_mnemonic} {{vd:{_f.letter}}}, {{vn:{_f.letter}}}, {{vm:e{_f.letter}}}{{i:index}}",
-            named(_element_scalar, _function), function=_function, f=_f, names=_names.split(),
-        )  # fmt: skip
+            named(_element_scalar, _function),
+            function=_function,
+            f=_f,
+            names=_names.split(),
+        )
 
 
 # Half precision multiplied into single precision (FEAT_FHM).
@@ -508,11 +673,16 @@ for _mnemonic, _u, _opcode, _function, _names in (
 def _fmlal(m: Machine, negate: bool, upper: int, q: int, vm: Bits, vn: Bits, vd: Bits) -> None:
     """Multiply half precision and add in single precision, rounding once."""
     size = 64 if q else 32
-    a, b = Lanes(m.v[vn].extract(upper * size, size), 16), Lanes(m.v[vm].extract(upper * size, size), 16)
+    a, b = (
+        Lanes(m.v[vn].extract(upper * size, size), 16),
+        Lanes(m.v[vm].extract(upper * size, size), 16),
+    )
     _multiply_long(m, negate, vd, a, b)
 
 
-def _fmlal_element(m: Machine, negate: bool, upper: int, q: int, i: Bits, vm: Bits, vn: Bits, vd: Bits) -> None:
+def _fmlal_element(
+    m: Machine, negate: bool, upper: int, q: int, i: Bits, vm: Bits, vn: Bits, vd: Bits
+) -> None:
     """Multiply half precision by one element and add in single precision, rounding once."""
     size = 64 if q else 32
     a = Lanes(m.v[vn].extract(upper * size, size), 16)
@@ -529,18 +699,29 @@ def _multiply_long(m: Machine, negate: bool, vd: Bits, a: Lanes, b: Lanes) -> No
 
 
 for _mnemonic, _u, _a, _opcode, _element, _upper in (
-    ("fmlal", 0, 0, "11101", "0000", 0), ("fmlsl", 0, 1, "11101", "0100", 0),
-    ("fmlal2", 1, 0, "11001", "1000", 1), ("fmlsl2", 1, 1, "11001", "1100", 1),
-):  # fmt: skip
+    ("fmlal", 0, 0, "11101", "0000", 0),
+    ("fmlsl", 0, 1, "11101", "0100", 0),
+    ("fmlal2", 1, 0, "11001", "1000", 1),
+    ("fmlsl2", 1, 1, "11001", "1100", 1),
+):
     define(
-        f"{_mnemonic}_vector", f"0 q:1 {_u} 01110 {_a}0 1 vm {_opcode} 1 vn vd",
-        f"{_mnemonic} {{vd:qs}}, {{vn:hhalf}}, {{vm:hhalf}}", _fmlal, static="q", negate=bool(_a), upper=_upper,
-    )  # fmt: skip
+        f"{_mnemonic}_vector",
+        f"0 q:1 {_u} 01110 {_a}0 1 vm {_opcode} 1 vn vd",
+        f"{_mnemonic} {{vd:qs}}, {{vn:hhalf}}, {{vm:hhalf}}",
+        _fmlal,
+        static="q",
+        negate=bool(_a),
+        upper=_upper,
+    )
     define(
-        f"{_mnemonic}_element", f"0 q:1 {_u} 01111 10 i[1:0] vm:4 {_element} i[2] 0 vn vd",
-        f"{_mnemonic} {{vd:qs}}, {{vn:hhalf}}, {{vm:eh}}{{i:index}}", _fmlal_element, static="q",
-        negate=bool(_a), upper=_upper,
-    )  # fmt: skip
+        f"{_mnemonic}_element",
+        f"0 q:1 {_u} 01111 10 i[1:0] vm:4 {_element} i[2] 0 vn vd",
+        f"{_mnemonic} {{vd:qs}}, {{vn:hhalf}}, {{vm:eh}}{{i:index}}",
+        _fmlal_element,
+        static="q",
+        negate=bool(_a),
+        upper=_upper,
+    )
 
 
 # Complex numbers (FEAT_FCMA): pairs of lanes, real and imaginary.
@@ -568,7 +749,9 @@ def _fcmla_vector(m: Machine, f: Format, q: int, rot: int, vm: Bits, vn: Bits, v
     write(m, vd, _fcmla(m, f, rot, d, a, b))
 
 
-def _fcmla_element(m: Machine, f: Format, q: int, rot: int, i: Bits, vm: Bits, vn: Bits, vd: Bits) -> None:
+def _fcmla_element(
+    m: Machine, f: Format, q: int, rot: int, i: Bits, vm: Bits, vn: Bits, vd: Bits
+) -> None:
     """Multiply by one part of complex numbers, rotated, with one complex element, and add."""
     size = 128 if q else 64
     d, a = read(m, vd, f.size, size), read(m, vn, f.size, size)
@@ -594,27 +777,52 @@ def _fcadd(m: Machine, f: Format, q: int, rot: int, vm: Bits, vn: Bits, vd: Bits
 
 
 for _f, _bits in ((HALF, "01"), (SINGLE, "10"), (DOUBLE, "11")):
-    _q, _static, _fixed_q = ("1", "", {"q": 1}) if _f is DOUBLE else ("q:1", "q ", {})
+    _width, _static = ("1", "") if _f is DOUBLE else ("q:1", "q ")
     _shape = SHAPES[_f]
     _operands = f"{{vd:{_shape}}}, {{vn:{_shape}}}, {{vm:{_shape}}}"
     define(
-        f"fcmla_{_f.letter}", f"0 {_q} 1 01110 {_bits} 0 vm 110 rot:2 1 vn vd",
-        f"fcmla {_operands}, {{rot:quarter}}", _fcmla_vector, static=f"{_static}rot", f=_f, **_fixed_q,
-    )  # fmt: skip
+        f"fcmla_{_f.letter}",
+        f"0 {_width} 1 01110 {_bits} 0 vm 110 rot:2 1 vn vd",
+        f"fcmla {_operands}, {{rot:quarter}}",
+        _fcmla_vector,
+        static=f"{_static}rot",
+        f=_f,
+        **full(_f is DOUBLE),
+    )
     define(
-        f"fcadd_{_f.letter}", f"0 {_q} 1 01110 {_bits} 0 vm 111 rot:1 0 1 vn vd",
-        f"fcadd {_operands}, {{rot:odd}}", _fcadd, static=f"{_static}rot", f=_f, **_fixed_q,
-    )  # fmt: skip
+        f"fcadd_{_f.letter}",
+        f"0 {_width} 1 01110 {_bits} 0 vm 111 rot:1 0 1 vn vd",
+        f"fcadd {_operands}, {{rot:odd}}",
+        _fcadd,
+        static=f"{_static}rot",
+        f=_f,
+        **full(_f is DOUBLE),
+    )
 
 define(
-    "fcmla_4h_element", "0 0 1 01111 01 i:1 vm:5 0 rot:2 1 0 0 vn vd",
-    "fcmla {vd:v4h}, {vn:v4h}, {vm:eh}{i:index}, {rot:quarter}", _fcmla_element, static="rot", f=HALF, q=0,
-)  # fmt: skip
+    "fcmla_4h_element",
+    "0 0 1 01111 01 i:1 vm:5 0 rot:2 1 0 0 vn vd",
+    "fcmla {vd:v4h}, {vn:v4h}, {vm:eh}{i:index}, {rot:quarter}",
+    _fcmla_element,
+    static="rot",
+    f=HALF,
+    q=0,
+)
 define(
-    "fcmla_8h_element", "0 1 1 01111 01 i[0] vm:5 0 rot:2 1 i[1] 0 vn vd",
-    "fcmla {vd:v8h}, {vn:v8h}, {vm:eh}{i:index}, {rot:quarter}", _fcmla_element, static="rot", f=HALF, q=1,
-)  # fmt: skip
+    "fcmla_8h_element",
+    "0 1 1 01111 01 i[0] vm:5 0 rot:2 1 i[1] 0 vn vd",
+    "fcmla {vd:v8h}, {vn:v8h}, {vm:eh}{i:index}, {rot:quarter}",
+    _fcmla_element,
+    static="rot",
+    f=HALF,
+    q=1,
+)
 define(
-    "fcmla_4s_element", "0 1 1 01111 10 0 vm:5 0 rot:2 1 i:1 0 vn vd",
-    "fcmla {vd:v4s}, {vn:v4s}, {vm:es}{i:index}, {rot:quarter}", _fcmla_element, static="rot", f=SINGLE, q=1,
-)  # fmt: skip
+    "fcmla_4s_element",
+    "0 1 1 01111 10 0 vm:5 0 rot:2 1 i:1 0 vn vd",
+    "fcmla {vd:v4s}, {vn:v4s}, {vm:es}{i:index}, {rot:quarter}",
+    _fcmla_element,
+    static="rot",
+    f=SINGLE,
+    q=1,
+)

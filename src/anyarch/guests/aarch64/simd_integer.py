@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from anyarch.guests.aarch64.simd import LETTERS, define, elementwise, read, saturated, write
+from anyarch.guests.aarch64.simd import LETTERS, define, elementwise, full, read, saturated, write
 from anyarch.ir.bits import Bits
 from anyarch.ir.lanes import Lanes
 from anyarch.isa.machine import Machine
@@ -268,7 +268,9 @@ def _plain(function: Callable[[Lanes, Lanes], Lanes], doc: str) -> Callable[...,
 
 
 # Mnemonics of U = 0 and 1, opcode, functions, lanes, scalar lanes, operands.
-_THREE: Final[tuple[tuple[str, int, str, Callable[..., Lanes], Sequence[int], Sequence[int], str], ...]] = (
+_THREE: Final[
+    tuple[tuple[str, int, str, Callable[..., Lanes], Sequence[int], Sequence[int], str], ...]
+] = (
     ("shadd", 0, "00000", _shadd, BHS, (), "vn vm"),
     ("uhadd", 1, "00000", _uhadd, BHS, (), "vn vm"),
     ("sqadd", 0, "00001", _sqadd, BHSD, BHSD, "vn vm"),
@@ -279,10 +281,34 @@ _THREE: Final[tuple[tuple[str, int, str, Callable[..., Lanes], Sequence[int], Se
     ("uhsub", 1, "00100", _uhsub, BHS, (), "vn vm"),
     ("sqsub", 0, "00101", _sqsub, BHSD, BHSD, "vn vm"),
     ("uqsub", 1, "00101", _uqsub, BHSD, BHSD, "vn vm"),
-    ("cmgt", 0, "00110", _plain(lambda a, b: b.slt(a), "Ones where greater."), BHSD, (64,), "vn vm"),
+    (
+        "cmgt",
+        0,
+        "00110",
+        _plain(lambda a, b: b.slt(a), "Ones where greater."),
+        BHSD,
+        (64,),
+        "vn vm",
+    ),
     ("cmhi", 1, "00110", _plain(lambda a, b: b.ult(a), "Ones where higher."), BHSD, (64,), "vn vm"),
-    ("cmge", 0, "00111", _plain(lambda a, b: b.sle(a), "Ones where greater or equal."), BHSD, (64,), "vn vm"),
-    ("cmhs", 1, "00111", _plain(lambda a, b: b.ule(a), "Ones where higher or same."), BHSD, (64,), "vn vm"),
+    (
+        "cmge",
+        0,
+        "00111",
+        _plain(lambda a, b: b.sle(a), "Ones where greater or equal."),
+        BHSD,
+        (64,),
+        "vn vm",
+    ),
+    (
+        "cmhs",
+        1,
+        "00111",
+        _plain(lambda a, b: b.ule(a), "Ones where higher or same."),
+        BHSD,
+        (64,),
+        "vn vm",
+    ),
     ("sshl", 0, "01000", _sshl, BHSD, (64,), "vn vm"),
     ("ushl", 1, "01000", _ushl, BHSD, (64,), "vn vm"),
     ("sqshl", 0, "01001", _sqshl, BHSD, BHSD, "vn vm"),
@@ -307,26 +333,69 @@ _THREE: Final[tuple[tuple[str, int, str, Callable[..., Lanes], Sequence[int], Se
     ("mls", 1, "10010", mls, BHS, (), "vd vn vm"),
     ("mul", 0, "10011", mul, BHS, (), "vn vm"),
     ("pmul", 1, "10011", _pmul, (8,), (), "vn vm"),
-    ("smaxp", 0, "10100", _paired(Lanes.smax, "The larger of each pair, signed."), BHS, (), "vn vm"),
-    ("umaxp", 1, "10100", _paired(Lanes.umax, "The larger of each pair, unsigned."), BHS, (), "vn vm"),
-    ("sminp", 0, "10101", _paired(Lanes.smin, "The smaller of each pair, signed."), BHS, (), "vn vm"),
-    ("uminp", 1, "10101", _paired(Lanes.umin, "The smaller of each pair, unsigned."), BHS, (), "vn vm"),
+    (
+        "smaxp",
+        0,
+        "10100",
+        _paired(Lanes.smax, "The larger of each pair, signed."),
+        BHS,
+        (),
+        "vn vm",
+    ),
+    (
+        "umaxp",
+        1,
+        "10100",
+        _paired(Lanes.umax, "The larger of each pair, unsigned."),
+        BHS,
+        (),
+        "vn vm",
+    ),
+    (
+        "sminp",
+        0,
+        "10101",
+        _paired(Lanes.smin, "The smaller of each pair, signed."),
+        BHS,
+        (),
+        "vn vm",
+    ),
+    (
+        "uminp",
+        1,
+        "10101",
+        _paired(Lanes.umin, "The smaller of each pair, unsigned."),
+        BHS,
+        (),
+        "vn vm",
+    ),
     ("sqdmulh", 0, "10110", sqdmulh, (16, 32), (16, 32), "vn vm"),
     ("sqrdmulh", 1, "10110", sqrdmulh, (16, 32), (16, 32), "vn vm"),
     ("addp", 0, "10111", _paired(lambda a, b: a + b, "Add pairs."), BHSD, (), "vn vm"),
 )
 for _mnemonic, _u, _opcode, _function, _lanes, _scalars, _operands in _THREE:
     elementwise(
-        _mnemonic, f"0 q:1 {_u} 01110 size 1 vm {_opcode} 1 vn vd",
-        f"01 {_u} 11110 size 1 vm {_opcode} 1 vn vd", _function,
-        lanes=_lanes, scalars=_scalars, operands=_operands,
-    )  # fmt: skip
-for _mnemonic, _opcode, _function in (("sqrdmlah", "0000", sqrdmlah), ("sqrdmlsh", "0001", sqrdmlsh)):
+        _mnemonic,
+        f"0 q:1 {_u} 01110 size 1 vm {_opcode} 1 vn vd",
+        f"01 {_u} 11110 size 1 vm {_opcode} 1 vn vd",
+        _function,
+        lanes=_lanes,
+        scalars=_scalars,
+        operands=_operands,
+    )
+for _mnemonic, _opcode, _function in (
+    ("sqrdmlah", "0000", sqrdmlah),
+    ("sqrdmlsh", "0001", sqrdmlsh),
+):
     elementwise(
-        _mnemonic, f"0 q:1 1 01110 size 0 vm 1 {_opcode} 1 vn vd",
-        f"01 1 11110 size 0 vm 1 {_opcode} 1 vn vd", _function,
-        lanes=(16, 32), scalars=(16, 32), operands="vd vn vm",
-    )  # fmt: skip
+        _mnemonic,
+        f"0 q:1 1 01110 size 0 vm 1 {_opcode} 1 vn vd",
+        f"01 1 11110 size 0 vm 1 {_opcode} 1 vn vd",
+        _function,
+        lanes=(16, 32),
+        scalars=(16, 32),
+        operands="vd vn vm",
+    )
 
 
 # Logical: the size is part of the opcode.
@@ -352,9 +421,13 @@ _LOGICAL: Final[tuple[tuple[str, str, Callable[[Bits, Bits, Bits], Bits]], ...]]
 )
 for _mnemonic, _opcode, _combine in _LOGICAL:
     define(
-        f"{_mnemonic}_vector", f"0 q:1 {_opcode} 1 vm 00011 1 vn vd",
-        f"{_mnemonic} {{vd:qb}}, {{vn:qb}}, {{vm:qb}}", _logical, static="q", function=_combine,
-    )  # fmt: skip
+        f"{_mnemonic}_vector",
+        f"0 q:1 {_opcode} 1 vm 00011 1 vn vd",
+        f"{_mnemonic} {{vd:qb}}, {{vn:qb}}, {{vm:qb}}",
+        _logical,
+        static="q",
+        function=_combine,
+    )
 
 
 # Two registers.
@@ -374,7 +447,9 @@ def _sqabs(m: Machine, a: Lanes) -> Lanes:
 
 
 def _limit(magnitude: Lanes) -> Lanes:
-    return magnitude.equals(minimum(magnitude.lane)).select(magnitude.constant(maximum(magnitude.lane)), magnitude)
+    return magnitude.equals(minimum(magnitude.lane)).select(
+        magnitude.constant(maximum(magnitude.lane)), magnitude
+    )
 
 
 def _sqneg(m: Machine, a: Lanes) -> Lanes:
@@ -417,7 +492,9 @@ def _one(function: Callable[[Lanes], Lanes], doc: str) -> Callable[..., Lanes]:
     return result
 
 
-_TWO: Final[tuple[tuple[str, int, str, Callable[..., Lanes], Sequence[int], Sequence[int], str, str], ...]] = (
+_TWO: Final[
+    tuple[tuple[str, int, str, Callable[..., Lanes], Sequence[int], Sequence[int], str, str], ...]
+] = (
     ("suqadd", 0, "00011", _suqadd, BHSD, BHSD, "vd vn", ""),
     ("usqadd", 1, "00011", _usqadd, BHSD, BHSD, "vd vn", ""),
     ("cls", 0, "00100", _cls, BHS, (), "vn", ""),
@@ -426,24 +503,64 @@ _TWO: Final[tuple[tuple[str, int, str, Callable[..., Lanes], Sequence[int], Sequ
     ("not", 1, "00101", _one(lambda a: ~a, "Invert."), (8,), (), "vn", ""),
     ("sqabs", 0, "00111", _sqabs, BHSD, BHSD, "vn", ""),
     ("sqneg", 1, "00111", _sqneg, BHSD, BHSD, "vn", ""),
-    ("cmgt", 0, "01000", _one(lambda a: a.constant(0).slt(a), "Ones where positive."), BHSD, (64,), "vn", ", 0"),
-    ("cmge", 1, "01000", _one(lambda a: a.constant(0).sle(a), "Ones where not negative."), BHSD, (64,), "vn", ", 0"),
+    (
+        "cmgt",
+        0,
+        "01000",
+        _one(lambda a: a.constant(0).slt(a), "Ones where positive."),
+        BHSD,
+        (64,),
+        "vn",
+        ", 0",
+    ),
+    (
+        "cmge",
+        1,
+        "01000",
+        _one(lambda a: a.constant(0).sle(a), "Ones where not negative."),
+        BHSD,
+        (64,),
+        "vn",
+        ", 0",
+    ),
     ("cmeq", 0, "01001", _one(lambda a: a.equals(0), "Ones where zero."), BHSD, (64,), "vn", ", 0"),
-    ("cmle", 1, "01001", _one(lambda a: a.sle(0), "Ones where not positive."), BHSD, (64,), "vn", ", 0"),
-    ("cmlt", 0, "01010", _one(lambda a: a.slt(0), "Ones where negative."), BHSD, (64,), "vn", ", 0"),
+    (
+        "cmle",
+        1,
+        "01001",
+        _one(lambda a: a.sle(0), "Ones where not positive."),
+        BHSD,
+        (64,),
+        "vn",
+        ", 0",
+    ),
+    (
+        "cmlt",
+        0,
+        "01010",
+        _one(lambda a: a.slt(0), "Ones where negative."),
+        BHSD,
+        (64,),
+        "vn",
+        ", 0",
+    ),
     ("abs", 0, "01011", _abs, BHSD, (64,), "vn", ""),
     ("neg", 1, "01011", _one(lambda a: -a, "Negate."), BHSD, (64,), "vn", ""),
 )
 
 
-
 def _define_two() -> None:
     for mnemonic, u, opcode, function, lanes, scalars, operands, text in _TWO:
         elementwise(
-            mnemonic, f"0 q:1 {u} 01110 size 10000 {opcode} 10 vn vd",
-            f"01 {u} 11110 size 10000 {opcode} 10 vn vd", function,
-            lanes=lanes, scalars=scalars, operands=operands, text=text,
-        )  # fmt: skip
+            mnemonic,
+            f"0 q:1 {u} 01110 size 10000 {opcode} 10 vn vd",
+            f"01 {u} 11110 size 10000 {opcode} 10 vn vd",
+            function,
+            lanes=lanes,
+            scalars=scalars,
+            operands=operands,
+            text=text,
+        )
 
 
 def _reversed_bits(m: Machine, q: int, vn: Bits, vd: Bits) -> None:
@@ -451,7 +568,13 @@ def _reversed_bits(m: Machine, q: int, vn: Bits, vd: Bits) -> None:
     write(m, vd, read(m, vn, 8, 128 if q else 64).bitreverse())
 
 
-define("rbit_vector", "0 q:1 1 01110 01 10000 00101 10 vn vd", "rbit {vd:qb}, {vn:qb}", _reversed_bits, static="q")
+define(
+    "rbit_vector",
+    "0 q:1 1 01110 01 10000 00101 10 vn vd",
+    "rbit {vd:qb}, {vn:qb}",
+    _reversed_bits,
+    static="q",
+)
 
 
 def _rev(m: Machine, container: int, lane: int, q: int, vn: Bits, vd: Bits) -> None:
@@ -468,8 +591,11 @@ for _container, _u, _opcode in ((64, 0, "00000"), (32, 1, "00000"), (16, 0, "000
                 f"rev{_container}_{LETTERS[_lane]}",
                 f"0 q:1 {_u} 01110 {_number:02b} 10000 {_opcode} 10 vn vd",
                 f"rev{_container} {{vd:q{LETTERS[_lane]}}}, {{vn:q{LETTERS[_lane]}}}",
-                _rev, static="q", container=_container, lane=_lane,
-            )  # fmt: skip
+                _rev,
+                static="q",
+                container=_container,
+                lane=_lane,
+            )
 
 
 # Pairs added into lanes twice as wide.
@@ -483,7 +609,9 @@ def pairwise_long(a: Lanes, *, signed: bool) -> Lanes:
     return (wide & (1 << a.lane) - 1) + (wide >> a.lane)
 
 
-def _addlp(m: Machine, signed: bool, accumulate: bool, lane: int, q: int, vn: Bits, vd: Bits) -> None:
+def _addlp(
+    m: Machine, signed: bool, accumulate: bool, lane: int, q: int, vn: Bits, vd: Bits
+) -> None:
     """Add pairs into lanes twice as wide."""
     size = 128 if q else 64
     result = pairwise_long(read(m, vn, lane, size), signed=signed)
@@ -495,10 +623,15 @@ for _u, _letter in ((0, "s"), (1, "u")):
         for _number, _lane in enumerate(BHS):
             _from, _to = LETTERS[_lane], LETTERS[2 * _lane]
             define(
-                f"{_letter}{_name}_{_from}", f"0 q:1 {_u} 01110 {_number:02b} 10000 {_opcode} 10 vn vd",
-                f"{_letter}{_name} {{vd:q{_to}}}, {{vn:q{_from}}}", _addlp, static="q",
-                signed=not _u, accumulate=_accumulate, lane=_lane,
-            )  # fmt: skip
+                f"{_letter}{_name}_{_from}",
+                f"0 q:1 {_u} 01110 {_number:02b} 10000 {_opcode} 10 vn vd",
+                f"{_letter}{_name} {{vd:q{_to}}}, {{vn:q{_from}}}",
+                _addlp,
+                static="q",
+                signed=not _u,
+                accumulate=_accumulate,
+                lane=_lane,
+            )
 
 
 # Narrowing to half, into the lower or (the "2" forms) the upper half of the destination.
@@ -512,12 +645,16 @@ def write_half(m: Machine, vd: Bits, q: int, value: Lanes) -> None:
         m.v[vd, 64] = value.bits
 
 
-def _narrow(m: Machine, function: Callable[..., Lanes], lane: int, q: int, vn: Bits, vd: Bits) -> None:
+def _narrow(
+    m: Machine, function: Callable[..., Lanes], lane: int, q: int, vn: Bits, vd: Bits
+) -> None:
     """Narrow lanes to their halves."""
     write_half(m, vd, q, function(m, read(m, vn, 2 * lane, 128)))
 
 
-def _narrow_scalar(m: Machine, function: Callable[..., Lanes], lane: int, vn: Bits, vd: Bits) -> None:
+def _narrow_scalar(
+    m: Machine, function: Callable[..., Lanes], lane: int, vn: Bits, vd: Bits
+) -> None:
     """Narrow a scalar to its half."""
     write(m, vd, function(m, read(m, vn, 2 * lane, 2 * lane)))
 
@@ -539,16 +676,21 @@ for _mnemonic, _u, _opcode, _narrowed in (
             define(
                 f"{_mnemonic}{_two}_{LETTERS[_lane]}",
                 f"0 {_q} {_u} 01110 {_number:02b} 10000 {_opcode} 10 vn vd",
-                f"{_mnemonic}{_two} {{vd:q{LETTERS[_lane]}}}, {{vn:{WIDE[_lane]}}}", _narrow,
-                function=_narrowed, lane=_lane, q=_q,
-            )  # fmt: skip
+                f"{_mnemonic}{_two} {{vd:q{LETTERS[_lane]}}}, {{vn:{WIDE[_lane]}}}",
+                _narrow,
+                function=_narrowed,
+                lane=_lane,
+                q=_q,
+            )
         if _mnemonic != "xtn":
             define(
                 f"{_mnemonic}_{LETTERS[_lane]}_scalar",
                 f"01 {_u} 11110 {_number:02b} 10000 {_opcode} 10 vn vd",
-                f"{_mnemonic} {{vd:{LETTERS[_lane]}}}, {{vn:{LETTERS[2 * _lane]}}}", _narrow_scalar,
-                function=_narrowed, lane=_lane,
-            )  # fmt: skip
+                f"{_mnemonic} {{vd:{LETTERS[_lane]}}}, {{vn:{LETTERS[2 * _lane]}}}",
+                _narrow_scalar,
+                function=_narrowed,
+                lane=_lane,
+            )
 
 
 def half(m: Machine, register: Bits, lane: int, q: int) -> Lanes:
@@ -564,10 +706,13 @@ def _shll(m: Machine, lane: int, q: int, vn: Bits, vd: Bits) -> None:
 for _number, _lane in enumerate(BHS):
     for _q, _two in ((0, ""), (1, "2")):
         define(
-            f"shll{_two}_{LETTERS[_lane]}", f"0 {_q} 1 01110 {_number:02b} 10000 10011 10 vn vd",
-            f"shll{_two} {{vd:{WIDE[_lane]}}}, {{vn:q{LETTERS[_lane]}}}, {_lane}", _shll,
-            lane=_lane, q=_q,
-        )  # fmt: skip
+            f"shll{_two}_{LETTERS[_lane]}",
+            f"0 {_q} 1 01110 {_number:02b} 10000 10011 10 vn vd",
+            f"shll{_two} {{vd:{WIDE[_lane]}}}, {{vn:q{LETTERS[_lane]}}}, {_lane}",
+            _shll,
+            lane=_lane,
+            q=_q,
+        )
 
 
 # Across lanes.
@@ -581,7 +726,9 @@ def reduce(a: Lanes, function: Callable[[Lanes, Lanes], Lanes]) -> Lanes:
     return a
 
 
-def _across(m: Machine, function: Callable[[Lanes, Lanes], Lanes], lane: int, q: int, vn: Bits, vd: Bits) -> None:
+def _across(
+    m: Machine, function: Callable[[Lanes, Lanes], Lanes], lane: int, q: int, vn: Bits, vd: Bits
+) -> None:
     """Combine all lanes into one."""
     write(m, vd, reduce(read(m, vn, lane, 128 if q else 64), function))
 
@@ -593,7 +740,7 @@ def _addlv(m: Machine, signed: bool, lane: int, q: int, vn: Bits, vd: Bits) -> N
 
 
 for _number, _lane in enumerate(BHS):
-    _q, _static, _fixed = ("1", "", {"q": 1}) if _lane == 32 else ("q:1", "q", {})
+    _width, _static = ("1", "") if _lane == 32 else ("q:1", "q")
     _shape = "v4s" if _lane == 32 else f"q{LETTERS[_lane]}"
     for _mnemonic, _u, _opcode, _combine2 in (
         ("smaxv", 0, "01010", Lanes.smax),
@@ -603,16 +750,26 @@ for _number, _lane in enumerate(BHS):
         ("addv", 0, "11011", Lanes.__add__),
     ):
         define(
-            f"{_mnemonic}_{LETTERS[_lane]}", f"0 {_q} {_u} 01110 {_number:02b} 11000 {_opcode} 10 vn vd",
-            f"{_mnemonic} {{vd:{LETTERS[_lane]}}}, {{vn:{_shape}}}", _across, static=_static,
-            function=_combine2, lane=_lane, **_fixed,
-        )  # fmt: skip
+            f"{_mnemonic}_{LETTERS[_lane]}",
+            f"0 {_width} {_u} 01110 {_number:02b} 11000 {_opcode} 10 vn vd",
+            f"{_mnemonic} {{vd:{LETTERS[_lane]}}}, {{vn:{_shape}}}",
+            _across,
+            static=_static,
+            function=_combine2,
+            lane=_lane,
+            **full(_lane == 32),
+        )
     for _mnemonic, _u in (("saddlv", 0), ("uaddlv", 1)):
         define(
-            f"{_mnemonic}_{LETTERS[_lane]}", f"0 {_q} {_u} 01110 {_number:02b} 11000 00011 10 vn vd",
-            f"{_mnemonic} {{vd:{LETTERS[2 * _lane]}}}, {{vn:{_shape}}}", _addlv, static=_static,
-            signed=not _u, lane=_lane, **_fixed,
-        )  # fmt: skip
+            f"{_mnemonic}_{LETTERS[_lane]}",
+            f"0 {_width} {_u} 01110 {_number:02b} 11000 00011 10 vn vd",
+            f"{_mnemonic} {{vd:{LETTERS[2 * _lane]}}}, {{vn:{_shape}}}",
+            _addlv,
+            static=_static,
+            signed=not _u,
+            lane=_lane,
+            **full(_lane == 32),
+        )
 
 
 def _addp_scalar(m: Machine, vn: Bits, vd: Bits) -> None:
@@ -627,7 +784,14 @@ define("addp_d_scalar", "01 0 11110 11 11000 11011 10 vn vd", "addp {vd:d}, {vn:
 
 
 def _long(
-    m: Machine, function: Callable[..., Lanes], signed: bool, lane: int, q: int, vm: Bits, vn: Bits, vd: Bits
+    m: Machine,
+    function: Callable[..., Lanes],
+    signed: bool,
+    lane: int,
+    q: int,
+    vm: Bits,
+    vn: Bits,
+    vd: Bits,
 ) -> None:
     """Combine lanes of half the width into wide ones."""
     a = half(m, vn, lane, q).widen(signed=signed)
@@ -636,7 +800,14 @@ def _long(
 
 
 def _wide(
-    m: Machine, function: Callable[..., Lanes], signed: bool, lane: int, q: int, vm: Bits, vn: Bits, vd: Bits
+    m: Machine,
+    function: Callable[..., Lanes],
+    signed: bool,
+    lane: int,
+    q: int,
+    vm: Bits,
+    vn: Bits,
+    vd: Bits,
 ) -> None:
     """Combine wide lanes with lanes of half the width."""
     write(m, vd, function(read(m, vn, 2 * lane, 128), half(m, vm, lane, q).widen(signed=signed)))
@@ -717,13 +888,18 @@ for _rows, _sizes in ((LONG, BHS), (SATURATING_LONG, (16, 32))):
             _letter, _number = LETTERS[_lane], BHS.index(_lane)
             for _q, _two in ((0, ""), (1, "2")):
                 define(
-                    f"{_mnemonic}{_two}_{_letter}", f"0 {_q} {_u} 01110 {_number:02b} 1 vm {_opcode} 00 vn vd",
+                    f"{_mnemonic}{_two}_{_letter}",
+                    f"0 {_q} {_u} 01110 {_number:02b} 1 vm {_opcode} 00 vn vd",
                     f"{_mnemonic}{_two} {{vd:{WIDE[_lane]}}}, {{vn:q{_letter}}}, {{vm:q{_letter}}}",
-                    _long, function=_function, signed=not _u, lane=_lane, q=_q,
-                )  # fmt: skip
+                    _long,
+                    function=_function,
+                    signed=not _u,
+                    lane=_lane,
+                    q=_q,
+                )
 
 for _lane in BHS:
-    _letter, _number = LETTERS[_lane], BHS.index(_lane)
+    _letter, _number, _shape = LETTERS[_lane], BHS.index(_lane), WIDE[_lane]
     for _q, _two in ((0, ""), (1, "2")):
         for _u, _sign in ((0, "s"), (1, "u")):
             for _name, _opcode, _plain2 in (
@@ -733,9 +909,13 @@ for _lane in BHS:
                 define(
                     f"{_sign}{_name}{_two}_{_letter}",
                     f"0 {_q} {_u} 01110 {_number:02b} 1 vm {_opcode} 00 vn vd",
-                    f"{_sign}{_name}{_two} {{vd:{WIDE[_lane]}}}, {{vn:{WIDE[_lane]}}}, {{vm:q{_letter}}}",
-                    _wide, function=_plain2, signed=not _u, lane=_lane, q=_q,
-                )  # fmt: skip
+                    f"{_sign}{_name}{_two} {{vd:{_shape}}}, {{vn:{_shape}}}, {{vm:q{_letter}}}",
+                    _wide,
+                    function=_plain2,
+                    signed=not _u,
+                    lane=_lane,
+                    q=_q,
+                )
         for _name, _u, _opcode in (
             ("addhn", 0, "0100"),
             ("raddhn", 1, "0100"),
@@ -743,10 +923,15 @@ for _lane in BHS:
             ("rsubhn", 1, "0110"),
         ):
             define(
-                f"{_name}{_two}_{_letter}", f"0 {_q} {_u} 01110 {_number:02b} 1 vm {_opcode} 00 vn vd",
+                f"{_name}{_two}_{_letter}",
+                f"0 {_q} {_u} 01110 {_number:02b} 1 vm {_opcode} 00 vn vd",
                 f"{_name}{_two} {{vd:q{_letter}}}, {{vn:{WIDE[_lane]}}}, {{vm:{WIDE[_lane]}}}",
-                _high, subtract="sub" in _name, rounding=bool(_u), lane=_lane, q=_q,
-            )  # fmt: skip
+                _high,
+                subtract="sub" in _name,
+                rounding=bool(_u),
+                lane=_lane,
+                q=_q,
+            )
 
 
 def _pmull(m: Machine, lane: int, q: int, vm: Bits, vn: Bits, vd: Bits) -> None:
@@ -765,9 +950,13 @@ def _pmull(m: Machine, lane: int, q: int, vm: Bits, vn: Bits, vd: Bits) -> None:
 for _q, _two in ((0, ""), (1, "2")):
     for _lane, _size, _to, _from in ((8, "00", "v8h", "qb"), (64, "11", "v1q", "qd")):
         define(
-            f"pmull{_two}_{LETTERS[_lane]}", f"0 {_q} 0 01110 {_size} 1 vm 1110 00 vn vd",
-            f"pmull{_two} {{vd:{_to}}}, {{vn:{_from}}}, {{vm:{_from}}}", _pmull, lane=_lane, q=_q,
-        )  # fmt: skip
+            f"pmull{_two}_{LETTERS[_lane]}",
+            f"0 {_q} 0 01110 {_size} 1 vm 1110 00 vn vd",
+            f"pmull{_two} {{vd:{_to}}}, {{vn:{_from}}}, {{vm:{_from}}}",
+            _pmull,
+            lane=_lane,
+            q=_q,
+        )
 
 
 def _long_scalar(
@@ -783,10 +972,12 @@ for _mnemonic, _u, _opcode, _function in SATURATING_LONG:
     for _lane in (16, 32):
         _letter, _number = LETTERS[_lane], BHS.index(_lane)
         define(
-            f"{_mnemonic}_{_letter}_scalar", f"01 0 11110 {_number:02b} 1 vm {_opcode} 00 vn vd",
-            f"{_mnemonic} {{vd:{LETTERS[2 * _lane]}}}, {{vn:{_letter}}}, {{vm:{_letter}}}", _long_scalar,
-            function=_function, lane=_lane,
-        )  # fmt: skip
+            f"{_mnemonic}_{_letter}_scalar",
+            f"01 0 11110 {_number:02b} 1 vm {_opcode} 00 vn vd",
+            f"{_mnemonic} {{vd:{LETTERS[2 * _lane]}}}, {{vn:{_letter}}}, {{vm:{_letter}}}",
+            _long_scalar,
+            function=_function,
+            lane=_lane,
+        )
 
 _define_two()
-

@@ -6,7 +6,7 @@ take registers one behind the other.
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final
 
 from anyarch.guests.aarch64.memory import untagged
 from anyarch.guests.aarch64.simd import LETTERS, define
@@ -68,8 +68,14 @@ def _post_register(m: Machine, base: Bits, rm: Bits, **fields: object) -> None:
 
 # Mnemonic's number, opcode, registers.
 _MULTIPLE: Final = (
-    (4, "0000", 4), (1, "0010", 4), (3, "0100", 3), (1, "0110", 3), (1, "0111", 1), (2, "1000", 2), (1, "1010", 2),
-)  # fmt: skip
+    (4, "0000", 4),
+    (1, "0010", 4),
+    (3, "0100", 3),
+    (1, "0110", 3),
+    (1, "0111", 1),
+    (2, "1000", 2),
+    (1, "1010", 2),
+)
 _ARRANGEMENTS: Final = {8: ("8b", "16b"), 16: ("4h", "8h"), 32: ("2s", "4s"), 64: ("1d", "2d")}
 
 for _number, _opcode, _count in _MULTIPLE:
@@ -78,22 +84,39 @@ for _number, _opcode, _count in _MULTIPLE:
             if _number > 1 and _lane == 64 and not _q:
                 continue
             for _load, _mnemonic in ((1, f"ld{_number}"), (0, f"st{_number}")):
-                _fixed: dict[str, object] = {
-                    "load": bool(_load), "structures": _number > 1, "count": _count, "lane": _lane, "q": _q,
-                }  # fmt: skip
+                _fixed: dict[str, Any] = {
+                    "load": bool(_load),
+                    "structures": _number > 1,
+                    "count": _count,
+                    "lane": _lane,
+                    "q": _q,
+                }
                 _own = f"{_mnemonic}_{_count}_{_shapes[_q]}"
                 _list = f"{{vt:list{_count}_{_shapes[_q]}}}"
                 _tail = f"{_opcode} {_size:02b} base vt"
                 _nbytes = _count * (16 if _q else 8)
-                define(f"{_own}", f"0 {_q} 0011000 {_load} 000000 {_tail}", f"{_mnemonic} {_list}, [{{base}}]", _plain, **_fixed)
                 define(
-                    f"{_own}_post", f"0 {_q} 0011001 {_load} 0 11111 {_tail}",
-                    f"{_mnemonic} {_list}, [{{base}}], {_nbytes}", _post_immediate, **_fixed,
-                )  # fmt: skip
+                    f"{_own}",
+                    f"0 {_q} 0011000 {_load} 000000 {_tail}",
+                    f"{_mnemonic} {_list}, [{{base}}]",
+                    _plain,
+                    **_fixed,
+                )
                 define(
-                    f"{_own}_register", f"0 {_q} 0011001 {_load} 0 rm {_tail}",
-                    f"{_mnemonic} {_list}, [{{base}}], {{rm:x}}", _post_register, where="rm != 31", **_fixed,
-                )  # fmt: skip
+                    f"{_own}_post",
+                    f"0 {_q} 0011001 {_load} 0 11111 {_tail}",
+                    f"{_mnemonic} {_list}, [{{base}}], {_nbytes}",
+                    _post_immediate,
+                    **_fixed,
+                )
+                define(
+                    f"{_own}_register",
+                    f"0 {_q} 0011001 {_load} 0 rm {_tail}",
+                    f"{_mnemonic} {_list}, [{{base}}], {{rm:x}}",
+                    _post_register,
+                    where="rm != 31",
+                    **_fixed,
+                )
 
 
 # One structure, to or from one element of each register.
@@ -176,17 +199,27 @@ for _lane, (_q_bits, _scale, _low) in _ELEMENT.items():
             _tail = f"{_opcode} {_low} base vt"
             _fixed = {"load": bool(_load), "count": _count, "lane": _lane}
             define(
-                _own, f"0 {_q_bits} 0011010 {_load} {_selem & 1} 00000 {_tail}",
-                f"{_mnemonic} {_list}, [{{base}}]", _single_plain, **_fixed,
-            )  # fmt: skip
+                _own,
+                f"0 {_q_bits} 0011010 {_load} {_selem & 1} 00000 {_tail}",
+                f"{_mnemonic} {_list}, [{{base}}]",
+                _single_plain,
+                **_fixed,
+            )
             define(
-                f"{_own}_post", f"0 {_q_bits} 0011011 {_load} {_selem & 1} 11111 {_tail}",
-                f"{_mnemonic} {_list}, [{{base}}], {_nbytes}", _single_immediate, **_fixed,
-            )  # fmt: skip
+                f"{_own}_post",
+                f"0 {_q_bits} 0011011 {_load} {_selem & 1} 11111 {_tail}",
+                f"{_mnemonic} {_list}, [{{base}}], {_nbytes}",
+                _single_immediate,
+                **_fixed,
+            )
             define(
-                f"{_own}_register", f"0 {_q_bits} 0011011 {_load} {_selem & 1} rm {_tail}",
-                f"{_mnemonic} {_list}, [{{base}}], {{rm:x}}", _single_register, where="rm != 31", **_fixed,
-            )  # fmt: skip
+                f"{_own}_register",
+                f"0 {_q_bits} 0011011 {_load} {_selem & 1} rm {_tail}",
+                f"{_mnemonic} {_list}, [{{base}}], {{rm:x}}",
+                _single_register,
+                where="rm != 31",
+                **_fixed,
+            )
         for _q in (0, 1):
             _shape = _ARRANGEMENTS[_lane][_q]
             _size_bits = {8: "00", 16: "01", 32: "10", 64: "11"}[_lane]
@@ -194,14 +227,24 @@ for _lane, (_q_bits, _scale, _low) in _ELEMENT.items():
             _tail = f"11{_selem >> 1} 0 {_size_bits} base vt"
             _fixed = {"count": _count, "lane": _lane, "q": _q}
             define(
-                _own, f"0 {_q} 0011010 1 {_selem & 1} 00000 {_tail}",
-                f"ld{_count}r {_list}, [{{base}}]", _replicate_plain, **_fixed,
-            )  # fmt: skip
+                _own,
+                f"0 {_q} 0011010 1 {_selem & 1} 00000 {_tail}",
+                f"ld{_count}r {_list}, [{{base}}]",
+                _replicate_plain,
+                **_fixed,
+            )
             define(
-                f"{_own}_post", f"0 {_q} 0011011 1 {_selem & 1} 11111 {_tail}",
-                f"ld{_count}r {_list}, [{{base}}], {_nbytes}", _replicate_immediate, **_fixed,
-            )  # fmt: skip
+                f"{_own}_post",
+                f"0 {_q} 0011011 1 {_selem & 1} 11111 {_tail}",
+                f"ld{_count}r {_list}, [{{base}}], {_nbytes}",
+                _replicate_immediate,
+                **_fixed,
+            )
             define(
-                f"{_own}_register", f"0 {_q} 0011011 1 {_selem & 1} rm {_tail}",
-                f"ld{_count}r {_list}, [{{base}}], {{rm:x}}", _replicate_register, where="rm != 31", **_fixed,
-            )  # fmt: skip
+                f"{_own}_register",
+                f"0 {_q} 0011011 1 {_selem & 1} rm {_tail}",
+                f"ld{_count}r {_list}, [{{base}}], {{rm:x}}",
+                _replicate_register,
+                where="rm != 31",
+                **_fixed,
+            )

@@ -1,7 +1,7 @@
 """Advanced SIMD shifts by an immediate (Arm DDI 0487, C4.1.96, "shift by immediate", and scalar).
 
-The place of the highest set bit in immh is the lanes' size: a row for each size. Right shifts are by
-the size to one, left shifts by zero to the size less one.
+The place of the highest set bit in immh is the lanes' size: a row for each size. Right shifts are
+by the size to one, left shifts by zero to the size less one.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
-from anyarch.guests.aarch64.simd import LETTERS, arrangement, define, read, write
+from anyarch.guests.aarch64.simd import LETTERS, arrangement, define, full, read, write
 from anyarch.guests.aarch64.simd_integer import (
     BHS,
     BHSD,
@@ -100,14 +100,18 @@ _SAME: Final[tuple[tuple[str, int, str, Shift, bool, tuple[int, ...]], ...]] = (
 )
 
 
-def _vector(m: Machine, function: Shift, right: bool, lane: int, q: int, amount: Bits, vn: Bits, vd: Bits) -> None:
+def _vector(
+    m: Machine, function: Shift, right: bool, lane: int, q: int, amount: Bits, vn: Bits, vd: Bits
+) -> None:
     """Shift all lanes by an immediate."""
     size = 128 if q else 64
     n = _right(amount, lane) if right else _left(amount, lane)
     write(m, vd, function(m, read(m, vd, lane, size), read(m, vn, lane, size), n))
 
 
-def _scalar(m: Machine, function: Shift, right: bool, lane: int, amount: Bits, vn: Bits, vd: Bits) -> None:
+def _scalar(
+    m: Machine, function: Shift, right: bool, lane: int, amount: Bits, vn: Bits, vd: Bits
+) -> None:
     """Shift a scalar by an immediate."""
     n = _right(amount, lane) if right else _left(amount, lane)
     write(m, vd, function(m, read(m, vd, lane, lane), read(m, vn, lane, lane), n))
@@ -120,35 +124,53 @@ for _mnemonic, _u, _opcode, _function, _is_right, _scalars in _SAME:
         define(
             f"{_mnemonic}_immediate_{_letter}_vector",
             f"0 {'1' if _lane == 64 else 'q:1'} {_u} 011110 {ROW[_lane]} {_opcode} 1 vn vd",
-            f"{_mnemonic} {{vd:{_shape}}}, {{vn:{_shape}}}, {_shown}", _vector,
-            static="" if _lane == 64 else "q", function=_function, right=_is_right, lane=_lane,
-            **({"q": 1} if _lane == 64 else {}),
-        )  # fmt: skip
+            f"{_mnemonic} {{vd:{_shape}}}, {{vn:{_shape}}}, {_shown}",
+            _vector,
+            static="" if _lane == 64 else "q",
+            function=_function,
+            right=_is_right,
+            lane=_lane,
+            **full(_lane == 64),
+        )
         if _lane in _scalars:
             define(
                 f"{_mnemonic}_immediate_{_letter}_scalar",
                 f"01 {_u} 111110 {ROW[_lane]} {_opcode} 1 vn vd",
-                f"{_mnemonic} {{vd:{_letter}}}, {{vn:{_letter}}}, {_shown}", _scalar,
-                function=_function, right=_is_right, lane=_lane,
-            )  # fmt: skip
+                f"{_mnemonic} {{vd:{_letter}}}, {{vn:{_letter}}}, {_shown}",
+                _scalar,
+                function=_function,
+                right=_is_right,
+                lane=_lane,
+            )
 
 
 # Narrowing.
 
 
 def _narrow(
-    m: Machine, narrowed: Callable[..., Lanes], shift: Callable[[Lanes, Bits], Lanes], lane: int, q: int,
-    amount: Bits, vn: Bits, vd: Bits,
-) -> None:  # fmt: skip
+    m: Machine,
+    narrowed: Callable[..., Lanes],
+    shift: Callable[[Lanes, Bits], Lanes],
+    lane: int,
+    q: int,
+    amount: Bits,
+    vn: Bits,
+    vd: Bits,
+) -> None:
     """Shift right and narrow."""
     n = amount.constant(lane, 2 * lane) - amount.zext(2 * lane)
     write_half(m, vd, q, narrowed(m, shift(read(m, vn, 2 * lane, 128), n)))
 
 
 def _narrow_scalar(
-    m: Machine, narrowed: Callable[..., Lanes], shift: Callable[[Lanes, Bits], Lanes], lane: int,
-    amount: Bits, vn: Bits, vd: Bits,
-) -> None:  # fmt: skip
+    m: Machine,
+    narrowed: Callable[..., Lanes],
+    shift: Callable[[Lanes, Bits], Lanes],
+    lane: int,
+    amount: Bits,
+    vn: Bits,
+    vd: Bits,
+) -> None:
     """Shift a scalar right and narrow it."""
     n = amount.constant(lane, 2 * lane) - amount.zext(2 * lane)
     write(m, vd, narrowed(m, shift(read(m, vn, 2 * lane, 2 * lane), n)))
@@ -177,16 +199,25 @@ for _mnemonic, _u, _opcode, _narrowed, _shift in _NARROWING:
         _letter = LETTERS[_lane]
         for _q, _two in ((0, ""), (1, "2")):
             define(
-                f"{_mnemonic}{_two}_{_letter}", f"0 {_q} {_u} 011110 {ROW[_lane]} {_opcode} 1 vn vd",
-                f"{_mnemonic}{_two} {{vd:q{_letter}}}, {{vn:{WIDE[_lane]}}}, {{amount:right}}", _narrow,
-                narrowed=_narrowed, shift=_shift, lane=_lane, q=_q,
-            )  # fmt: skip
+                f"{_mnemonic}{_two}_{_letter}",
+                f"0 {_q} {_u} 011110 {ROW[_lane]} {_opcode} 1 vn vd",
+                f"{_mnemonic}{_two} {{vd:q{_letter}}}, {{vn:{WIDE[_lane]}}}, {{amount:right}}",
+                _narrow,
+                narrowed=_narrowed,
+                shift=_shift,
+                lane=_lane,
+                q=_q,
+            )
         if "q" in _mnemonic:
             define(
-                f"{_mnemonic}_{_letter}_scalar", f"01 {_u} 111110 {ROW[_lane]} {_opcode} 1 vn vd",
+                f"{_mnemonic}_{_letter}_scalar",
+                f"01 {_u} 111110 {ROW[_lane]} {_opcode} 1 vn vd",
                 f"{_mnemonic} {{vd:{_letter}}}, {{vn:{LETTERS[2 * _lane]}}}, {{amount:right}}",
-                _narrow_scalar, narrowed=_narrowed, shift=_shift, lane=_lane,
-            )  # fmt: skip
+                _narrow_scalar,
+                narrowed=_narrowed,
+                shift=_shift,
+                lane=_lane,
+            )
 
 
 # Widening.
@@ -199,9 +230,14 @@ def _widen(m: Machine, signed: bool, lane: int, q: int, amount: Bits, vn: Bits, 
 
 for _u, _sign in ((0, "s"), (1, "u")):
     for _lane in BHS:
+        _letter = LETTERS[_lane]
         for _q, _two in ((0, ""), (1, "2")):
             define(
-                f"{_sign}shll{_two}_{LETTERS[_lane]}", f"0 {_q} {_u} 011110 {ROW[_lane]} 10100 1 vn vd",
-                f"{_sign}shll{_two} {{vd:{WIDE[_lane]}}}, {{vn:q{LETTERS[_lane]}}}, {{amount:left}}", _widen,
-                signed=not _u, lane=_lane, q=_q,
-            )  # fmt: skip
+                f"{_sign}shll{_two}_{LETTERS[_lane]}",
+                f"0 {_q} {_u} 011110 {ROW[_lane]} 10100 1 vn vd",
+                f"{_sign}shll{_two} {{vd:{WIDE[_lane]}}}, {{vn:q{_letter}}}, {{amount:left}}",
+                _widen,
+                signed=not _u,
+                lane=_lane,
+                q=_q,
+            )

@@ -171,10 +171,12 @@ def _msr_immediate(m: Machine, index: int, bit: int, imm: Bits) -> None:
     m.system[index] = imm[0].zext(64) << bit
 
 
-for _name, _op2, _index, _position in (("dit", "010", DIT, 24), ("ssbs", "001", SSBS, 12)):
-    insn(f"1101010100 0 00 011 0100 imm:4 {_op2} 11111", f"msr {_name}, {{imm:hex}}", name=f"msr_{_name}_immediate")(
-        bind(_msr_immediate, f"msr_{_name}_immediate", __name__, index=_index, bit=_position)
-    )
+for _name, _bits, _index, _position in (("dit", "010", DIT, 24), ("ssbs", "001", SSBS, 12)):
+    insn(
+        f"1101010100 0 00 011 0100 imm:4 {_bits} 11111",
+        f"msr {_name}, {{imm:hex}}",
+        name=f"msr_{_name}_immediate",
+    )(bind(_msr_immediate, f"msr_{_name}_immediate", __name__, index=_index, bit=_position))
 
 
 # Caches. The data side is coherent; only changed code has to be announced.
