@@ -214,10 +214,15 @@ def unpredictable(instruction: Instruction, word: int) -> bool:
     return False
 
 
+def touches_memory(instruction: Instruction) -> bool:
+    """Whether it loads or stores relative to a register, or works on cache lines."""
+    return "base" in instruction.row.fields or instruction.name.startswith(("dc_", "ic_"))
+
+
 def prepare(instruction: Instruction, word: int, before: Registers, source: random.Random) -> None:
     """Make what the word accesses, if anything, lie in data memory."""
     row = instruction.row
-    if "base" not in row.fields and not instruction.name.startswith(("dc_", "ic_")):
+    if not touches_memory(instruction):
         return
     if "base" not in row.fields:
         before.x[row.extract("rt", word)] = MIDDLE

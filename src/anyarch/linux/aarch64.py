@@ -13,9 +13,7 @@ from anyarch.linux.abi import Handler, LinuxAbi, Registers
 from anyarch.linux.numbers import GENERIC
 
 FP, LR, SP = 29, 30, 31
-_CALLS: Final = {
-    number: name for number, name in GENERIC.items() if name != "renameat" and number < 460
-}
+_CALLS: Final = {number: name for number, name in GENERIC.items() if number < 460}
 
 # struct sigcontext: the fault's address, x0 to x30, sp, pc, pstate; then 4096 aligned bytes of
 # records, of which the first is the floating-point one and the next, of zeros, ends the list.
