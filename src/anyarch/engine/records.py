@@ -605,6 +605,7 @@ class HandlerEmitter(Emitter):
 
     def _syscall(self) -> None:
         thunk = self.let(f"load ptr, ptr {self.context(field_offset('syscall_thunk'))}, align 8")
+        self.store_field("record", self.record)  # the thunk may fault on an argument
         next_pc = self._next_pc()
         self.store_field("pc", next_pc)
         result = self.let(f"call i32 {thunk}(ptr %context, ptr %memory)")
