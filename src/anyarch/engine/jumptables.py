@@ -51,14 +51,18 @@ class Values:
         """After an instruction."""
         if not found.template.is_native:
             return
+        layout = self._architecture.layout
         written: list[tuple[tuple[str, int], Value]] = []
         for effect in found.template.graph.effects:
             if effect.node.op == "write":
                 index, node = effect.node.args
-                where = str(effect.node.attrs[0]), found.constant(index)
-                written.append((where, None if effect.guard else self._value(found, node)))
+                file, number = str(effect.node.attrs[0]), found.constant(index)
+                if number == layout.by_name[file].zero:
+                    continue
+                value = None if effect.guard else self._value(found, node)
+                written.append((layout.place(file, number), value))
         for where, value in written:
-            if value is None or where[1] == self._architecture.layout.by_name[where[0]].zero:
+            if value is None:
                 self._known.pop(where, None)
             else:
                 self._known[where] = value
@@ -79,10 +83,11 @@ class Values:
         if node.op == "const" or node.number in found.template.constants:
             return "const", found.constant(node)
         if node.op == "register":
-            where = str(node.attrs[0]), found.constant(node.args[0])
-            if where[1] == self._architecture.layout.by_name[where[0]].zero:
+            layout = self._architecture.layout
+            file, number = str(node.attrs[0]), found.constant(node.args[0])
+            if number == layout.by_name[file].zero:
                 return "const", 0
-            return self._known.get(where)
+            return self._known.get(layout.place(file, number))
         if node.op == "load":
             match self._value(found, node.args[0]):
                 case ("near", table):

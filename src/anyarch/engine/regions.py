@@ -191,7 +191,7 @@ class RegionCompiler:
                 node = effect.node
                 if node.op in ("syscall", "exit", "exception", "set_rounding"):
                     return None
-                if node.op == "write" and link == (
+                if node.op == "write" and link == self.architecture.layout.place(
                     str(node.attrs[0]),
                     found.constant(node.args[0]),
                 ):
@@ -278,7 +278,8 @@ class RegionCompiler:
             for effect in effects:
                 if effect.node.op == "write":
                     index, value = effect.node.args
-                    where = str(effect.node.attrs[0]), found.constant(index)
+                    file = str(effect.node.attrs[0])
+                    where = self.architecture.layout.place(file, found.constant(index))
                     if (
                         where in self.architecture.return_registers
                         and value.number in found.template.constants
@@ -304,6 +305,7 @@ class RegionCompiler:
         while stack:
             node = stack.pop()
             if node.op == "register":
-                registers.add((str(node.attrs[0]), found.constant(node.args[0])))
+                file = str(node.attrs[0])
+                registers.add(self.architecture.layout.place(file, found.constant(node.args[0])))
             stack.extend(node.args)
         return bool(registers & set(self.architecture.return_registers))

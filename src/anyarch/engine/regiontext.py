@@ -107,7 +107,7 @@ class RegionEmitter(HandlerEmitter):
     # Which registers.
     def _place(self, file: str, number: int) -> Place:
         """The register under the name of the file that holds it."""
-        return self.registers.by_name[file].shares or file, number
+        return self.registers.place(file, number)
 
     def _is_zero(self, file: str, number: int) -> bool:
         return number == self.registers.by_name[file].zero

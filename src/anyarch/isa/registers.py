@@ -69,6 +69,10 @@ class Layout:
             raise DefinitionError(f"register file {file} has no index {index}")
         return self.offsets[file] + index * declared.stride
 
+    def place(self, file: str, index: int) -> tuple[str, int]:
+        """A register under the name of the file that holds it."""
+        return self.by_name[file].shares or file, index
+
     def find(self, name: str) -> tuple[str, int] | None:
         """File and index of a register by its assembly name or ``file`` + number."""
         for file in self.files:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Final
 
-from anyarch.guests.aarch64.registers import FLAGS, LAYOUT, MODE
+from anyarch.guests.aarch64.registers import CONVENTION, FLAGS, LAYOUT, MODE
 from anyarch.isa.architecture import Architecture, FloatStatus
 
 if TYPE_CHECKING:
@@ -45,7 +45,8 @@ ARCHITECTURE: Final = Architecture(
     lengths=((0, 0, 4),),
     float_status=FloatStatus(flags=("fpstatus", FLAGS), rounding=("fpstatus", MODE), rules="arm"),
     stack_pointer=("r", 31),
-    return_registers=(("x", 30),),
+    return_registers=(("r", 30),),
+    convention=CONVENTION,
     elf_machine=183,
     exceptions={1: "alignment fault"},
 )

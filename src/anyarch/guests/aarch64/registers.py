@@ -8,12 +8,21 @@ from __future__ import annotations
 
 from typing import Final
 
+from anyarch.isa.architecture import Convention
 from anyarch.isa.registers import Layout, RegisterFile
 
 GENERAL: Final = tuple(f"x{index}" for index in range(31))
 N, Z, C, V = range(4)  # indices into ``flag``
 FLAGS, MODE = range(2)  # indices into ``fpstatus``
 TPIDR, TPIDRRO, DIT, SSBS = range(4)  # indices into ``system``
+
+# What a function of the procedure call standard (AAPCS64) gets, gives, and keeps most often.
+CONVENTION: Final = Convention(
+    link=("r", 30),
+    integers=tuple(("r", index) for index in (31, 0, 1, 2, 3, 19, 20, 21, 22, 29)),
+    vectors=tuple(("v", index) for index in (0, 1, 2, 3, 8, 9, 10, 11)),
+    kept=tuple(("r", index) for index in (29, 30, 31)),
+)
 
 LAYOUT: Final = Layout(
     (
