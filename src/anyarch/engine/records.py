@@ -389,7 +389,10 @@ class HandlerEmitter(Emitter):
 
     def _load(self, node: Node) -> str:
         pointer = self._address(node.args[0], node.size // 8)
-        result = self.let(self.access(f"load volatile i{node.size}, {pointer}, align 1"))
+        kind = memory_type(node.size)
+        result = self.let(self.access(f"load volatile {kind}, {pointer}, align 1"))
+        if node.size == 128:
+            result = self.let(f"bitcast {kind} {result} to i128")
         if node.attrs[0] != "plain":
             self.line("fence acquire" if node.attrs[0] == "acquire" else "fence seq_cst")
         return result
@@ -400,7 +403,10 @@ class HandlerEmitter(Emitter):
         pointer = self._address(node.args[0], size // 8)
         if node.attrs[0] != "plain":
             self.line("fence release")
-        self.line(self.access(f"store volatile i{size} {value}, {pointer}, align 1"))
+        kind = memory_type(size)
+        if size == 128:
+            value = self.let(f"bitcast i128 {value} to {kind}")
+        self.line(self.access(f"store volatile {kind} {value}, {pointer}, align 1"))
         if node.attrs[0] == "seq":
             self.line("fence seq_cst")
 
@@ -621,6 +627,11 @@ class HandlerEmitter(Emitter):
 def leaves_after(effect: Effect) -> bool:
     """Whether it is an exit that the instruction completes before."""
     return effect.node.op == "exit" and effect.node.attrs[0] in LEAVING_AFTER
+
+
+def memory_type(size: int) -> str:
+    """How a value is loaded and stored: 128 bits at once, not as two halves in any order."""
+    return "<2 x i64>" if size == 128 else f"i{size}"
 
 
 def uses_rounding(graph: Graph, rules: str) -> bool:
