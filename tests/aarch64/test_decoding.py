@@ -47,7 +47,7 @@ UNKNOWN: Final = (
     (0xFFE0B000, 0xCE608000, "SM3"),
     (0xFFFFFC00, 0xCEC08400, "SM4"),
     (0xFFE0FC00, 0xCE60C800, "SM4"),
-    (0xFF20DC00, 0xF8209000, "64-byte loads and stores (FEAT_LS64)"),
+    (0xFFE08C00, 0xF8208000, "64-byte loads and stores (FEAT_LS64)"),
 )
 
 
