@@ -29,6 +29,9 @@ class Stepper(Interpreter):
                 left -= 1
             if ended is not None:
                 self._set("remaining", max(left, 0))
+                if ended.code is ExitCode.FAULT:  # where native code's signal handler would say it
+                    self.context.set("fault_signal", ended.detail)
+                    self.context.set("fault_code", 1)
                 return ended
         self._set("remaining", 0)
         return Exit(ExitCode.BUDGET, self.state.pc)

@@ -40,6 +40,7 @@ CORE_SIGNALS: Final = frozenset((3, 6, 24, 25, 31))  # QUIT, ABRT, XCPU, XFSZ, S
 SYNCHRONOUS: Final = frozenset((SIGILL, SIGTRAP, SIGBUS, SIGFPE, SIGSEGV))
 
 _SA_ONSTACK, _SA_RESTART, _SA_NODEFER, _SA_RESETHAND = 0x08000000, 0x10000000, 0x40000000, 1 << 31
+_SA_RESTORER: Final = 0x04000000  # else sa_restorer is what happened to be there
 _SA_KERNEL: Final = 0x1 | 0x2  # NOCLDSTOP, NOCLDWAIT: what the host's kernel must know
 _SS_ONSTACK, _SS_DISABLE, _SS_AUTODISARM = 1, 2, 1 << 31
 _SIGINFO_NBYTES: Final = 128
@@ -424,7 +425,7 @@ class Signals:
             frame,
             frame,
             frame + _SIGINFO_NBYTES,
-            action.restorer or self.actions.trampoline,
+            action.restorer if action.flags & _SA_RESTORER else self.actions.trampoline,
         )
         self.abi.enter_handler(state, handler)
 
