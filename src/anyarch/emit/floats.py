@@ -102,12 +102,22 @@ def set_control(e: Emitter, mode: str) -> None:
     write_mxcsr(e, e.let(f"or i32 {status}, {code}"))
 
 
+def is_exact(node: Node) -> bool:
+    """Whether a conversion never rounds: MXCSR is slow to change."""
+    match node.op:
+        case "fconvert":
+            source, target = str(node.attrs[0]), str(node.attrs[1])
+            return source == target or SIZES[source] < SIZES[target]
+        case "ffrom_int":
+            return node.args[0].size < {"f32": 24, "f64": 53}.get(str(node.attrs[0]), 0)
+    return False
+
+
 def emit(e: Emitter, node: Node) -> str:
     """The value of a floating-point effect that :func:`is_native`."""
     rounding = node.attrs[-1] if node.op in ROUNDED else "dynamic"
     rule = RULES[node.op]
-    own_mode = rounding != "dynamic" and node.op not in TO_INTEGRAL
-    if not own_mode:
+    if rounding == "dynamic" or node.op in TO_INTEGRAL or is_exact(node):
         return rule(e, node)
     before = read_mxcsr(e)
     cleared = e.let(f"and i32 {before}, {~0x6000}")

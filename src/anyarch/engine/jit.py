@@ -496,8 +496,16 @@ class Sampler:
                 pc, count = max(counts, key=lambda item: item[1], default=(0, 0))
                 if count < self.threshold:
                     break
-                self.jit.add(pc, self._hints.pop(pc, b""))
+                if self.jit.add(pc, self._hints.pop(pc, b"")):
+                    self._credit(pc)
                 del self._counts[pc]
+
+    def _credit(self, pc: int) -> None:
+        """What a hot region calls needs one sample less: calls between regions are cheap."""
+        installed = self.jit.installed.get(pc)
+        for target in installed.region.cells if installed is not None else ():
+            if target not in self._counts and not self.jit.is_settled(target):
+                self._counts[target] = self.threshold - 1
 
     def close(self) -> None:
         """Stop sampling."""
