@@ -386,7 +386,7 @@ class Eager:
         return False
     def add(self, pc):
         if self.left > 0 and self.jit.add(pc):
-            cells = self.jit.installed[pc].region.cells
+            cells = self.jit.installed[pc].region.targets
             self.left -= 1 + sum(map(self.jit.add, cells[: self.left // 2]))
     def after_fork(self):
         self.asking = False

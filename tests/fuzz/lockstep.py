@@ -487,7 +487,7 @@ def compile_all(jit: Jit, *entries: int, limit: int = 8) -> int:
         pc = work.pop(0)
         if jit.add(pc):
             limit -= 1
-            fresh = [cell for cell in jit.installed[pc].region.cells if cell not in seen]
+            fresh = [cell for cell in jit.installed[pc].region.targets if cell not in seen]
             seen.update(fresh)
             work += fresh
     return len(jit.installed)

@@ -15,6 +15,7 @@ from anyarch.data import dataclass
 
 # pc, entry, instructions, cells, ranges, lines, code, precise, digest
 _HEAD: Final = struct.Struct("<QIIHHIIB16s")
+CALLS: Final = 1 << 63  # in a cell: it is called, not jumped to
 _LINE: Final = struct.Struct("<Ii")  # offset in the code, guest pc relative to the region's
 _U64: Final = struct.Struct("<Q")
 
@@ -24,8 +25,8 @@ class CompiledRegion:
     """Native code of a region that begins at a guest pc.
 
     ``entry`` is the offset of its function in ``code``; ``cells`` are the guest pcs that it is
-    linked to; ``ranges`` the guest code [start, end) that ``digest`` is of. ``lines`` are packed
-    places of accesses, ascending: see :meth:`locate`.
+    linked to, CALLS added where it calls; ``ranges`` the guest code [start, end) that ``digest`` is
+    of. ``lines`` are packed places of accesses, ascending: see :meth:`locate`.
     """
 
     pc: int
@@ -37,6 +38,11 @@ class CompiledRegion:
     code: bytes
     lines: bytes = b""
     precise: bool = False  # all registers are exact at faults too
+
+    @property
+    def targets(self) -> tuple[int, ...]:
+        """The guest pcs that it is linked to."""
+        return tuple(cell & ~CALLS for cell in self.cells)
 
     def locate(self, offset: int) -> int | None:
         """The guest pc of the access whose instruction is at an offset of the code."""

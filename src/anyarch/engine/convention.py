@@ -65,6 +65,8 @@ class RegionConvention:
                 "declare void @aa_drop(ptr)",
                 self._entry(),
                 f"define hidden {head}call({own}) #2 {{\n{self._context()}{self._commit('in.')}"
+                f"{self._run('%in.0')}}}",
+                f"define hidden {head}goto({own}) #2 {{\n{self._context()}{self._commit('in.')}"
                 f"{self._run()}}}",
                 f"define hidden {head}return({own}) #2 {{\n{self._context()}{self._commit('in.')}"
                 f"{_store('pc', '%in.0')}{self._run()}}}",
@@ -124,17 +126,24 @@ class RegionConvention:
         )
         return text, [f"%{prefix}.v{i}" for i in range(1, len(self.passed) + 1)]
 
-    def _run(self) -> str:
-        """Continue at the context's pc until guest code returns, and give that pc."""
+    def _run(self, expected: str = "") -> str:
+        """Continue at the context's pc until guest code returns, and give that pc.
+
+        Code of other kinds calls regions too, and goes on when they return: only what comes back
+        to ``expected`` is for the region that called.
+        """
         loads, values = self._reload("back")
         lines = [
             _load("memory", "memory_base", "ptr"),
+            "  br label %run\nrun:\n",
             f"  %status = call i32 @aa_run(ptr %context, ptr inttoptr (i64 {FROM_REGION} to ptr), "
             "ptr %memory)\n",
             "  %ended = icmp ne i32 %status, 0\n",
             "  br i1 %ended, label %leave, label %back\nleave:\n",
             "  call void @aa_leave(ptr %context, i32 %status)\n  unreachable\nback:\n",
             _load("next", "pc", "i64"),
+            f"  %wanted = icmp eq i64 %next, {expected or '%next'}\n",
+            "  br i1 %wanted, label %done, label %run\ndone:\n",
             loads,
         ]
         last = "undef"

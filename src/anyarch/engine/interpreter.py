@@ -119,7 +119,7 @@ class Interpreter:
         self.context.set("reservation_address", -1)
         self._run_entry = native.address("aa_base")
         self.context.set("run_entry", native.address("aa_run"))
-        for name in ("call", "return", "leave", "drop"):
+        for name in ("call", "goto", "return", "leave", "drop"):
             self.context.set(f"region_{name}", native.address(f"aa_region_{name}"))
         self.context.set("region_table", self.arena.region_table)
         self.context.set("region_base", region_base())

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 from anyarch.data import dataclass
 from anyarch.engine.arena import RecordArena
-from anyarch.engine.bundle import CompiledRegion, digest_of
+from anyarch.engine.bundle import CALLS, CompiledRegion, digest_of
 from anyarch.engine.compiler import WINDOW, Request
 from anyarch.engine.convention import FROM_REGION, table_entry
 from anyarch.engine.interpreter import IN_CONTEXT
@@ -272,7 +272,11 @@ class Jit:
         record = self._next_record + 8
         if record + RECORD_NBYTES > self._records_end:
             return False
-        stubs = [call_stub(pc, STACK_NBYTES) for pc in region.cells]
+        helpers = ("region_call" if cell & CALLS else "region_goto" for cell in region.cells)
+        stubs = [
+            call_stub(pc, helper, STACK_NBYTES)
+            for pc, helper in zip(region.targets, helpers, strict=True)
+        ]
         code = b"".join(part.ljust(-(-len(part) // 16) * 16) for part in (region.code, *stubs))
         self._retirement.collect()
         try:
@@ -285,7 +289,7 @@ class Jit:
             return False
         self._next_record += RECORD_NBYTES
         entry, at = address + region.entry, address
-        for index, (part, target) in enumerate(zip((region.code, *stubs), region.cells)):
+        for index, (part, target) in enumerate(zip((region.code, *stubs), region.targets)):
             at += -(-len(part) // 16) * 16
             self._link(address + CELL_DISTANCE + 8 * index, at, target)
         _write(record, self._handler, region.pc, entry)
@@ -359,7 +363,7 @@ class Jit:
     def _release(self, installed: Installed) -> None:
         """No thread can be in a dropped region: its room is for others."""
         start = installed.address + CELL_DISTANCE
-        for index, target in enumerate(installed.region.cells):
+        for index, target in enumerate(installed.region.targets):
             cells = self._cells[target]
             cells[:] = [pair for pair in cells if pair[0] != start + 8 * index]
             if not cells:
@@ -431,14 +435,14 @@ class Sampler:
         """A thread was at its pc, to which ``source`` led; whether to ask again soon."""
         if source == IN_CONTEXT:  # a region: compiled already
             return False
+        self._found = True
         pc = runner.state.pc
-        if source != FROM_REGION and not self._is_root(runner, pc, source):
+        if not self._is_root(runner, pc, source):
             self._tries = (self._tries + 1) % _TRIES
             return self._tries != 0
         self._tries = 0
         if self.jit.is_settled(pc):
             return False
-        self._found = True
         self._counts[pc] += 1
         if self._counts[pc] == 1 < self.threshold and self.jit.knows(pc):
             self._counts[pc] = self.threshold  # it costs little
@@ -448,13 +452,15 @@ class Sampler:
         return False
 
     def _is_root(self, runner: Interpreter, pc: int, source: int) -> bool:
-        """Whether a jump by the record ``source`` went backwards or was a call."""
-        if not source:
+        """Whether a jump by the record ``source`` went backwards or was a call, but no return."""
+        link = runner.architecture.convention.link
+        if not source or (link is not None and runner.state.get(*link) == pc):
             return False
+        if source == FROM_REGION:
+            return True
         from_pc = self.jit.arena.find(source)[2]
         if pc <= from_pc:
             return True
-        link = runner.architecture.convention.link
         return link is not None and 0 < runner.state.get(*link) - from_pc <= _LONGEST
 
     def _registers(self, runner: Interpreter) -> bytes:
@@ -503,7 +509,7 @@ class Sampler:
     def _credit(self, pc: int) -> None:
         """What a hot region calls needs one sample less: calls between regions are cheap."""
         installed = self.jit.installed.get(pc)
-        for target in installed.region.cells if installed is not None else ():
+        for target in installed.region.targets if installed is not None else ():
             if target not in self._counts and not self.jit.is_settled(target):
                 self._counts[target] = self.threshold - 1
 

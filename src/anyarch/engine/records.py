@@ -7,7 +7,7 @@ the handler. Forms with equal handlers share one.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -22,6 +22,7 @@ from anyarch.isa.architecture import Architecture
 from anyarch.isa.encoding import Row
 from anyarch.isa.registers import Layout
 
+_BASE_NBYTES: Final = 112  # of stack between its top and handlers that no region has called
 HEADER: Final = 10  # handler pointer, pc offset
 LINK_NBYTES: Final = 24  # record pointer, resolver's handler pointer, target pc
 SIGNATURE: Final = "(ptr noalias %context, ptr %record, ptr %memory)"
@@ -178,6 +179,7 @@ class HandlerEmitter(Emitter):
     ) -> None:
         super().__init__()
         self.graph, self.layout, self.constants = graph, layout, constants
+        self.architecture = architecture
         self.registers, self.bounded, self.record = architecture.layout, bounded, record
         self.status = architecture.float_status
         if self.status is not None:
@@ -561,8 +563,46 @@ class HandlerEmitter(Emitter):
             self.follow_link(offset)
             return
         pc = self.value(target)
+        returning = self._returns(target)
+        if returning is not None:
+            # A region that called may be waiting for it; at the base nobody is.
+            stack = self.let("call i64 @llvm.read_register.i64(metadata !3)")
+            top = self.let(f"load i64, ptr {self.context(field_offset('own_stack'))}, align 8")
+            near = self.let(f"sub i64 {top}, {_BASE_NBYTES}")
+            nested = self.let(f"icmp ult i64 {stack}, {near}")
+            both = self.let(f"and i1 {nested}, {returning}")
+            back, on = self.name("back"), self.name("on")
+            self.branch(both, back, on)
+            self.label(back)
+            self.store_field("pc", pc)
+            self.line("ret i32 0")
+            self.label(on)
         self.stop_poll(pc)
         self.find(pc)
+
+    def _returns(self, target: Node) -> str | None:
+        """Whether a computed jump is a return, as far as the record tells; None: it is not."""
+        read = [node for node in _below(target) if node.op == "register"]
+        written = [effect.node for effect in self.graph.effects if effect.node.op == "write"]
+        if len(read) != 1 or len(written) > 1:
+            return None
+        file, index = str(read[0].attrs[0]), read[0].args[0]
+        places = [place for place in self.architecture.return_registers if place[0] == file]
+        if index.op == "const":
+            return "true" if (file, index.value) in places and not written else None
+        offset = self._slot(self.layout.slot("read", index, file))
+        result = "false"
+        for place in places:
+            wanted = REGISTERS + self.registers.offset(*place)
+            result = self.let(f"or i1 {result}, {self.let(f'icmp eq i16 {offset}, {wanted}')}")
+        if written:  # a call, unless it keeps no address
+            index = written[0].args[0]
+            if index.op == "const":
+                return None
+            kept = self._slot(self.layout.slot("write", index, str(written[0].attrs[0])))
+            plain = self.let(f"icmp eq i16 {kept}, {field_offset('scratch')}")
+            result = self.let(f"and i1 {result}, {plain}")
+        return result
 
     def follow_link(self, offset: int) -> None:
         """Poll, then go to the record that a link points to."""
@@ -622,6 +662,18 @@ class HandlerEmitter(Emitter):
         self.end(ExitCode.SYSCALL)
         self.label(staying)
         self.stop_poll(next_pc)
+
+
+def _below(node: Node) -> Iterable[Node]:
+    """A node and all that it is made of."""
+    found: dict[int, Node] = {}
+    work = [node]
+    while work:
+        node = work.pop()
+        if node.number not in found:
+            found[node.number] = node
+            work.extend(node.args)
+    return found.values()
 
 
 def leaves_after(effect: Effect) -> bool:

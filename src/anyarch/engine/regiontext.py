@@ -13,6 +13,7 @@ from typing import Final
 from anyarch.emit import floats
 from anyarch.emit.llvm import declarations
 from anyarch.engine.arena import REGION_TABLE_BITS as TABLE_BITS
+from anyarch.engine.bundle import CALLS
 from anyarch.engine.convention import (
     ATTRIBUTES,
     CALL,
@@ -77,7 +78,6 @@ class RegionEmitter(HandlerEmitter):
             bounded=compiler.bounded,
         )
         self.compiler, self.region, self.blocks = compiler, region, region.blocks
-        self.architecture = compiler.architecture
         self.convention = RegionConvention(compiler.architecture)
         self.precise, self.guarded = precise, guarded
         self.cells: list[int] = []
@@ -611,12 +611,13 @@ class RegionEmitter(HandlerEmitter):
         self._agree(key)
         self.line(f"br label %{_label(key)}")
 
-    def _cell(self, pc: int) -> str:
+    def _cell(self, pc: int, *, call: bool = False) -> str:
         """The function that the cell for a pc is linked to."""
         self.goes_on = True
-        if pc not in self.cells:
-            self.cells.append(pc)
-        offset = 8 * self.cells.index(pc)
+        key = pc | CALLS if call else pc
+        if key not in self.cells:
+            self.cells.append(key)
+        offset = 8 * self.cells.index(key)
         cell = f"getelementptr (i8, ptr @cells, i64 {offset})" if offset else "@cells"
         return self.let(f"load ptr, ptr {cell}, align 8")
 
@@ -692,11 +693,11 @@ class RegionEmitter(HandlerEmitter):
             self.line(f"br label %{_label((self.here.next_pc, known))}")
             return
         if known is not None:
-            function = self._cell(known)
+            function = self._cell(known, call=True)
         else:
             pc = self.value(target)
             self.store_field("pc", pc)
-            function = self._look_up(pc)
+            function = self._look_up(pc, "region_call")
         self._spill()
         link = str(self.here.next_pc)
         if self.compiler.links(self.here) != self.convention.link:
@@ -730,7 +731,7 @@ class RegionEmitter(HandlerEmitter):
         else:
             self._exit_to(self.here.next_pc)
 
-    def _look_up(self, pc: str) -> str:
+    def _look_up(self, pc: str, otherwise: str) -> str:
         """The function for a computed pc: a region from the table, else what runs code at pc."""
         self.goes_on = True
         table = self._native("region_table")
@@ -747,14 +748,14 @@ class RegionEmitter(HandlerEmitter):
         region = self.let(f"getelementptr i8, ptr {self._native('region_base')}, i64 {offset}")
         self.line(f"br label %{done}")
         self.label(miss)
-        other = self._native("region_call")
+        other = self._native(otherwise)
         self.line(f"br label %{done}")
         self.label(done)
         return self.let(f"phi ptr [ {region}, %{hit} ], [ {other}, %{miss} ]")
 
     def find(self, pc: str) -> None:
         self.store_field("pc", pc)
-        function = self._look_up(pc)
+        function = self._look_up(pc, "region_goto")
         self._keep()
         self._spill()
         self._tail_call(function)

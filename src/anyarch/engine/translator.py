@@ -644,7 +644,10 @@ flush:
   ret i32 {flush}
 go:
   %handler = load ptr, ptr %made
-  %r = musttail call i32 %handler(ptr noalias %context, ptr %made, ptr %memory)
-  ret i32 %r
+  %r = call i32 %handler(ptr noalias %context, ptr %made, ptr %memory)
+  ; A return that took nested code for its caller has ended like any other instruction.
+  %returned = icmp eq i32 %r, 0
+  %status = select i1 %returned, i32 {stop}, i32 %r
+  ret i32 %status
 }}
 """

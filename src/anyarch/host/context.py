@@ -77,6 +77,7 @@ FIELDS: Final[dict[str, tuple[int, int]]] = {
     "fault_host": (416, 8),  # host address of the instruction that faulted, 0 once it was seen
     "signal_mask": (512, 8),  # what the guest blocks
     "signals_held": (520, 8),  # nonzero: signals have arrived that the mask may hold back
+    "region_goto": (424, 8),  # like region_call, for what is no call
     "syscall_block": (288, 56),  # number and six arguments of a host system call from Python
 }
 REGISTERS: Final = 1024  # first byte of the guest's registers

@@ -44,15 +44,15 @@ def closure(target: int, data: int) -> bytes:
     return struct.pack("<2sQ2sQ2s", b"\x48\xb9", data, b"\x48\xb8", target, b"\xff\xe0")
 
 
-def call_stub(pc: int, stack_nbytes: int) -> bytes:
-    """Code that has the guest code at `pc` run for a region, whose arguments it leaves."""
+def call_stub(pc: int, helper: str, stack_nbytes: int) -> bytes:
+    """Code that has a function of the context go on at `pc` for a region, all arguments left."""
     return (
         b"\x49\x89\xe3"  # mov r11, rsp
         + struct.pack("<3sI", b"\x49\x81\xcb", stack_nbytes - 1)  # or r11, size of the stack - 1
         + b"\x4d\x8b\x5b\xf9"  # mov r11, [r11 - 7]: the context
         + struct.pack("<2sQ", b"\x49\xba", pc)  # mov r10, pc
         + struct.pack("<3sI", b"\x4d\x89\x93", _O["pc"])  # mov [r11 + pc], r10
-        + struct.pack("<3sI", b"\x41\xff\xa3", _O["region_call"])  # jmp [r11 + region_call]
+        + struct.pack("<3sI", b"\x41\xff\xa3", _O[helper])  # jmp [r11 + helper]
     )
 
 
