@@ -1,26 +1,35 @@
-"""``python -m benchmarks.linux``: whole Linux processes under anyarch and QEMU, interleaved."""
+"""``python -m benchmarks.linux [--root ROOT]``: whole Linux processes, QEMU beside anyarch.
+
+What programs ask of the kernel, many times, start-up included. ROOT is a folder with a riscv64
+system: without it dd, bash and python3 are left out. A first run of each fills the user's caches.
+"""
 
 from __future__ import annotations
 
-import argparse
-import dataclasses
-import re
-import statistics
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Final
 
-from rich.console import Console
-from rich.table import Table
-
-from anyarch.errors import Error
-from benchmarks.suite import Way, available_ways, execute, machine_name, qemu_version
-from tests.programs.build import RISCV, ROOT, compile_c
+from benchmarks.report import Report
+from benchmarks.runner import (
+    HELLO,
+    QEMU,
+    Command,
+    Commands,
+    Way,
+    available_ways,
+    compare,
+    engines_of,
+    execute,
+    options_parser,
+    ratios,
+    seconds_of,
+)
+from tests.programs.build import RISCV, compile_c
 
 SOURCE: Final = Path(__file__).parent / "linux_programs" / "system.c"
-HELLO: Final = ROOT / "examples" / "hello.c"
-FORKS: Final = 200
-# Kinds of system.c, and how often each does what it does.
+# Kinds of system.c, and how often each does what it does. One and two: threads that multiply.
 KINDS: Final = {
     "getpid": 1_000_000,
     "clock_gettime": 1_000_000,
@@ -30,103 +39,62 @@ KINDS: Final = {
     "one": 50_000_000,
     "two": 50_000_000,
 }
-TITLES: Final = {
-    "pingpong": "ping-pong between two processes",
-    "threads": "pthread_create and join",
-    "one": "one thread, multiplications",
-    "two": "two threads, as many each",
+LOOP: Final = "for ((i = 0; i < 200; i++)); do $1 $2/bin/true; done"
+ROOTED: Final = {
+    "dd": ("usr/bin/dd", "if=/dev/zero", "of=/dev/null", "bs=1", "count=1000000", "status=none"),
+    "python": ("usr/bin/python3.[0-9]*[0-9]", "-c", "pass"),
+    "execute": ("bin/bash", "-c", LOOP, "bash"),
 }
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Measurement:
-    """What is run: the guest's command line, where the first word is a path below ``root``."""
-
-    name: str
-    command: tuple[str, ...]
-    root: Path | None = None
-
-
-def measurements(root: Path | None) -> list[Measurement]:
-    """Everything there is to measure; programs of a distribution only where there is a root."""
-    system = str(compile_c(SOURCE, RISCV))
-    found = [Measurement("hello, static", (str(compile_c(HELLO, RISCV)),))]
-    for kind, count in KINDS.items():
-        name = f"{TITLES.get(kind, kind)}, {count:,}"
-        found.append(Measurement(name, (system, kind, str(count))))
-    if root is not None:
-        dd = ("/usr/bin/dd", "if=/dev/zero", "of=/dev/null", "bs=1", "count=1000000", "status=none")
-        found.append(Measurement("dd bs=1, 1,000,000", dd, root))
-        for python in sorted((root / "usr/bin").glob("python3.[0-9]*[0-9]"))[-1:]:
-            found.append(
-                Measurement("python3 -c pass", (f"/usr/bin/{python.name}", "-c", "pass"), root)
-            )
-        loop = ("/bin/bash", "-c", "for ((i = 0; i < $1; i++)); do $2 $3/bin/true; done", "bash")
-        found.append(Measurement(f"bash: fork and execute, {FORKS}", (*loop, str(FORKS)), root))
-    return found
+def static_commands(program: Path, arguments: tuple[str, ...], ways: list[Way]) -> Commands:
+    """A program of our own in every way."""
+    commands = {
+        way.name: Command(
+            (*way.prefix, compile_c(program, way.target, flags=way.flags), *arguments)
+        )
+        for way in ways
+    }
+    return warmed(commands)
 
 
-def command_line(way: Way, measurement: Measurement) -> list[str]:
-    """How a way runs a measurement."""
-    program, *arguments = measurement.command
-    if measurement.root is None:
-        return [*way.prefix, program, *arguments]
-    root = str(measurement.root)
-    prefix = [*way.prefix, "-L", root]
-    if arguments[-1] == str(FORKS):
+def rooted_commands(
+    root: Path, program: Path, arguments: tuple[str, ...], ways: list[Way]
+) -> Commands:
+    """A program of the root in every way."""
+    commands = {}
+    for way in ways:
+        line = [*way.prefix, "-L", str(root)]
         # QEMU executes guest programs only where the host's kernel was told to start it for them.
-        arguments += [" ".join(prefix), root] if way.name == "qemu" else ["", ""]
-    return [*prefix, root + program, *arguments]
+        runner = (" ".join(line), str(root)) if way.name == QEMU else ("", "")
+        extra = runner if LOOP in arguments else ()
+        commands[way.name] = Command((*line, program, *arguments, *extra))
+    return warmed(commands)
+
+
+def warmed(commands: Commands) -> Commands:
+    """The commands, each of which has run once."""
+    for command in commands.values():
+        execute(command.arguments)
+    return commands
 
 
 def main() -> int:
-    """Exit status 0, or 1 when a run fails."""
-    parser = argparse.ArgumentParser(prog="benchmarks.linux", description=__doc__)
-    parser.add_argument("--root", type=Path, help="folder with a guest's system: dd, bash, python3")
-    parser.add_argument("--filter", default="", help="regular expression on names")
-    parser.add_argument("--repeat", type=int, default=5, help="runs of each (5)")
-    parser.add_argument("--engine", action="append", help="engine of anyarch; repeatable (auto)")
+    """Exit status 0, 1 when a run fails or outputs differ, 2 for wrong arguments."""
+    parser = options_parser("benchmarks.linux", __doc__, repeat=5)
+    parser.add_argument("--root", type=Path, help="folder with a guest's system")
     options = parser.parse_args()
-    ways = [way for way in available_ways(options.engine or ["auto"]) if way.target is RISCV]
-    root = options.root.resolve() if options.root else None
+    ways = [way for way in available_ways(engines_of(options)) if way.target is RISCV]
     names = [way.name for way in ways]
-    ours = [name for name in names if name != "qemu"]
-    table = Table()
-    table.add_column("what", no_wrap=True)
-    for name in names:
-        table.add_column(f"{name} s", justify="right")
-    if len(ours) < len(names):
-        for name in ours:
-            table.add_column(f"{name} / qemu", justify="right")
-    progress = Console(stderr=True)
-    try:
-        for measurement in measurements(root):
-            if re.search(options.filter, measurement.name):
-                progress.print(f"[dim]{measurement.name}[/dim]")
-                seconds = measure(ways, measurement, options.repeat)
-                row = [f"{seconds[name]:.3f}" for name in names]
-                if "qemu" in seconds:
-                    row += [f"{seconds[name] / seconds['qemu']:.2f}" for name in ours]
-                table.add_row(measurement.name, *row)
-    except Error as error:
-        print(error, file=sys.stderr)
-        return 1
-    Console().print(table)
-    print(f"{machine_name()}; {qemu_version() or 'QEMU is not installed'}")
-    print(f"medians of {options.repeat} interleaved runs, seconds of wall time, start included")
-    return 0
-
-
-def measure(ways: list[Way], measurement: Measurement, repeat: int) -> dict[str, float]:
-    """Median seconds of each way. A first round warms caches and is not counted."""
-    commands = {way.name: command_line(way, measurement) for way in ways}
-    samples: dict[str, list[float]] = {name: [] for name in commands}
-    for turn in range(repeat + 1):
-        for name, command in commands.items():
-            seconds = execute(command).seconds
-            if turn:
-                samples[name].append(seconds)
-    return {name: statistics.median(each) for name, each in samples.items()}
+    cases = {"hello": partial(static_commands, HELLO, (), ways)}
+    for kind, count in KINDS.items():
+        cases[kind] = partial(static_commands, SOURCE, (kind, str(count)), ways)
+    if options.root is not None:
+        root = options.root.resolve()
+        for name, (pattern, *arguments) in ROOTED.items():
+            for program in sorted(root.glob(pattern))[-1:]:
+                cases[name] = partial(rooted_commands, root, program, tuple(arguments), ways)
+    return compare(options, cases, Report(names, ratios(names)), seconds_of(options))
 
 
 if __name__ == "__main__":

@@ -109,12 +109,12 @@ def test_trace_follows_children(tmp_path: Path) -> None:
     assert run(FAMILY, tmp_path, "--strace", "-f", "-o", "trace").returncode == 0
     text = (tmp_path / "trace").read_text()
     # The parent's call is shown as it begins, and goes on after what the child wrote.
-    assert re.search(r"^read\(3,  <unfinished \.\.\.>\n\[pid (\d+)\] ", text, re.MULTILINE)
-    assert re.search(r'^<\.\.\. read resumed>"c", 1\) += 1$', text, re.MULTILINE)
-    assert re.search(
-        r'^\[pid \d+\] write\(4, "c", 1\) += 1$|^\[pid \d+\] write\(4, "c", 1 ', text, re.M
-    )
-    assert re.search(r"^\[pid \d+\] \+\+\+ exited with 5 \+\+\+$", text, re.MULTILINE)
+    assert re.search(r"^\d+ +read\(3,  <unfinished \.\.\.>\n\d+ ", text, re.MULTILINE)
+    assert re.search(r'^\d+ +<\.\.\. read resumed>"c", 1\) += 1$', text, re.MULTILINE)
+    assert re.search(r'^\d+ +write\(4, "c", 1(\) += 1$| )', text, re.MULTILINE)
+    assert re.search(r"^\d+ +\+\+\+ exited with 5 \+\+\+$", text, re.MULTILINE)
+    parents, childs = re.findall(r"^(\d+) +\+\+\+ exited", text, re.MULTILINE)
+    assert parents != childs
     assert text.endswith("+++ exited with 0 +++\n")
 
 
@@ -154,3 +154,62 @@ def test_missing_calls_are_named_once(tmp_path: Path) -> None:
 def test_files_that_cannot_be_written(option: str, tmp_path: Path) -> None:
     done = run(CRASH, tmp_path, "--strace", option, "/nowhere/file")
     assert "/nowhere/file: No such file or directory" in done.stderr
+
+
+def test_what_a_trace_shows_of_arguments(tmp_path: Path) -> None:
+    """Some arguments mean what others say, results are explained, structures are looked into."""
+    text = (
+        "#define _GNU_SOURCE\n#include <fcntl.h>\n#include <linux/futex.h>\n#include <poll.h>\n"
+        "#include <signal.h>\n#include <string.h>\n#include <sys/epoll.h>\n#include <sys/prctl.h>\n"
+        "#include <sys/socket.h>\n#include <sys/stat.h>\n#include <sys/syscall.h>\n"
+        "#include <sys/wait.h>\n#include <netinet/in.h>\n#include <netinet/tcp.h>\n"
+        "#include <unistd.h>\nvoid caught(int n) { (void)n; }\n"
+        "int main(void) { int p[2], word = 5, one = 1; pipe2(p, O_NONBLOCK);\n"
+        "fcntl(p[0], F_GETFL); fcntl(p[0], F_GETFD);\n"
+        "struct flock lock = {.l_type = F_RDLCK, .l_len = 7};\n"
+        'fcntl(open("new", O_CREAT | O_RDWR, 0640), F_SETLK, &lock);\n'
+        "syscall(SYS_futex, &word, FUTEX_WAKE_PRIVATE, 1, 0, 0, 0);\n"
+        "struct pollfd polled[2] = {{p[0], POLLIN, 0}, {p[1], POLLOUT, 0}}; poll(polled, 2, 0);\n"
+        "poll(polled, 1, 0); struct epoll_event event = {EPOLLIN | EPOLLET, {.u64 = 9}};\n"
+        "epoll_ctl(epoll_create1(EPOLL_CLOEXEC), EPOLL_CTL_ADD, p[0], &event);\n"
+        "int s = socket(AF_INET, SOCK_STREAM, IPPROTO_TCP), pair[2];\n"
+        "setsockopt(s, IPPROTO_TCP, TCP_NODELAY, &one, 4);\n"
+        'socketpair(AF_UNIX, SOCK_DGRAM, 0, pair); struct iovec part = {"ab", 2};\n'
+        "char control[CMSG_SPACE(4)] = {0}; struct msghdr message = {.msg_iov = &part,\n"
+        ".msg_iovlen = 1, .msg_control = control, .msg_controllen = sizeof control};\n"
+        "struct cmsghdr *head = CMSG_FIRSTHDR(&message); head->cmsg_level = SOL_SOCKET;\n"
+        "head->cmsg_type = SCM_RIGHTS; head->cmsg_len = CMSG_LEN(4);\n"
+        "memcpy(CMSG_DATA(head), &one, 4); sendmsg(pair[0], &message, 0);\n"
+        "signal(SIGCHLD, caught); if (fork() == 0) _exit(3); wait(0);\n"
+        "umask(027); umask(0); prctl(PR_GET_DUMPABLE); return 0; }\n"
+    )
+    assert run(text, tmp_path, "--strace", "-o", "trace").returncode == 0
+    lines = (tmp_path / "trace").read_text().splitlines()
+    assert re.match(
+        r'execve\("/.*", \["/.*"\.\.\.\], 0x[0-9a-f]+ /\* \d+ vars \*/\) = 0$', lines[0]
+    )
+    shown = [re.sub(r"\) +=", ") =", line) for line in lines]
+    expected = {
+        "pipe2([3, 4], O_NONBLOCK) = 0",
+        "fcntl(3, F_GETFL) = 0x800 (flags O_RDONLY|O_NONBLOCK)",
+        "fcntl(3, F_GETFD) = 0",
+        'openat(AT_FDCWD, "new", O_RDWR|O_CREAT|O_LARGEFILE, 0640) = 5',
+        "fcntl(5, F_SETLK, {l_type=F_RDLCK, l_whence=SEEK_SET, l_start=0, l_len=7}) = 0",
+        "epoll_create1(EPOLL_CLOEXEC) = 6",
+        "epoll_ctl(6, EPOLL_CTL_ADD, 3, {events=EPOLLIN|EPOLLET, data={u32=9, u64=9}}) = 0",
+        "socket(AF_INET, SOCK_STREAM, IPPROTO_TCP) = 7",
+        "setsockopt(7, SOL_TCP, TCP_NODELAY, [1], 4) = 0",
+        "umask(000) = 027",
+        "prctl(PR_GET_DUMPABLE) = 1",
+    }
+    assert expected <= set(shown)
+    text = "\n".join(shown)
+    assert re.search(r"^futex\(0x[0-9a-f]+, FUTEX_WAKE_PRIVATE, 1\) = 0$", text, re.M)
+    assert "}], 2, {tv_sec=0, tv_nsec=0}, NULL, 8) = 1 ([{fd=4, revents=POLLOUT}], left {" in text
+    assert "ppoll([{fd=3, events=POLLIN}], 1, {tv_sec=0, tv_nsec=0}, NULL, 8) = 0 (Timeout)" in text
+    assert (
+        'sendmsg(8, {msg_name=NULL, msg_namelen=0, msg_iov=[{iov_base="ab", iov_len=2}], '
+        "msg_iovlen=1, msg_control=[{cmsg_len=20, cmsg_level=SOL_SOCKET, cmsg_type=SCM_RIGHTS, "
+        "cmsg_data=[1]}], msg_controllen=24, msg_flags=0}, 0) = 2"
+    ) in text
+    assert re.search(r"^--- SIGCHLD .*si_code=CLD_EXITED, .*si_status=3, si_utime=", text, re.M)

@@ -48,7 +48,7 @@ def make_engine(
     if engine not in ENGINES:
         raise Error(f"no engine is named {engine!r}; expected one of {', '.join(ENGINES)}")
     options = options or JitOptions()
-    space = AddressSpace(38)
+    space = AddressSpace(abi.task_size.bit_length() - 1)
     kind = Interpreter
     if engine == "reference":
         from anyarch.engine.stepper import Stepper

@@ -18,7 +18,6 @@ import pytest
 
 import anyarch
 from anyarch.engine.cache import CodeCache
-from tests.real.sysroot import sysroot
 from tests.real.test_busybox import Case, read_cases
 
 CASES: Final = Path(__file__).with_name("package_cases.txt")
@@ -31,39 +30,33 @@ MANY: Final = (
     "bash coreutils gcc-14 git grep libc6-dev libpython3.13-testsuite make mawk perl-base "
     "python3.13 redis-server redis-tools sed"
 ).split()
+INTERACTIVE: Final = "bash coreutils dash grep nginx ncurses-base nodejs sed tmux".split()
 HEAD, ALL = read_cases(CASES)
 all_packages = pytest.mark.skipif(
     os.environ.get("ANYARCH_PACKAGES") != "all", reason="only with ANYARCH_PACKAGES=all"
 )
 
 
-@pytest.fixture(scope="session")
-def root() -> Path:
-    """The sysroot of the default cases."""
-    return sysroot("riscv64", *PACKAGES)
-
-
-@pytest.fixture(scope="session")
-def large_root() -> Path:
-    """The sysroot of everything else."""
-    return sysroot("riscv64", *MANY)
-
-
-def run(root: Path | None, script: str, folder: Path, timeout: float = 120) -> tuple[int, str]:
-    """Status and output of a script for bash; on this machine where there is no ``root``."""
-    guest = [sys.executable, "-m", "anyarch", "run", "-L", str(root)] if root else []
-    environment = {
+def environment(folder: Path) -> dict[str, str]:
+    """What guests are given, and anyarch needs."""
+    return {
         "PATH": "/usr/bin:/bin",
         "HOME": str(folder),
+        "TMUX_TMPDIR": str(folder),
         "LC_ALL": "C.UTF-8",
         "PYTHONPATH": str(SOURCE),
         "ANYARCH_CACHE": CodeCache().path,
         "PYTHONDONTWRITEBYTECODE": "1",
     }
+
+
+def run(root: Path | None, script: str, folder: Path, timeout: float = 120) -> tuple[int, str]:
+    """Status and output of a script for bash; on this machine where there is no ``root``."""
+    guest = [sys.executable, "-m", "anyarch", "run", "-L", str(root)] if root else []
     done = subprocess.run(
         [*guest, "/bin/bash", "-c", f"unset PYTHONPATH\n{script}"],
         cwd=folder,
-        env=environment,
+        env=environment(folder),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -221,3 +214,56 @@ def test_redis(large_root: Path, tmp_path: Path) -> None:
     )
     _, output = run(large_root, script, tmp_path, 300)
     assert output.split("\n") == ["OK", "v", "3", "1", "2", "3", "42", "0"]
+
+
+NODE: Final = r"""
+const { Worker, isMainThread, parentPort } = require('worker_threads');
+const { execFile } = require('child_process');
+if (!isMainThread) {
+    parentPort.on('message', n => { parentPort.postMessage(n * 2); process.exit(0); });
+} else main();
+async function main() {
+    let sum = 0;
+    for (let i = 0; i < 1e6; i++) sum = (sum * 31 + i) % 1000003;
+    const point = i => ({ x: i, y: [i / 2], name: 'p' + i });
+    const shapes = Array.from({ length: 20000 }, (_, i) => point(i));
+    const total = shapes.filter(p => p.name.endsWith('7')).reduce((t, p) => t + p.y[0], 0);
+    console.log(process.arch, sum, total, process.execPath);
+    console.log(JSON.stringify(JSON.parse('{"a": [1, {"b": "x\\u00e9"}], "n": 1e100}')));
+    console.log('foobar'.replace(/(o+)(?=b)/, '<$1>'), /(?<y>\d{4})$/u.exec('May 2026').groups.y,
+        'aaaaaaaaaaaaaaaaaaaa'.match(/(a*)*c/), (1n << 70n) % 1000003n);
+    const order = [];
+    await new Promise(done => {
+        setImmediate(() => { order.push('immediate'); setTimeout(done, 20); });
+        process.nextTick(() => order.push('tick'));
+        Promise.resolve().then(() => order.push('promise'));
+    });
+    console.log(order.join(' '));
+    const worker = new Worker(__filename);
+    worker.postMessage(21);
+    console.log('worker', await new Promise(done => worker.on('message', done)));
+    console.log(await new Promise(done => execFile('/bin/sh', ['-c', 'echo child; exit 3'],
+        (error, out) => done([out.trim(), error.code].join(' ')))));
+    const fibonacci = new WebAssembly.Module(new Uint8Array([0, 97, 115, 109, 1, 0, 0, 0, 1, 6,
+        1, 96, 1, 127, 1, 127, 3, 2, 1, 0, 7, 5, 1, 1, 102, 0, 0, 10, 30, 1, 28, 0, 32, 0, 65, 2,
+        72, 4, 127, 32, 0, 5, 32, 0, 65, 1, 107, 16, 0, 32, 0, 65, 2, 107, 16, 0, 106, 11, 11]));
+    console.log('wasm', new WebAssembly.Instance(fibonacci).exports.f(20));
+}
+"""
+
+
+@all_packages
+def test_node(interactive_root: Path, tmp_path: Path) -> None:
+    """Its compilers write code while it runs, and several threads run that."""
+    (tmp_path / "program.js").write_text(NODE)
+    status, output = run(interactive_root, "exec node program.js", tmp_path, 300)
+    assert output.split("\n") == [
+        "riscv64 256782 10002000 /usr/bin/node",
+        '{"a":[1,{"b":"xé"}],"n":1e+100}',
+        "f<oo>bar 2026 null 443902n",
+        "tick promise immediate",
+        "worker 42",
+        "child 3",
+        "wasm 6765",
+    ]
+    assert status == 0

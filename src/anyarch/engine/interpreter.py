@@ -349,6 +349,11 @@ class Interpreter:
             self._reference.machine.counters = self._counter
         return self._reference
 
+    def load_rare(self) -> None:
+        """Load what is loaded when first needed otherwise: files may be out of reach then."""
+        assert self.reference.machine is not None
+        assert self.architecture.decoder is not None
+
     def _emulate(self) -> Exit | None:
         """Let the reference engine run the instruction at ``state.pc``."""
         ended = self.reference.step()

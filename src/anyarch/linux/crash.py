@@ -13,7 +13,6 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, BinaryIO, Final
 
 from anyarch.errors import MemoryFault
-from anyarch.linux.paths import guest_path
 from anyarch.linux.signals import CORE_SIGNALS, SYNCHRONOUS
 from anyarch.linux.symbols import signal_name
 
@@ -67,7 +66,7 @@ def locate(thread: Thread, address: int) -> str:
     """An address with the symbol and file that it lies in."""
     for region in thread.space.regions():
         if region.start <= address < region.end:
-            name = os.fsdecode(guest_path(thread.options.root, os.fsencode(region.name)))
+            name = os.fsdecode(thread.process.paths.guest(os.fsencode(region.name)))
             if not region.file:
                 return f"{address:#x} in {name or 'memory of no file'}"
             symbol = _symbol(region.name, address - region.start + region.offset)
@@ -204,11 +203,10 @@ def _summary(thread: Thread) -> bytes:
 
 def _files(thread: Thread) -> bytes:
     """What files are mapped where."""
-    root = thread.options.root
     mapped = [region for region in thread.space.regions() if region.file]
     words = [len(mapped), _PAGE]
     names = b""
     for region in mapped:
         words += [region.start, region.end, region.offset // _PAGE]
-        names += guest_path(root, os.fsencode(region.name)) + b"\0"
+        names += thread.process.paths.guest(os.fsencode(region.name)) + b"\0"
     return struct.pack(f"<{len(words)}Q", *words) + names

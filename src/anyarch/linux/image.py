@@ -20,8 +20,10 @@ from anyarch.memory.space import AddressSpace
 
 PAGE: Final = 4096
 PROT_READ, PROT_WRITE, PROT_EXEC = 1, 2, 4
-_STACK_NBYTES: Final = 8 << 20
-_STACK_LIMIT: Final = 1 << 30
+_STACK_LEAST, _STACK_MOST = 1 << 20, 1 << 30  # bytes
+_STACK_GAP: Final = 1 << 20  # to the next mapping below, as Linux keeps it
+_STACK_ROOM: Final = 128 << 20  # that mmap leaves free for it
+_ARGUMENTS_LEAST, _ARGUMENTS_MOST = 1 << 17, 6 << 20  # bytes, whatever the limit on the stack
 # Auxiliary vector entries, auxvec.h.
 _AT_NULL, _AT_PHDR, _AT_PHENT, _AT_PHNUM, _AT_PAGESZ, _AT_BASE, _AT_FLAGS, _AT_ENTRY = (
     0, 3, 4, 5, 6, 7, 8, 9,
@@ -35,7 +37,7 @@ class Image:
     """A loaded program."""
 
     elf: Elf
-    host_path: bytes
+    host_path: bytes  # without links
     name: bytes  # as it was executed
     arguments: list[bytes]
     start: int  # first pc: the interpreter's entry where there is one
@@ -44,6 +46,8 @@ class Image:
     heap: int  # where brk starts
     trampoline: int  # code that returns from a signal handler
     auxv: bytes
+    argument_range: tuple[int, int]  # where their texts are, one after another
+    environment_range: tuple[int, int]
 
 
 def load_program(
@@ -66,6 +70,7 @@ def load_program(
     try:
         elf = read_elf(fd, os.fsdecode(name))
         _check_machine(elf, abi)
+        top = _map_stack(space, abi, elf, stack_limit)  # first: nothing else is to be in its place
         bias = _load(space, abi, fd, elf, abi.task_size // 3 * 2)
     finally:
         os.close(fd)
@@ -98,8 +103,7 @@ def load_program(
         (_AT_HWCAP2, abi.hwcap2),
         (_AT_MINSIGSTKSZ, abi.signal_stack_nbytes),
     ]
-    top = _map_stack(space, abi, elf, stack_limit)
-    stack, words = _fill_stack(space, abi, top, name, arguments, environment, auxv)
+    stack, words, ranges = _fill_stack(space, abi, top, name, arguments, environment, auxv)
     return Image(
         elf,
         host_path,
@@ -111,6 +115,7 @@ def load_program(
         _end(elf, bias),
         trampoline,
         words,
+        *ranges,
     )
 
 
@@ -255,11 +260,38 @@ def _round(address: int) -> int:
 
 
 def _map_stack(space: AddressSpace, abi: LinuxAbi, elf: Elf, limit: int) -> int:
-    nbytes = _round(min(max(limit, _STACK_NBYTES), _STACK_LIMIT))
+    nbytes = _round(min(max(limit, _STACK_LEAST), _STACK_MOST))
     prot = PROT_READ | PROT_WRITE | (PROT_EXEC if elf.executable_stack else 0)
     top = abi.task_size - 16 * PAGE
     space.map(top - nbytes, nbytes, prot, fixed=True, name="[stack]")
+    space.mmap_base = min(abi.task_size - _STACK_ROOM, top - nbytes - _STACK_GAP)
     return top
+
+
+def grow_stack(space: AddressSpace, limit: int) -> None:
+    """Extend the stack for a higher limit, as far as nothing is in the way.
+
+    All of it at once: the host's kernel does not extend it when a system call reaches below.
+    """
+    with space.lock:
+        below, stack = 0, None
+        for region in space.regions():
+            if region.name == "[stack]":
+                stack = region
+                break
+            below = region.end
+        if stack is None:
+            return
+        start = max(stack.end - _round(min(limit, _STACK_MOST)), below + _STACK_GAP)
+        if start < stack.start:
+            nbytes = stack.start - start
+            space.map(start, nbytes, stack.prot, fixed=True, noreplace=True, name="[stack]")
+
+
+def arguments_fit(texts: Sequence[bytes], stack_limit: int) -> bool:
+    """Whether arguments and environment are not too long for execve, with their pointers."""
+    nbytes = sum(len(text) + 9 for text in texts)
+    return nbytes <= min(max(stack_limit // 4, _ARGUMENTS_LEAST), _ARGUMENTS_MOST)
 
 
 def _fill_stack(
@@ -270,8 +302,9 @@ def _fill_stack(
     arguments: Sequence[bytes],
     environment: Sequence[bytes],
     auxv: list[tuple[int, int]],
-) -> tuple[int, bytes]:
-    """Write the first stack; return the stack pointer and the auxiliary vector."""
+) -> tuple[int, bytes, tuple[tuple[int, int], tuple[int, int]]]:
+    """Write the first stack; return the stack pointer, the auxiliary vector, and where the texts
+    of arguments and of the environment are."""
     strings = bytearray()
     offsets = []
     for text in (*arguments, *environment, name, (abi.platform or "").encode()):
@@ -289,11 +322,7 @@ def _fill_stack(
     words = [split, *addresses[:split], 0, *addresses[split:-2], 0]
     table = struct.pack(f"<{len(words)}Q", *words) + vector
     stack = (base - len(table)) // 16 * 16
-    if top - stack > _STACK_NBYTES // 4 * 3:
-        raise LoadError(
-            f"{os.fsdecode(name)}: arguments and environment of {top - stack} bytes; expected at "
-            f"most {_STACK_NBYTES // 4 * 3}"
-        )
     space.write(stack, table)
     space.write(base, os.urandom(16) + strings)
-    return stack, vector
+    middle = addresses[split]
+    return stack, vector, ((base + 16, middle), (middle, addresses[-2]))

@@ -1,244 +1,287 @@
-"""Names of files: absolute ones are looked up in a root folder first; some are the guest's own."""
+"""Names of files: where on the host is what a guest names.
+
+An absolute name is looked up in a root folder first, then on the host. A relative one is the host
+kernel's to find, except below folders where the guest's view is another one: those in the root,
+whose links are meant inside it, ``/``, and those in /proc.
+"""
 
 from __future__ import annotations
 
-import contextlib
 import os
-import re
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Final
+import stat
+from collections.abc import Callable
+from typing import Final
 
-from anyarch.memory.regions import Region
-
-if TYPE_CHECKING:
-    from anyarch.linux.process import Process
-
-_REGION: Final = re.compile(rb"([0-9a-f]+)-([0-9a-f]+) ")
+AT_FDCWD: Final = -100
+# Which names are for Python to find: the word of the thunk's table.
+ABSOLUTE, RELATIVE, BELOW_DESCRIPTORS = 1, 2, 4
 _MAXIMUM_LINKS: Final = 40
 # Folders that are the machine's even where the root has some of that name (mostly empty ones).
 _KERNEL: Final = frozenset((b"dev", b"proc", b"sys"))
 _SHARED: Final = frozenset((b"tmp", b"run", b"home", b"root"))
+_FOLDERS_KEPT: Final = 4096
+_LOOK_AGAIN: Final = 64  # names below plain folders, after which descriptors are looked through
 
 
-def find_in_root(root: bytes, path: bytes, follow: bool) -> bytes | None:
-    """The host path of ``path`` inside ``root``, or None where it does not exist there.
+def host_path(root: bytes | None, path: bytes, follow: bool, *, stay: bool = False) -> bytes:
+    """The host path of an absolute guest path.
 
-    Absolute links inside the root stay inside it.
+    Links are followed as the guest sees them, the last one only with ``follow``. A name that is
+    neither in the root nor on the host is one to be created: on the host, or in the root where
+    only that has the folder, or where both have it and ``stay`` asks for it.
     """
-    parts = [part for part in reversed(path.split(b"/")) if part not in (b"", b".")]
+    if root is None or not path.startswith(b"/"):
+        return path
+    tail = b"/" if path.endswith((b"/", b"/.")) else b""
+    follow = follow or bool(tail)
+    parts = _split(path)
     found: list[bytes] = []
+    layer = root  # where ``found`` is: the root, or nothing for the host
     links = 0
     while parts:
         part = parts.pop()
         if part == b"..":
             del found[-1:]
+            layer = root if os.path.isdir(_join(root, found)) else b""
             continue
-        candidate = b"/".join((root, *found, part))
-        try:
-            target = os.readlink(candidate) if follow or parts else b""
-        except OSError as error:
-            if error.errno != 22:  # EINVAL: it exists and is no link
-                return None
-            target = b""
-        if not target:
+        if not found and (part in _KERNEL or (part in _SHARED and not parts)):
+            return _join(b"", [part, *reversed(parts)]) + tail
+        target = _link(_join(layer, [*found, part]))
+        if target is None and layer:
+            layer = b""
+            target = _link(_join(layer, [*found, part]))
+        if target is None:
+            if links and os.path.lexists(path):
+                return path
+            found.append(part)
+            if not parts and _is_created_in_root(root, found[:-1], stay):
+                layer = root
+            return _join(layer, [*found, *reversed(parts)]) + tail
+        if not target or not (follow or parts):
             found.append(part)
             continue
         links += 1
         if links > _MAXIMUM_LINKS:
-            return None
+            return path
         if target.startswith(b"/"):
             found.clear()
-        parts += [part for part in reversed(target.split(b"/")) if part not in (b"", b".")]
-    result = b"/".join((root, *found))
-    return result if os.path.lexists(result) else None
+            layer = root
+        parts += _split(target)
+    return _join(layer, found) + tail if found else layer or b"/"
 
 
-def host_path(root: bytes | None, path: bytes, follow: bool) -> bytes:
-    """The host path of a guest path."""
-    if root is None or not path.startswith(b"/"):
-        return path
-    parts = [part for part in path.split(b"/", 3) if part not in (b"", b".")]
-    if not parts or parts[0] in _KERNEL or (len(parts) == 1 and parts[0] in _SHARED):
-        return path
-    return find_in_root(root, path, follow) or path
+def _split(path: bytes) -> list[bytes]:
+    """The parts of a path, last one first."""
+    return [part for part in reversed(path.split(b"/")) if part not in (b"", b".")]
+
+
+def _join(layer: bytes, parts: list[bytes]) -> bytes:
+    return b"/".join((layer, *parts))
+
+
+def _link(path: bytes) -> bytes | None:
+    """Where a link points; empty for what is no link, None for what does not exist."""
+    try:
+        return os.readlink(path)
+    except OSError as error:
+        return b"" if error.errno == 22 else None  # EINVAL: it exists and is no link
+
+
+def _is_created_in_root(root: bytes, folder: list[bytes], stay: bool) -> bool:
+    on_host = os.path.isdir(_join(b"", folder) or b"/")
+    return os.path.isdir(_join(root, folder)) and (stay or not on_host)
 
 
 def guest_path(root: bytes | None, path: bytes) -> bytes:
     """The guest's path of a host's that exists."""
     if root is not None:
-        inside = os.path.realpath(root) + b"/"
-        if path.startswith(inside):
-            return path[len(inside) - 1 :]
+        if path == root:
+            return b"/"
+        if path.startswith(root + b"/"):
+            return path[len(root) :]
     return path
 
 
-class Proc:
-    """What of /proc is the guest's own, and not the interpreter's."""
+class Paths:
+    """How a process finds files: its root, and whether relative names need a closer look.
 
-    __slots__ = ("_process",)
+    ``announce`` is told which names native code must leave to Python.
+    """
 
-    def __init__(self, process: Process) -> None:
-        self._process = process
+    __slots__ = ("_announce", "_folders", "_plain", "flags", "root")
 
-    def _own_part(self, path: bytes) -> bytes | None:
-        """The file's name inside our folder of /proc, or inside that of one of our threads."""
-        if not path.startswith(b"/proc/"):
+    def __init__(
+        self, root: bytes | None, announce: Callable[[int], None] = lambda flags: None
+    ) -> None:
+        self.root = root
+        self.flags = ABSOLUTE if root is not None else 0
+        self._announce = announce
+        self._folders: dict[bytes, bytes] = {}  # host paths without links, by guest path
+        self._plain = 0  # names below descriptors of plain folders, one after another
+        self.moved()
+
+    def resolve(self, path: bytes, follow: bool, dirfd: int = AT_FDCWD) -> bytes:
+        """The host path of a guest's. Of /proc the plain name: no dots, ``self`` for our number."""
+        stay = False
+        if not path.startswith(b"/"):
+            folder = self._folder(dirfd) if path else None
+            if folder is None:
+                return path
+            stay = folder != b"/" and b".." not in path
+            path = folder + b"/" + path
+        if self.root is not None:
+            found = self._find_below(path, follow)
+            if found is not None:
+                return found
+        if path[1:2] in (b"/", b"."):
+            path = _without_dots(path)
+        path = host_path(self.root, self._see_through(path), follow, stay=stay)
+        return _plain_name(path) if path.startswith(b"/proc/") else path
+
+    def _find_below(self, path: bytes, follow: bool) -> bytes | None:
+        """The host path of what lies in a folder that was found before, if that is quickly told."""
+        folder, _, name = path.rpartition(b"/")
+        place = self._folders.get(folder)
+        if place is None:
+            self._look_up_folder(folder)
             return None
-        owner, _, name = path[6:].partition(b"/")
-        if owner not in (b"self", b"thread-self", b"%d" % os.getpid()):
+        if name in (b"", b".", b".."):
             return None
-        if name.startswith(b"task/"):
-            thread, _, inner = name[5:].partition(b"/")
-            return inner if thread.isdigit() and inner not in (b"stat", b"comm") else None
+        found = place + b"/" + name
+        target = _link(found)
+        return None if target is None or (target and follow) else found
+
+    def _look_up_folder(self, folder: bytes) -> None:
+        assert self.root is not None
+        if not folder or _KERNEL.intersection(folder.split(b"/", 2)[1:2]) or b"//" in folder:
+            return
+        place = host_path(self.root, folder, True)
+        if os.path.isdir(place) and (
+            place.startswith(self.root + b"/") or not os.path.lexists(self.root + place)
+        ):
+            if len(self._folders) >= _FOLDERS_KEPT:
+                self._folders.clear()
+            self._folders[folder] = place
+
+    def changed(self, path: bytes) -> None:
+        """What a host path names is about to change: folders may be elsewhere."""
+        if self._folders and self.root is not None and path.startswith(self.root):
+            self._folders.clear()
+
+    def guest(self, path: bytes) -> bytes:
+        """The guest's path of a host's that exists."""
+        return guest_path(self.root, path)
+
+    def _folder(self, dirfd: int) -> bytes | None:
+        """The guest's name of a folder from which names are not the host kernel's to find."""
+        dirfd = dirfd & 0xFFFFFFFF
+        if dirfd == AT_FDCWD & 0xFFFFFFFF:
+            return self._name(_working_folder()) if self.flags & RELATIVE else None
+        if not self.flags & BELOW_DESCRIPTORS:
+            return None
+        name = self._name(_link(b"/proc/self/fd/%d" % dirfd) or b"")
+        self._plain = self._plain + 1 if name is None else 0
+        if self._plain == _LOOK_AGAIN:
+            self._plain = 0
+            self._look_through_descriptors()
         return name
 
-    def program_link(self, path: bytes) -> bytes | None:
-        """Where /proc/self/exe points on the host, if ``path`` is that."""
-        if self._own_part(path) != b"exe":
-            return None
-        return os.path.realpath(self._process.image.host_path)
-
-    def program_name(self, path: bytes) -> bytes | None:
-        """Where /proc/self/exe points for the guest, if ``path`` is that."""
-        program = self.program_link(path)
-        return None if program is None else guest_path(self._process.options.root, program)
-
-    def substitute(self, path: bytes, follow: bool) -> bytes:
-        """The path to use for ``path``: the program's for /proc/self/exe."""
-        return (self.program_link(path) if follow else None) or path
-
-    def contents(self, path: bytes) -> bytes | None:
-        """The text of a file of /proc that is not the interpreter's, or None."""
-        if not path.startswith(b"/proc/"):
-            return None
-        if path == b"/proc/cpuinfo" and self._process.abi.cpuinfo:
-            text = self._process.abi.cpuinfo
-            count = len(os.sched_getaffinity(0))
-            return "".join(text.format(index=index) for index in range(count)).encode()
-        match self._own_part(path):
-            case b"maps":
-                return self._maps()
-            case b"smaps":
-                return self._smaps()
-            case b"cmdline":
-                return b"".join(argument + b"\0" for argument in self._process.image.arguments)
-            case b"auxv":
-                return self._process.image.auxv
-            case b"environ":
-                return b"".join(text + b"\0" for text in self._process.environment)
-            case b"stat":
-                return self._stat()
-            case b"statm":
-                return self._statm()
-            case b"status":
-                return self._status()
-            case b"limits":
-                return self._limits()
+    def _name(self, folder: bytes) -> bytes | None:
+        """The guest's name of such a folder, by its host path."""
+        name = self.guest(folder)
+        if name != folder or name in (b"/", b"/proc") or name.startswith(b"/proc/"):
+            return name
         return None
 
-    def _maps(self) -> bytes:
-        return "".join(f"{line}\n" for _, line in self._region_lines()).encode(
-            errors="surrogateescape"
-        )
+    def _see_through(self, path: bytes) -> bytes:
+        """A path without the links of /proc that lead to folders where names mean other things."""
+        parts = path.split(b"/", 6)
+        if parts[1:3] == [b"dev", b"fd"]:
+            parts = path.split(b"/", 4)
+            parts[1:3] = [b"proc", b"self", b"fd"]
+        if len(parts) < 5 or parts[1] != b"proc" or parts[2] not in _own_numbers():
+            return path
+        name, rest = parts[3], parts[4:]
+        if name == b"root":
+            return _join(b"", rest)
+        folder = None
+        if name == b"cwd":
+            folder = self._name(_working_folder())
+        elif name == b"fd" and len(rest) > 1 and rest[0].isdigit():
+            folder = self._name(_link(b"/proc/self/fd/" + rest[0]) or b"")
+            rest = rest[1:]
+        return path if folder is None else _join(folder, rest)
 
-    def _smaps(self) -> bytes:
-        """What the host says of the guest's regions: a region of its is one or a part of ours."""
-        base = self._process.space.base
-        lines = list(self._region_lines())
-        text, shown = [], False
-        for line in _read(b"/proc/self/smaps").splitlines(keepends=True):
-            if head := _REGION.match(line):
-                start, end = (int(word, 16) - base for word in head.groups())
-                found = [each for each in lines if each[0].start <= start < each[0].end]
-                shown = bool(found)
-                if shown:
-                    rest = found[0][1].partition(" ")[2]
-                    text.append(f"{start:08x}-{end:08x} {rest}\n".encode(errors="surrogateescape"))
-            elif shown:
-                text.append(line)
-        return b"".join(text)
+    # What changes how names are found
 
-    def _region_lines(self) -> Iterator[tuple[Region, str]]:
-        root = self._process.options.root
-        for region in self._process.space.regions():
-            letters = "".join(
-                letter if region.prot & bit else "-" for letter, bit in zip("rwx", (1, 2, 4))
-            )
-            shared = "s" if region.shared else "p"
-            start, end = region.start, region.end
-            device, inode, name = "00:00", 0, region.name
-            if region.file and name.startswith("/"):
-                with contextlib.suppress(OSError):
-                    stat = os.stat(name)
-                    device = f"{os.major(stat.st_dev):02x}:{os.minor(stat.st_dev):02x}"
-                    inode = stat.st_ino
-                name = os.fsdecode(guest_path(root, os.fsencode(name)))
-            line = f"{start:08x}-{end:08x} {letters}{shared} {region.offset:08x} {device} {inode} "
-            yield region, f"{line:<73}{name}".rstrip()
+    def moved(self) -> None:
+        """The working directory is another one."""
+        near = self._name(_working_folder()) is not None
+        self._set_flags(self.flags & ~RELATIVE | (RELATIVE if near else 0))
 
-    def _nbytes(self, bits: int = 0) -> int:
-        """How much the guest has mapped, with any of these permissions where some are given."""
-        regions = self._process.space.regions()
-        return sum(each.end - each.start for each in regions if not bits or each.prot & bits)
+    def confined(self) -> None:
+        """The host's kernel has another root now: all names are below that."""
+        self.root = None
+        self._folders.clear()
+        self._set_flags(self.flags & ~ABSOLUTE)
 
-    def _stat(self) -> bytes:
-        """The host's line, with the guest's addresses. Fields are numbered as in proc(5)."""
-        head, _, tail = _read(b"/proc/self/stat").rpartition(b")")
-        image, fields = self._process.image, tail.split()
-        code = [each for each in image.elf.loads if each.flags & 1] or image.elf.loads
-        bias = image.entry - image.elf.entry
-        values = {
-            20: len(self._process.threads),
-            23: self._nbytes(),
-            26: code[0].address + bias,
-            27: code[-1].address + code[-1].memory_nbytes + bias,
-            28: image.stack,
-            29: 0,
-            30: 0,
-            47: image.heap,
-        }
-        for number, value in values.items():
-            fields[number - 3] = b"%d" % value
-        return head + b") " + b" ".join(fields) + b"\n"
+    def opened(self, fd: int, path: bytes) -> None:
+        """``fd`` was opened by a host path."""
+        if self.flags & BELOW_DESCRIPTORS:
+            return
+        if not path.startswith(b"/"):
+            path = _link(b"/proc/self/fd/%d" % fd) or b""
+        if self._name(path) is None:
+            return
+        if stat.S_ISDIR(os.fstat(fd).st_mode):
+            self._set_flags(self.flags | BELOW_DESCRIPTORS)
 
-    def _statm(self) -> bytes:
-        fields = _read(b"/proc/self/statm").split()
-        fields[0] = b"%d" % (self._nbytes() >> 12)
-        fields[3] = b"%d" % (self._nbytes(4) >> 12)
-        fields[5] = b"%d" % (self._nbytes(2) >> 12)
-        return b" ".join(fields) + b"\n"
+    def _look_through_descriptors(self) -> None:
+        for fd in os.listdir(b"/proc/self/fd"):
+            target = _link(b"/proc/self/fd/" + fd)
+            if target and self._name(target) is not None and os.path.isdir(target):
+                return
+        self._set_flags(self.flags & ~BELOW_DESCRIPTORS)
 
-    def _status(self) -> bytes:
-        lines = []
-        for line in _read(b"/proc/self/status").splitlines(keepends=True):
-            key = line.partition(b":")[0]
-            if key in (b"VmPeak", b"VmSize"):
-                line = b"%s:\t%8d kB\n" % (key, self._nbytes() >> 10)
-            elif key == b"VmExe":
-                line = b"%s:\t%8d kB\n" % (key, self._nbytes(4) >> 10)
-            elif key == b"Threads":
-                line = b"Threads:\t%d\n" % len(self._process.threads)
-            elif key in (b"VmStk", b"VmData"):
-                continue
-            lines.append(line)
-        return b"".join(lines)
-
-    def _limits(self) -> bytes:
-        """The host's, but for the limits on memory, which are only remembered."""
-        names = {b"Max data size": 2, b"Max stack size": 3, b"Max resident set": 5}
-        names[b"Max address space"] = 9
-        lines = []
-        for line in _read(b"/proc/self/limits").splitlines():
-            which = names.get(line[:26].strip())
-            if which is not None and which in self._process.limits:
-                shown = [
-                    "unlimited" if n >= (1 << 64) - 1 else n for n in self._process.limits[which]
-                ]
-                line = f"{line[:26].decode()}{shown[0]!s:<21}{shown[1]!s:<21}bytes     ".encode()
-            lines.append(line + b"\n")
-        return b"".join(lines)
+    def _set_flags(self, flags: int) -> None:
+        if flags != self.flags:
+            self.flags = flags
+            self._announce(flags)
 
 
-def _read(path: bytes) -> bytes:
-    with open(path, "rb") as file:
-        return file.read()
+def _working_folder() -> bytes:
+    try:
+        return os.getcwdb()
+    except OSError:  # it was removed
+        return b""
+
+
+def _own_numbers() -> tuple[bytes, ...]:
+    return b"self", b"thread-self", b"%d" % os.getpid()
+
+
+def _without_dots(path: bytes) -> bytes:
+    """An absolute path that begins with a name."""
+    rest = path
+    while rest:
+        part, _, after = rest.partition(b"/")
+        if part not in (b"", b".", b".."):
+            break
+        rest = after
+    return b"/" + rest
+
+
+def _plain_name(path: bytes) -> bytes:
+    parts: list[bytes] = []
+    for part in path.split(b"/"):
+        if part == b"..":
+            if len(parts) > 2 and (parts[-1] in (b"cwd", b"root") or parts[-1].isdigit()):
+                return path  # that may be a link to anywhere
+            del parts[-1:]
+        elif part not in (b"", b"."):
+            parts.append(part)
+    if parts[:1] != [b"proc"] or len(parts) < 2:
+        return path
+    if parts[1] == b"%d" % os.getpid():
+        parts[1] = b"self"
+    return _join(b"", parts) + (b"/" if path.endswith(b"/") else b"")

@@ -25,10 +25,11 @@ from anyarch.linux.calls import CALLS
 from anyarch.linux.calls.threads import ThreadStart
 from anyarch.linux.growing import Growing
 from anyarch.linux.hostcalls import host_call
-from anyarch.linux.image import Image, load_program
+from anyarch.linux.image import Image, arguments_fit, grow_stack, load_program
 from anyarch.linux.interfaces import Engine
 from anyarch.linux.masks import host_mask
-from anyarch.linux.paths import Proc, host_path
+from anyarch.linux.paths import AT_FDCWD, Paths
+from anyarch.linux.proc import Proc
 from anyarch.linux.scripts import Program, find_program
 from anyarch.linux.thread import INTERRUPTIONS, Ended, Thread
 from anyarch.linux.thunks import empty_thunk_table, fill_thunk_table
@@ -93,6 +94,8 @@ class Process:
         self.actions.wake = self._wake
         if options.crash_report or options.core is not None:
             self.actions.examined = sig.CORE_SIGNALS
+        self.threads: list[Thread] = []
+        self.paths = Paths(options.root, self._announce_paths)
         self.proc = Proc(self)
         self.task_size = min(abi.task_size, space.limit)
         self.image: Image
@@ -120,11 +123,15 @@ class Process:
         if options.trace is not None:
             self._call_table = empty_thunk_table()
         else:
-            self._call_table = fill_thunk_table(abi, CALLS.get, paths=options.root is None)
+            self._call_table = fill_thunk_table(abi, CALLS.get, self.paths.flags)
         self.leader = Thread(self, engine, self._call_table)
         self.leader.begin()
         self.threads = [self.leader]
         self._idle: list[Thread] = []  # ended; their engines are used again
+
+    def _announce_paths(self, flags: int) -> None:
+        for thread in self.threads:
+            thread.leave_paths(flags)
 
     def native_counts(self) -> Counter[int]:
         """How often each call number was served without Python."""
@@ -146,12 +153,12 @@ class Process:
         self.image = load_program(
             self.space,
             self.abi,
-            program,
+            os.path.realpath(program),
             name,
             arguments,
             environment,
-            self._find_interpreter,
-            self._stack_limit(),
+            self.find,
+            self._stack_limit,
         )
         self.environment = list(environment)
         self.heap_end = self.image.heap
@@ -162,9 +169,41 @@ class Process:
         self.actions.trampoline = self.image.trampoline
         comm = os.path.basename(name)[: _COMM_NBYTES - 1] + b"\0"
         host_call("prctl", _PR_SET_NAME, leader.scratch_bytes(comm))
+        self.proc.publish(self.image)
 
-    def _find_interpreter(self, path: bytes) -> bytes:
-        return self.host_path(path, follow=True)
+    def announce_program(self) -> None:
+        """Begin the trace."""
+        if self.options.trace is not None:
+            image = self.image
+            place = image.stack + 8 * (len(image.arguments) + 2)
+            count = len(self.environment)
+            self.options.trace.started(image.name, image.arguments, count, place)
+
+    @property
+    def _stack_limit(self) -> int:
+        """The soft limit in bytes."""
+        limit = self.limits.get(resource.RLIMIT_STACK)
+        soft = (resource.getrlimit(resource.RLIMIT_STACK) if limit is None else limit)[0]
+        return soft if soft >= 0 else 1 << 62  # unlimited is -1 for Python
+
+    def confine(self, thread: Thread) -> None:
+        """The process is about to lose sight of the interpreter's files."""
+        import traceback  # noqa: F401 - for print_exception
+
+        from anyarch.linux import crash  # noqa: F401
+
+        thread.engine.load_rare()
+
+    def grow_stack(self) -> None:
+        """The limit on the stack may be higher now."""
+        grow_stack(self.space, self._stack_limit)
+
+    def _find_program(self, path: bytes) -> bytes:
+        """The host path of a file to execute: links are the guest's in all folders."""
+        if self.paths.root is not None and not path.startswith(b"/"):
+            with contextlib.suppress(OSError):
+                path = self.paths.guest(os.getcwdb()) + b"/" + path
+        return self.find(path)
 
     def run(self) -> Outcome:
         """Run until the end. In a forked child this does not return."""
@@ -268,6 +307,7 @@ class Process:
             except (HostError, OSError):  # no memory, or too many mappings
                 return -errno.EAGAIN
         thread.renew(parent)
+        thread.leave_paths(self.paths.flags)
         thread.set_register(self.abi.result, 0)
         thread.set_register(self.abi.stack, start.stack)
         if start.thread_pointer is not None:
@@ -427,12 +467,9 @@ class Process:
         self, thread: Thread, path: bytes, arguments: list[bytes], environment: list[bytes]
     ) -> int | None:
         """Replace the program, as execve does; -errno where that is impossible."""
-        found = find_program(
-            self.proc.substitute(path, follow=True),
-            arguments or [b""],
-            self.abi,
-            self._find_interpreter,
-        )
+        if not arguments_fit([*arguments, *environment], self._stack_limit):
+            return -errno.E2BIG
+        found = find_program(path, arguments or [b""], self.abi, self._find_program)
         if not isinstance(found, Program):
             return found
         if not found.is_guest:
@@ -501,19 +538,13 @@ class Process:
 
     # What threads use
 
-    def host_path(self, path: bytes, follow: bool) -> bytes:
-        """The host's path of a guest's."""
-        return host_path(self.options.root, path, follow)
+    def find(self, path: bytes, follow: bool = True, dirfd: int = AT_FDCWD) -> bytes:
+        """The host's path of a guest's; of a file in /proc its plain name."""
+        return self.proc.substitute(self.paths.resolve(path, follow, dirfd), follow)
 
     def grow(self, address: int) -> bool:
         """Whether memory that grows downwards now reaches to an address that was touched."""
-        return self.growing.grow(self.space, address, self._stack_limit())
-
-    def _stack_limit(self) -> int:
-        limit = self.limits.get(resource.RLIMIT_STACK)
-        soft = limit[0] if limit else resource.getrlimit(resource.RLIMIT_STACK)[0]
-        # Unlimited is -1 for Python; the stack is mapped whole, as far as that makes sense.
-        return soft if soft >= 0 else 1 << 62
+        return self.growing.grow(self.space, address, self._stack_limit)
 
     def note(self, text: str) -> None:
         """Say something once, when asked to be verbose."""

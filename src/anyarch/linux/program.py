@@ -12,7 +12,7 @@ from anyarch.linux.aarch64 import AARCH64
 from anyarch.linux.abi import LinuxAbi
 from anyarch.linux.elf import MACHINES, read_elf
 from anyarch.linux.interfaces import Engine
-from anyarch.linux.paths import host_path
+from anyarch.linux.paths import Paths
 from anyarch.linux.process import Options, Outcome, Process, end_like
 from anyarch.linux.riscv64 import RISCV64
 from anyarch.memory.space import AddressSpace
@@ -49,8 +49,8 @@ def run_program(
     A forked child of the guest never returns from here. Raises :class:`~anyarch.errors.LoadError`.
     """
     name = os.fsencode(path)
-    folder = os.fsencode(os.path.abspath(root)) if root is not None else None
-    program = host_path(folder, name, follow=True)
+    folder = os.fsencode(os.path.realpath(root)) if root is not None else None
+    program = Paths(folder).resolve(name, follow=True)
     abi = find_abi(program)
     with ExitStack() as stack:
         options = Options(
@@ -74,6 +74,7 @@ def run_program(
             for key, value in (os.environ if env is None else env).items()
         ]
         process.load(program, name, words, texts)
+        process.announce_program()
         outcome = process.run()
         if stats:
             print_statistics(process)

@@ -18,12 +18,7 @@ from typing import Final, NoReturn
 from anyarch.data import dataclass
 from anyarch.errors import MemoryFault
 from anyarch.host.context import FIELDS
-from anyarch.host.signalmask import (
-    ALL_SIGNALS,
-    block_signals,
-    change_host_mask,
-    set_host_mask,
-)
+from anyarch.host.signalmask import ALL_SIGNALS, block_signals, change_host_mask, set_host_mask
 from anyarch.host.signals import default_signal, ignore_signal, release_signal
 from anyarch.linux.abi import Handler, LinuxAbi
 from anyarch.linux.hostcalls import host_action, host_call
@@ -92,7 +87,6 @@ class Actions:
         self._claim = claim  # of a host signal, for the guest
         self._actions: dict[int, Action] = {}
         self._touched: set[int] = set()
-        self._first_mask = set_host_mask(None)
 
     def begin(self) -> None:
         """Take over the actions of the host process; Python's own are not the guest's."""
@@ -109,11 +103,12 @@ class Actions:
                 self.set(signum, Action())
 
     def end(self) -> None:
-        """Give the host process its own actions and mask back."""
+        """Give the host process its own actions back. All signals stay blocked: what is sent to
+        the guest now, or what a timer of its own sends, finds nobody."""
+        block_signals()
         for signum in self._touched:
             release_signal(signum)
         self._touched.clear()
-        set_host_mask(self._first_mask)
 
     def after_execute(self, trampoline: int) -> None:
         """Handlers are gone with the program that held them."""

@@ -17,9 +17,12 @@ from anyarch.errors import HostError, MemoryFault
 from anyarch.linux.calls import CALLS
 from anyarch.linux.calls.table import POINTED, Argument, Call
 from anyarch.linux.numbers import GENERIC
+from anyarch.linux.shapes import Shown, shown_arguments
 from anyarch.linux.structs import (
     IOCTLS,
     STRUCTS,
+    format_epoll_event,
+    format_members,
     format_mode,
     format_pollfds,
     format_set,
@@ -33,9 +36,10 @@ if TYPE_CHECKING:
 
 _SHOWN_BYTES: Final = 32
 _SHOWN_VECTORS: Final = 16
+_RESULT_COLUMN: Final = 40
 _FIRST_DESCRIPTOR: Final = 900  # ours are kept away from the guest's
 _AFTER: Final = frozenset(
-    ("bytes_out", "struct_out", "iovec_out", "sigset_out", "fds_out", "ioctl")
+    ("bytes_out", "struct_out", "iovec_out", "sigset_out", "fds_out", "ioctl", "text_out")
 )
 _RESTART: Final = "? ERESTARTSYS (To be restarted if SA_RESTART is set)"
 
@@ -51,6 +55,7 @@ class _Now(_local):
     """What a thread is about: its call, until that returns, and the arguments as they were."""
 
     def __init__(self) -> None:
+        self.shown: list[Shown] = []
         self.before: list[str | None] = []
         self.call: Call | None = None
         self.head = ""  # of the line, already written
@@ -90,6 +95,7 @@ class Trace:
         self._now = _Now()
         self._first = get_native_id()
         self._follow, self._summary = follow, summary
+        self._numbers_all = follow and path is not None  # each line begins with a number
 
     def _after_fork(self) -> None:
         self._lock = RLock()
@@ -116,12 +122,23 @@ class Trace:
     def _is_shown(self) -> bool:
         return not self._summary and (self._follow or get_native_id() == self._first)
 
+    def _prefix(self, tid: int) -> str:
+        """What a line of a thread begins with."""
+        if self._numbers_all:
+            return f"{tid:<5} "
+        return "" if tid == self._first else f"[pid {tid:>5}] "
+
+    def _padded(self, text: str) -> str:
+        """A call up to where its result is shown."""
+        width = _RESULT_COLUMN - len(self._prefix(get_native_id()))
+        return f"{text:<{width}}" if len(text) < width else f"{text} "
+
     def _write(self, text: str, *, resumes: bool = False, ends: bool = True) -> None:
         """Write a line, or with ``ends`` false its beginning; ``resumes`` goes on with ours."""
         if not self._is_shown():
             return
         tid = get_native_id()
-        prefix = "" if tid == self._first else f"[pid {tid}] "
+        prefix = self._prefix(tid)
         now, call = self._now, self._now.call
         with self._alone():
             owner = self._words[_OWNER]
@@ -141,19 +158,22 @@ class Trace:
         now.call, now.begun = call, monotonic_ns()
         if not self._is_shown():
             return
+        now.shown = shown_arguments(call, arguments)
         now.before = [
             None
             if argument.kind in _AFTER
-            else self._format(thread, call, argument, arguments, None)
-            for argument in call.arguments
+            else self._format(thread, call, argument, value, arguments, None)
+            for argument, value in now.shown
         ]
+        if call.name == "rt_sigreturn":
+            now.before = [_restored_mask(thread)]
         if call.result == "none":
-            text = _padded(f"{call.name}({', '.join(part or '' for part in now.before)})")
+            text = self._padded(f"{call.name}({', '.join(part or '' for part in now.before)})")
             self._write(text + ("= 0" if call.name == "rt_sigreturn" else "= ?"))
             now.call = None
             return
         known: list[str] = []
-        for argument, shown in zip(call.arguments, now.before, strict=True):
+        for (argument, _), shown in zip(now.shown, now.before, strict=True):
             known.append(shown or "")
             if shown is None or argument.kind == "struct_io":
                 break
@@ -168,19 +188,31 @@ class Trace:
         if self._summary:
             self._count(call, result)
         elif self._is_shown():
-            for index, argument in enumerate(call.arguments):
+            for index, (argument, value) in enumerate(now.shown):
                 if argument.kind in _AFTER or argument.kind == "struct_io":
                     before = now.before[index]
-                    after = self._format(thread, call, argument, arguments, result)
+                    after = self._format(thread, call, argument, value, arguments, result)
                     now.before[index] = after if before in (None, after) else f"{before} => {after}"
-            self._finish(call, _format_result(call, result))
+            note = ""
+            with contextlib.suppress(MemoryFault):
+                note = _note(thread, call, arguments, result)
+            self._finish(
+                call, _format_result(call, arguments[1] if len(arguments) > 1 else 0, result) + note
+            )
         now.call = None
 
     def _finish(self, call: Call, result: str) -> None:
         """Write the rest of the line that began with the call."""
         now = self._now
-        text = _padded(f"{call.name}({', '.join(part or '' for part in now.before)})")
+        text = self._padded(f"{call.name}({', '.join(part or '' for part in now.before)})")
         self._write(f"{text[len(now.head) :]}= {result}", resumes=True)
+
+    def started(self, name: bytes, arguments: list[bytes], count: int, place: int) -> None:
+        """The first program begins, as if executed; ``count`` variables are at ``place``."""
+        if not self._summary:
+            texts = ", ".join(quote(text, _SHOWN_BYTES) for text in arguments)
+            call = f"execve({quote(name)}, [{texts}], {place:#x} /* {_variables(count)} */)"
+            self._write(f"{self._padded(call)}= 0")
 
     def executed(self) -> None:
         """execve has succeeded: it does not return."""
@@ -247,10 +279,10 @@ class Trace:
         thread: Thread,
         call: Call,
         argument: Argument,
+        value: int,
         arguments: list[int],
         result: int | None,
     ) -> str:
-        value = arguments[call.arguments.index(argument)]
         try:
             return "".join(_pieces(thread, call, argument, value, arguments, result))
         except MemoryFault:
@@ -267,18 +299,68 @@ def _move_away(fd: int) -> int:
     return moved
 
 
-def _padded(text: str) -> str:
-    """A call up to where its result is shown."""
-    return f"{text:<40}" if len(text) < 40 else f"{text} "
-
-
-def _format_result(call: Call, result: int) -> str:
+def _format_result(call: Call, command: int, result: int) -> str:
     if result == -512:
         return _RESTART
     if -4096 < result < 0:
         name = errno.errorcode.get(-result, str(-result))
         return f"-1 {name} ({os.strerror(-result)})"
+    if call.name == "umask":
+        return f"0{result:o}".zfill(3)
+    if call.name == "fcntl" and command in _FLAG_RESULTS:
+        return f"{result:#x}" if result else "0"
     return f"{result:#x}" if call.result in ("address", "hex") else str(result)
+
+
+def _variables(count: int) -> str:
+    return f"{count} var{'' if count == 1 else 's'}"
+
+
+def _restored_mask(thread: Thread) -> str:
+    """What rt_sigreturn makes the mask: it follows siginfo and the head of ucontext."""
+    with contextlib.suppress(MemoryFault):
+        mask = thread.space.read(thread.stack_pointer + 128 + 40, 8)
+        return f"{{mask={format_set(int.from_bytes(mask, 'little'))}}}"
+    return ""
+
+
+_FLAG_RESULTS: Final = {1: "descriptor", 3: "open", 1034: "seals"}  # of fcntl
+
+
+def _note(thread: Thread, call: Call, arguments: list[int], result: int) -> str:
+    """What is said of a result, in parentheses: its meaning, or what has changed."""
+    if result < 0:
+        return ""
+    match call.name:
+        case "fcntl":
+            kind = _FLAG_RESULTS.get(arguments[1])
+            return f" (flags {format_flags(kind, result)})" if kind and result else ""
+        case "rt_sigtimedwait":
+            return f" ({signal_name(result)})"
+        case "ppoll" | "pselect6" if result == 0:
+            return " (Timeout)"
+        case "ppoll":
+            fds = thread.space.read(arguments[0], 8 * min(arguments[1] & 0xFFFFFFFF, 64))
+            parts = [format_pollfds(fds, True)]
+        case "pselect6":
+            nbytes = _set_nbytes(arguments[0])
+            parts = []
+            for name, address in zip(("in", "out", "except"), arguments[1:4]):
+                members = thread.space.read(address, nbytes) if address else b""
+                if any(members):
+                    parts.append(f"{name} {format_members(members)}")
+        case _:
+            return ""
+    timeout = arguments[2 if call.name == "ppoll" else 4]
+    if timeout:
+        nbytes, text = STRUCTS["timespec"]
+        parts.append(f"left {text(thread.space.read(timeout, nbytes))}")
+    return f" ({', '.join(parts)})"
+
+
+def _set_nbytes(count: int) -> int:
+    """Size of an fd_set with so many descriptors."""
+    return -(-min(count & 0xFFFFFFFF, 1024) // 64) * 8
 
 
 def _signed(value: int, size: int) -> int:
@@ -302,13 +384,15 @@ def _format_number(argument: Argument, value: int) -> str:
             return "AT_FDCWD" if _signed(value, 32) == -100 else str(_signed(value, 32))
         case "mode":
             mode = value & 0xFFFF
-            return format_mode(mode) if mode >> 12 else f"0{mode:o}" if mode else "0"
+            return format_mode(mode) if mode >> 12 else f"0{mode:o}".zfill(3)
         case "signal":
             return signal_name(value & 0xFFFFFFFF)
         case "address" | "pointer":
-            return f"{value:#x}" if value else "NULL"
+            label = f"{argument.parameter}=" if argument.parameter else ""
+            return label + (f"{value:#x}" if value else "NULL")
         case "flags":
-            return format_flags(argument.parameter, value)
+            label = "flags=" if argument.parameter == "clone" else ""
+            return label + format_flags(argument.parameter, value)
         case "enum":
             return format_enum(argument.parameter, value)
     return f"{value:#x}" if value else "0"
@@ -337,6 +421,8 @@ def _pieces(
         else:
             nbytes, text = STRUCTS[known]
             yield text(space.read(value, nbytes))
+    elif kind == "text_out" and value and not failed:
+        yield quote(space.read_cstring(value, 4096))
     elif kind not in POINTED:
         yield _format_number(argument, value)
     elif not value:
@@ -348,7 +434,7 @@ def _pieces(
     elif kind == "strings":
         strings = thread.read_strings(value)
         if argument.name == "envp":
-            yield f"{value:#x} /* {len(strings)} vars */"
+            yield f"{value:#x} /* {_variables(len(strings))} */"
         else:
             yield "[" + ", ".join(quote(text, _SHOWN_BYTES) for text in strings) + "]"
     elif kind in ("bytes_in", "bytes_out"):
@@ -396,15 +482,74 @@ def _format_struct(
         return f"{address:#x} /* {count} entries */"
     if name == "pollfds":
         count = min(arguments[1] & 0xFFFFFFFF, 64)
-        return format_pollfds(space.read(address, 8 * count), result is not None and result > 0)
+        return format_pollfds(space.read(address, 8 * count), False)
     if name == "fdset":
-        nbytes = -(-min(arguments[0] & 0xFFFFFFFF, 1024) // 64) * 8
-        members = int.from_bytes(space.read(address, nbytes), "little")
-        return "[" + " ".join(str(n) for n in range(8 * nbytes) if members >> n & 1) + "]"
+        return format_members(space.read(address, _set_nbytes(arguments[0])))
+    if name == "cpus":
+        return format_members(space.read(address, min(result or arguments[1], 128)))
+    if name == "msghdr":
+        return _format_message(thread, address, result)
     if name == "epoll_events":
         events = struct.iter_unpack("<I4xQ", space.read(address, 16 * max(0, result or 0)))
-        return "[" + ", ".join(f"{{events={e:#x}, data={d:#x}}}" for e, d in events) + "]"
+        return "[" + ", ".join(format_epoll_event(*event) for event in events) + "]"
+    if name == "sockaddr":
+        length = arguments[[each.name for each in call.arguments].index("addrlen")]
+        if argument.kind != "struct_in":
+            length = int.from_bytes(space.read(length, 4), "little")
+        return _format_address(thread, address, length & 0xFFFFFFFF)
     nbytes, text = STRUCTS[name]
     if name == "sigaction" and thread.abi.has_restorer:
         nbytes = 32
     return text(space.read(address, nbytes))
+
+
+def _format_address(thread: Thread, address: int, nbytes: int) -> str:
+    """A socket's address."""
+    data = thread.space.read(address, min(nbytes, 128))
+    return STRUCTS["sockaddr"][1](data.ljust(128, b"\0")) if len(data) >= 2 else f"{address:#x}"
+
+
+_MESSAGE: Final = struct.Struct("<QI4xQQQQI")
+_CONTROL: Final = struct.Struct("<QII")
+_SOL_SOCKET, _SCM_RIGHTS, _SCM_CREDENTIALS = 1, 1, 2
+
+
+def _format_message(thread: Thread, address: int, result: int | None) -> str:
+    """struct msghdr with all that it points to."""
+    space = thread.space
+    name, nbytes, vector, count, control, length, flags = _MESSAGE.unpack(
+        space.read(address, _MESSAGE.size)
+    )
+    parts = [f"msg_name={_format_address(thread, name, nbytes) if name else 'NULL'}"]
+    parts.append(f"msg_namelen={nbytes}")
+    parts.append(f"msg_iov={_format_vector(thread, vector, count, result)}")
+    parts.append(f"msg_iovlen={count}")
+    if control and length:
+        shown = _format_control(space.read(control, min(length, 4096)))
+        parts.append(f"msg_control=[{', '.join(shown)}]")
+    parts.append(f"msg_controllen={length}")
+    parts.append(f"msg_flags={format_flags('message', flags)}")
+    return "{" + ", ".join(parts) + "}"
+
+
+def _format_control(data: bytes) -> Iterator[str]:
+    """The control messages of a message."""
+    while len(data) >= _CONTROL.size:
+        nbytes, level, kind = _CONTROL.unpack_from(data)
+        if nbytes < _CONTROL.size:
+            return
+        body = data[_CONTROL.size : nbytes]
+        shown = quote(body, _SHOWN_BYTES)
+        name = f"{kind:#x}"
+        if level == _SOL_SOCKET:
+            name = format_enum("control", kind)
+            if kind == _SCM_RIGHTS:
+                numbers = struct.unpack(f"<{len(body) // 4}i", body[: len(body) // 4 * 4])
+                shown = f"[{', '.join(map(str, numbers))}]"
+            elif kind == _SCM_CREDENTIALS and len(body) >= 12:
+                shown = STRUCTS["ucred"][1](body)
+        yield (
+            f"{{cmsg_len={nbytes}, cmsg_level={format_enum('socket_level', level)}, "
+            f"cmsg_type={name}, cmsg_data={shown}}}"
+        )
+        data = data[-(-nbytes // 8) * 8 :]

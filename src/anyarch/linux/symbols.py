@@ -27,7 +27,9 @@ SIGNALS: Final = _counted(
 
 def signal_name(number: int) -> str:
     """The name of a signal."""
-    return SIGNALS.get(number) or (f"SIGRT_{number - 32}" if 32 <= number <= 64 else str(number))
+    if number == 32:
+        return "SIGRTMIN"
+    return SIGNALS.get(number) or (f"SIGRT_{number - 32}" if 32 < number <= 64 else str(number))
 
 
 FLAGS: Final[dict[str, dict[int, str]]] = {
@@ -87,6 +89,22 @@ FLAGS: Final[dict[str, dict[int, str]]] = {
         "CLONE_CHILD_SETTID=0x1000000 CLONE_NEWUSER=0x10000000 CLONE_NEWPID=0x20000000 "
         "CLONE_NEWNET=0x40000000"
     ),
+    "pipe": _bits("O_NONBLOCK=0o4000 O_DIRECT=0o40000 O_CLOEXEC=0o2000000"),
+    "descriptor": _bits("FD_CLOEXEC=1"),
+    "epoll_create": _bits("EPOLL_CLOEXEC=0o2000000"),
+    "eventfd": _bits("EFD_SEMAPHORE=1 EFD_NONBLOCK=0o4000 EFD_CLOEXEC=0o2000000"),
+    "signalfd": _bits("SFD_NONBLOCK=0o4000 SFD_CLOEXEC=0o2000000"),
+    "timerfd": _bits("TFD_NONBLOCK=0o4000 TFD_CLOEXEC=0o2000000"),
+    "inotify": _bits("IN_NONBLOCK=0o4000 IN_CLOEXEC=0o2000000"),
+    "accept": _bits("SOCK_NONBLOCK=0o4000 SOCK_CLOEXEC=0o2000000"),
+    "seals": _bits("F_SEAL_SEAL=1 F_SEAL_SHRINK=2 F_SEAL_GROW=4 F_SEAL_WRITE=8"),
+    "stack": _bits("SS_ONSTACK=1 SS_DISABLE=2 SS_AUTODISARM=0x80000000"),
+    "epoll_events": _bits(
+        "EPOLLIN=1 EPOLLPRI=2 EPOLLOUT=4 EPOLLERR=8 EPOLLHUP=0x10 EPOLLRDNORM=0x40 "
+        "EPOLLRDBAND=0x80 EPOLLWRNORM=0x100 EPOLLWRBAND=0x200 EPOLLMSG=0x400 EPOLLRDHUP=0x2000 "
+        "EPOLLEXCLUSIVE=0x10000000 EPOLLWAKEUP=0x20000000 EPOLLONESHOT=0x40000000 "
+        "EPOLLET=0x80000000"
+    ),
     "poll": _bits(
         "POLLIN=1 POLLPRI=2 POLLOUT=4 POLLERR=8 POLLHUP=0x10 POLLNVAL=0x20 POLLRDNORM=0x40 "
         "POLLRDBAND=0x80 POLLWRNORM=0x100 POLLWRBAND=0x200 POLLMSG=0x400 POLLRDHUP=0x2000"
@@ -134,17 +152,32 @@ ENUMS: Final[dict[str, dict[int, str]]] = {
     "sigmask": _counted("SIG_BLOCK SIG_UNBLOCK SIG_SETMASK"),
     "futex": _counted(
         "FUTEX_WAIT FUTEX_WAKE FUTEX_FD FUTEX_REQUEUE FUTEX_CMP_REQUEUE FUTEX_WAKE_OP "
-        "FUTEX_LOCK_PI FUTEX_UNLOCK_PI FUTEX_TRYLOCK_PI FUTEX_WAIT_BITSET FUTEX_WAKE_BITSET"
-    )
-    | {
-        128 + number: f"{name}_PRIVATE"
-        for number, name in {
-            0: "FUTEX_WAIT",
-            1: "FUTEX_WAKE",
-            9: "FUTEX_WAIT_BITSET",
-            10: "FUTEX_WAKE_BITSET",
-        }.items()
-    },
+        "FUTEX_LOCK_PI FUTEX_UNLOCK_PI FUTEX_TRYLOCK_PI FUTEX_WAIT_BITSET FUTEX_WAKE_BITSET "
+        "FUTEX_WAIT_REQUEUE_PI FUTEX_CMP_REQUEUE_PI FUTEX_LOCK_PI2"
+    ),
+    "bitset": _bits("FUTEX_BITSET_MATCH_ANY=0xffffffff"),
+    "lock": _counted("F_RDLCK F_WRLCK F_UNLCK"),
+    "priority": _counted("PRIO_PROCESS PRIO_PGRP PRIO_USER"),
+    "rusage": _bits("RUSAGE_SELF=0 RUSAGE_CHILDREN=0xffffffff RUSAGE_THREAD=1"),
+    "protocol": _bits("IPPROTO_IP=0 IPPROTO_ICMP=1 IPPROTO_TCP=6 IPPROTO_UDP=17 IPPROTO_RAW=255"),
+    "socket_level": _bits(
+        "SOL_IP=0 SOL_SOCKET=1 SOL_TCP=6 SOL_UDP=17 SOL_IPV6=41 SOL_RAW=255 SOL_NETLINK=270"
+    ),
+    "socket_option": _bits(
+        "SO_REUSEADDR=2 SO_TYPE=3 SO_ERROR=4 SO_DONTROUTE=5 SO_BROADCAST=6 SO_SNDBUF=7 SO_RCVBUF=8 "
+        "SO_KEEPALIVE=9 SO_OOBINLINE=10 SO_PRIORITY=12 SO_LINGER=13 SO_REUSEPORT=15 SO_PASSCRED=16 "
+        "SO_PEERCRED=17 SO_RCVLOWAT=18 SO_SNDLOWAT=19 SO_RCVTIMEO_OLD=20 SO_SNDTIMEO_OLD=21 "
+        "SO_BINDTODEVICE=25 SO_ATTACH_FILTER=26 SO_TIMESTAMP_OLD=29 SO_ACCEPTCONN=30 "
+        "SO_PEERSEC=31 SO_SNDBUFFORCE=32 SO_RCVBUFFORCE=33 SO_PROTOCOL=38 SO_DOMAIN=39"
+    ),
+    "tcp_option": _bits(
+        "TCP_NODELAY=1 TCP_MAXSEG=2 TCP_CORK=3 TCP_KEEPIDLE=4 TCP_KEEPINTVL=5 TCP_KEEPCNT=6 "
+        "TCP_SYNCNT=7 TCP_LINGER2=8 TCP_DEFER_ACCEPT=9 TCP_INFO=11 TCP_QUICKACK=12 "
+        "TCP_CONGESTION=13 TCP_USER_TIMEOUT=18 TCP_FASTOPEN=23"
+    ),
+    "ip_option": _bits("IP_TOS=1 IP_TTL=2 IP_PKTINFO=8 IP_MTU_DISCOVER=10 IP_RECVERR=11"),
+    "control": _bits("SCM_RIGHTS=1 SCM_CREDENTIALS=2 SCM_PIDFD=4"),
+    "child": _counted("CLD_EXITED CLD_KILLED CLD_DUMPED CLD_TRAPPED CLD_STOPPED CLD_CONTINUED", 1),
     "prctl": _bits(
         "PR_SET_PDEATHSIG=1 PR_GET_PDEATHSIG=2 PR_GET_DUMPABLE=3 PR_SET_DUMPABLE=4 "
         "PR_SET_NAME=15 PR_GET_NAME=16 PR_SET_SECCOMP=22 PR_CAPBSET_READ=23 "
@@ -182,7 +215,7 @@ def format_flags(name: str, value: int) -> str:
     if name == "open" and not value & 3 and value:
         names.append("O_RDONLY")
     rest = value
-    for bits in sorted(table, key=lambda bits: (-bits.bit_count(), bits)):
+    for bits in sorted(table, key=lambda bits: -bits.bit_count()):
         if rest & bits == bits:
             names.append(table[bits])
             rest &= ~bits
@@ -197,4 +230,8 @@ def format_flags(name: str, value: int) -> str:
 def format_enum(name: str, value: int) -> str:
     """One of a set of numbers."""
     value &= 0xFFFFFFFF
+    if name == "futex":
+        private = "_PRIVATE" if value & 0x80 else ""
+        clock = "|FUTEX_CLOCK_REALTIME" if value & 0x100 else ""
+        return ENUMS[name].get(value & ~0x180, f"{value & ~0x180:#x}") + private + clock
     return ENUMS[name].get(value) or f"{value:#x}"

@@ -24,11 +24,13 @@ from anyarch.linux.calls.table import IOVECS, PATHS, POINTERS, Call
 from anyarch.linux.hostcalls import host_call
 from anyarch.linux.interfaces import Engine, Exit
 from anyarch.linux.numbers import HOST_NUMBERS
+from anyarch.linux.paths import AT_FDCWD
 from anyarch.linux.robust import release_robust_list
 from anyarch.linux.thunks import (
     BEGAN,
     ENTRY_NBYTES,
     INTERRUPTED,
+    PATHS_LEFT,
     TABLE_NBYTES,
     TOUCHING,
     is_mask,
@@ -70,6 +72,7 @@ class Thread:
         self.process, self.engine = process, engine
         self.space, self.abi, self.options = process.space, process.abi, process.options
         self.proc, self.reserved, self.limits = process.proc, process.reserved, process.limits
+        self.find = process.find  # the host's path of a guest's
         self.state = engine.state
         self.tid = 0
         self.status = 0
@@ -101,6 +104,10 @@ class Thread:
     def set_call_table(self, table: bytes) -> None:
         """Say which calls run natively."""
         self._table[:] = table
+
+    def leave_paths(self, flags: int) -> None:
+        """Say which paths native code is to leave to Python."""
+        self._table[PATHS_LEFT] = flags
 
     def pass_natively(self, name: str, passes: bool) -> None:
         """Whether a call that native code could pass on is passed on without Python."""
@@ -288,14 +295,14 @@ class Thread:
 
     def _pass(self, call: Call, arguments: list[int]) -> int:
         host = []
+        folder = AT_FDCWD
         for argument, value in zip(call.arguments, arguments, strict=True):
             kind = argument.kind
             if not value:
                 pass
             elif kind in PATHS:
                 follow = kind == "path" and not _keeps_link(call, arguments)
-                name = self.proc.substitute(self.read_path(value), follow)
-                path = self.host_path(name, follow)
+                path = self.find(self.read_path(value), follow, folder)
                 value = self.scratch_bytes(path + b"\0")
             elif kind in IOVECS:
                 count = arguments[call.arguments.index(argument) + 1] & 0xFFFFFFFF
@@ -304,7 +311,10 @@ class Thread:
                 value = self.scratch_bytes(self.host_vector(value, count))
             elif kind in POINTERS:
                 value = self.pointer(value)
+            folder = value if kind == "dirfd" else AT_FDCWD
             host.append(value)
+            if kind == "link" and value:
+                self.process.paths.changed(path)
         return self.call(call.name, *host)
 
     def _was_interrupted(self) -> bool:
@@ -377,11 +387,6 @@ class Thread:
         """A system call on the host, which signals of the guest interrupt."""
         padded = (*arguments, 0, 0, 0, 0, 0, 0)[:6]
         return self.engine.syscall(HOST_NUMBERS[name], *padded)
-
-    def call_path(self, name: str, dirfd: int, path: bytes, *rest: int, follow: bool) -> int:
-        """A call whose arguments begin with a folder's descriptor and a path."""
-        path = self.host_path(self.proc.substitute(path, follow), follow)
-        return self.call(name, dirfd, self.scratch_bytes(path + b"\0"), *rest)
 
     def call_stat(self, name: str, buffer: int, *arguments: int) -> int:
         """fstat or newfstatat, with the guest's structure."""
@@ -472,13 +477,12 @@ class Thread:
                 break
             if len(strings) >= _STRINGS_MAXIMUM:
                 raise OSError(errno.E2BIG, os.strerror(errno.E2BIG))
-            strings.append(self.space.read_cstring(pointer, _STRINGS_MAXIMUM))
+            try:
+                strings.append(self.space.read_cstring(pointer, _STRINGS_MAXIMUM))
+            except OSError:  # it does not end
+                raise OSError(errno.E2BIG, os.strerror(errno.E2BIG)) from None
             address += 8
         return strings
-
-    def host_path(self, path: bytes, follow: bool) -> bytes:
-        """The host's path of a guest's."""
-        return self.process.host_path(path, follow)
 
     def open_text(self, text: bytes, flags: int) -> int:
         """A descriptor from which ``text`` can be read, the lowest that is free."""

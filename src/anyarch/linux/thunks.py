@@ -2,12 +2,13 @@
 
 The table has 512 entries of 16 bytes: the host's number (i16, -1 sends the call to Python), a bit
 for each argument that is a pointer (u8); which argument, plus one, is an iovec (u8); a bit for
-each operation that is served (u16, 0 serves all); which argument is a path and which receives
-a stat (u8, four bits each); which is a timeout that begins with the call and which a signal mask
-(u8, alike); how often it was called (u64). Two words after the last entry say that a call was made
-and interrupted, and that a fault now is one of the call's arguments; a third, that absolute
-paths are for Python; two more, when the last call with a timeout began. A call with a mask is for
-Python: signals that it lets in may have arrived before.
+each operation that is served (u16, 0 serves all); which argument is a path, or eight more, the
+address of a socket, and which receives a stat (u8, four bits each); which is a timeout that begins
+with the call and which a signal mask (u8, alike); how often it was called (u64). Two words after
+the last entry say that a call was made and interrupted, and that a fault now is one of the call's
+arguments; a third has the flags of :mod:`anyarch.linux.paths`: which paths are for Python; two
+more, when the last call with a timeout began. A call with a mask is for Python: signals that it
+lets in may have arrived before.
 """
 
 from __future__ import annotations
@@ -21,27 +22,29 @@ from anyarch.linux.abi import LinuxAbi
 from anyarch.linux.calls.table import IOVECS, PATHS, POINTERS, Argument, Call
 from anyarch.linux.masks import MASK_CALL, mask_thunk_text
 from anyarch.linux.numbers import HOST_NUMBERS
+from anyarch.linux.paths import ABSOLUTE, AT_FDCWD, BELOW_DESCRIPTORS, RELATIVE
 
 ENTRIES: Final = 512
 _ENTRY: Final = struct.Struct("<hBBHBBQ")
 ENTRY_NBYTES: Final = _ENTRY.size
 INTERRUPTED: Final = ENTRIES * _ENTRY.size  # u64: the last native call gave -EINTR
 TOUCHING: Final = INTERRUPTED + 8  # u64: the thunk itself is touching guest memory
-ROOTED: Final = TOUCHING + 8  # u64: absolute paths are looked up in a root folder, by Python
-BEGAN: Final = ROOTED + 8  # struct timespec, CLOCK_MONOTONIC
+PATHS_LEFT: Final = TOUCHING + 8  # u64: flags, which paths are left to Python
+BEGAN: Final = PATHS_LEFT + 8  # struct timespec, CLOCK_MONOTONIC
 TABLE_NBYTES: Final = BEGAN + 16
 _VECTORS: Final = 16  # iovec entries that are translated on the stack
 _CLOCK_MONOTONIC: Final = 1
 _MASKS: Final = ("mask", "sigmask")  # arguments that are in force while a call waits
-_OWN_PATHS: Final = b"/proc"  # paths that begin so are for Python
+_OWN_PATHS: Final = b"proc"  # absolute paths that begin so are for Python
+_SOCKET_NAME: Final = 8
 
 
 def fill_thunk_table(
-    abi: LinuxAbi, find: Callable[[str], Call | None], *, paths: bool = True
+    abi: LinuxAbi, find: Callable[[str], Call | None], paths_left: int = 0
 ) -> bytes:
     """The table for a guest's call numbers, from the call that ``find`` has for each name.
 
-    Without ``paths`` calls that name files by absolute paths go to Python.
+    ``paths_left``: which calls that name files go to Python.
     """
     table = bytearray(empty_thunk_table())
     for number, name in abi.calls.items():
@@ -49,20 +52,21 @@ def fill_thunk_table(
         entry = None if call is None or not call.native else _entry(abi, call)
         if entry is not None:
             table[number * _ENTRY.size : (number + 1) * _ENTRY.size] = entry
-    if not paths:
-        table[ROOTED : ROOTED + 8] = (1).to_bytes(8, "little")
+    table[PATHS_LEFT] = paths_left
     return bytes(table)
 
 
 def _entry(abi: LinuxAbi, call: Call) -> bytes | None:
     pointers = vector = path = stat = mask = 0
     for index, argument in enumerate(call.arguments):
-        if argument.parameter == "open" and abi.open_flags:
+        if argument.parameter in ("open", "pipe") and abi.open_flags:
             return None  # its flags must be translated
         if argument.kind in PATHS:
-            if path or index > 1:
+            if path or index > 1 or (index == 1 and call.arguments[0].kind != "dirfd"):
                 return None
             path = index + 1
+        if argument.parameter == "sockaddr" and call.handler is not None:
+            path = _SOCKET_NAME + index + 1
         if argument.parameter == "stat":
             stat = index + 1
         if is_mask(argument):
@@ -124,25 +128,44 @@ def _touching(value: int) -> str:
 """
 
 
-def _check_path(argument: str) -> str:
-    """Go on at ``path_ready`` unless the path in ``argument`` is one of those for Python."""
-    blocks = []
-    for index, letter in enumerate(_OWN_PATHS):
-        after = f"path{index + 1}" if index + 1 < len(_OWN_PATHS) else "own_path"
-        if index == 0:
-            after = "absolute"
-        blocks.append(f"""\
-path{index}:
-  %path{index}.p = getelementptr i8, ptr {argument}, i64 {index}
-  %path{index}.byte = load volatile i8, ptr %path{index}.p
-  %path{index}.same = icmp eq i8 %path{index}.byte, {letter}
-  br i1 %path{index}.same, label %{after}, label %path_ready
-""")
-    blocks.append("""\
+def _check_path(text: str) -> str:
+    """Go on at ``path_ready`` unless the path in ``text`` is one of those for Python."""
+    blocks = [
+        f"""\
+  %letter0 = load volatile i8, ptr {text}
+  %is_absolute = icmp eq i8 %letter0, {ord("/")}
+  %is_empty = icmp eq i8 %letter0, 0
+  br i1 %is_absolute, label %absolute, label %not_absolute
+not_absolute:
+  br i1 %is_empty, label %path_ready, label %relative
+relative:
+  %dirfd = trunc i64 %a0 to i32
+  %dirfd.none = icmp eq i32 %dirfd, {AT_FDCWD}
+  %from_cwd = or i1 %path.first, %dirfd.none
+  %from = select i1 %from_cwd, i64 {RELATIVE}, i64 {BELOW_DESCRIPTORS}
+  %from.left = and i64 %left, %from
+  %from.native = icmp eq i64 %from.left, 0
+  br i1 %from.native, label %path_ready, label %own_path
 absolute:
-  %rooted = load volatile i64, ptr %rooted.p, align 8
-  %rooted.not = icmp eq i64 %rooted, 0
-  br i1 %rooted.not, label %path1, label %own_path
+  %absolute.left = and i64 %left, {ABSOLUTE}
+  %absolute.native = icmp eq i64 %absolute.left, 0
+  br i1 %absolute.native, label %first, label %own_path
+first:
+  ; "/" itself, "//" and "/." are not looked into.
+  %first.p = getelementptr i8, ptr {text}, i64 1
+  %first.byte = load volatile i8, ptr %first.p
+  %first.odd = icmp ule i8 %first.byte, {ord("/")}
+  br i1 %first.odd, label %own_path, label %letter1
+"""
+    ]
+    for index, letter in enumerate(_OWN_PATHS, 1):
+        after = f"letter{index + 1}" if index < len(_OWN_PATHS) else "own_path"
+        blocks.append(f"""\
+letter{index}:
+  %letter{index}.p = getelementptr i8, ptr {text}, i64 {index}
+  %letter{index}.byte = load volatile i8, ptr %letter{index}.p
+  %letter{index}.same = icmp eq i8 %letter{index}.byte, {letter}
+  br i1 %letter{index}.same, label %{after}, label %path_ready
 """)
     return "".join(blocks)
 
@@ -189,7 +212,8 @@ look:
   %table.p = getelementptr i8, ptr %context, i64 {table}
   %table = load volatile ptr, ptr %table.p, align 8
   %touching = getelementptr i8, ptr %table, i64 {TOUCHING}
-  %rooted.p = getelementptr i8, ptr %table, i64 {ROOTED}
+  %left.p = getelementptr i8, ptr %table, i64 {PATHS_LEFT}
+  %left = load volatile i64, ptr %left.p, align 8
   %entry.o = shl i64 %number, 4
   %entry.p = getelementptr i8, ptr %table, i64 %entry.o
   %host.16 = load i16, ptr %entry.p, align 2
@@ -263,6 +287,18 @@ paths:
   %unnamed = icmp eq i8 %path, 0
   br i1 %unnamed, label %path_ready, label %named_file
 named_file:
+  %is_socket = icmp uge i8 %path, {_SOCKET_NAME}
+  br i1 %is_socket, label %named_socket, label %path_argument
+named_socket:
+  ; Its address is the second or the fifth argument.
+  %socket.second = icmp eq i8 %path, {_SOCKET_NAME + 2}
+  %socket.address = select i1 %socket.second, i64 %a1, i64 %a4
+  %socket.none = icmp eq i64 %socket.address, 0
+  %socket.left = and i64 %left, {ABSOLUTE}
+  %socket.native = icmp eq i64 %socket.left, 0
+  %socket.pass = or i1 %socket.none, %socket.native
+  br i1 %socket.pass, label %path_ready, label %python
+path_argument:
   ; A path is the first or the second argument.
   %path.first = icmp eq i8 %path, 1
   %path.address = select i1 %path.first, i64 %a0, i64 %a1
@@ -271,7 +307,6 @@ named_file:
   br i1 %path.null, label %path_ready, label %own
 own:
 {_touching(1)}\
-  br label %path0
 {_check_path("%text")}\
 own_path:
 {_touching(0)}\

@@ -17,6 +17,7 @@ _SYMLINK_NOFOLLOW, _EMPTY_PATH = 0x100, 0x1000
 _CURRENT: Final = 0xFFFFFF9C  # AT_FDCWD
 _ATTRIBUTE: Final = struct.Struct("<QII")
 _ATTRIBUTE_MAXIMUM: Final = 4096
+_PATH_NBYTES: Final = 4096
 
 for _name, _signature in {
     "mkdirat": "dirfd:dirfd path:link mode:mode",
@@ -35,8 +36,6 @@ for _name, _signature in {
     "statx": ("dirfd:dirfd path:path flags:flags.at mask:flags.statx statxbuf:struct_out.statx"),
     "statfs": "path:path buf:struct_out.statfs",
     "truncate": "path:path length:off",
-    "chdir": "path:path",
-    "chroot": "path:path",
     "getxattr": "path:path name:string value:bytes_out.size size:size",
     "lgetxattr": "path:link name:string value:bytes_out.size size:size",
     "setxattr": "path:path name:string value:bytes_in.size size:size flags:int",
@@ -70,10 +69,10 @@ def _with_attribute(
         return -errno.EINVAL
     if size > _ATTRIBUTE_MAXIMUM:
         return -errno.E2BIG
-    text, value = thread.read_path(path), _attribute_value(thread, value, size)
-    follow = not flags & _SYMLINK_NOFOLLOW
+    value = _attribute_value(thread, value, size)
+    host_path = thread.find(thread.read_path(path), not flags & _SYMLINK_NOFOLLOW, dirfd)
     rest = (flags, thread.pointer(name), value, size)
-    return thread.call_path(call, dirfd, text, *rest, follow=follow)
+    return thread.call(call, dirfd, thread.scratch_bytes(host_path + b"\0"), *rest)
 
 
 _WITH_ATTRIBUTE: Final = "dirfd:dirfd path:path flags:flags.at name:string args:pointer size:size"
@@ -91,26 +90,59 @@ def setxattrat(thread: Thread, *arguments: int) -> int:
     return _with_attribute(thread, "setxattrat", *arguments)
 
 
-@DIRECTORIES.handled("getcwd", "buf:bytes_out.size size:size", native=True)
+@DIRECTORIES.handled("chdir", "path:path")
+def chdir(thread: Thread, path: int) -> int:
+    """Make a folder the working directory."""
+    host_path = thread.find(thread.read_path(path))
+    result = thread.call("chdir", thread.scratch_bytes(host_path + b"\0"))
+    thread.process.paths.moved()
+    return result
+
+
+@DIRECTORIES.handled("chroot", "path:path")
+def chroot(thread: Thread, path: int) -> int:
+    """Make a folder the root of all names, the interpreter's too."""
+    host_path = thread.find(thread.read_path(path))
+    thread.process.confine(thread)
+    result = thread.call("chroot", thread.scratch_bytes(host_path + b"\0"))
+    if result == 0:
+        thread.process.paths.confined()
+    return result
+
+
+@DIRECTORIES.handled("getcwd", "buf:bytes_out.size size:size")
 def getcwd(thread: Thread, buffer: int, size: int) -> int:
-    """The working directory, as the host sees it."""
-    return thread.call("getcwd", thread.pointer(buffer), size)
+    """The working directory."""
+    pointer = thread.scratch_room(_PATH_NBYTES)
+    result = thread.call("getcwd", pointer, _PATH_NBYTES)
+    if result < 0:
+        return result
+    folder = thread.scratch_read(pointer, result - 1)
+    guests = thread.process.paths.guest(folder)
+    if guests != folder and thread.find(guests) != folder:
+        guests = folder  # a folder of the root by a name that means the host's
+    if len(guests) >= size:
+        return -errno.ERANGE
+    thread.space.write(buffer, guests + b"\0")
+    return len(guests) + 1
 
 
 @DIRECTORIES.handled(
     "readlinkat", "dirfd:dirfd path:link buf:bytes_out.size size:size", native=True
 )
 def readlinkat(thread: Thread, dirfd: int, path: int, buffer: int, size: int) -> int:
-    """Where a symbolic link points; /proc/self/exe is the guest program."""
-    name = thread.read_path(path)
-    program = thread.proc.program_name(name)
-    if program is None:
-        return thread.call_path(
-            "readlinkat", dirfd, name, thread.pointer(buffer), size, follow=False
-        )
-    program = program[: size & 0x7FFFFFFF]
-    thread.space.write(buffer, program)
-    return len(program)
+    """Where a symbolic link points; those of /proc to what the guest knows."""
+    name = thread.find(thread.read_path(path), False, dirfd)
+    target = thread.proc.link(name)
+    if target is None:
+        pointer = thread.scratch_bytes(name + b"\0")
+        return thread.call("readlinkat", dirfd, pointer, thread.pointer(buffer), size)
+    nbytes = size & 0xFFFFFFFF
+    if not 0 < nbytes < 1 << 31:
+        return -errno.EINVAL
+    target = target[:nbytes]
+    thread.space.write(buffer, target)
+    return len(target)
 
 
 @DIRECTORIES.handled("execve", "path:path argv:strings envp:strings")
@@ -136,8 +168,8 @@ def execveat(thread: Thread, dirfd: int, path: int, argv: int, envp: int, flags:
             return -errno.EBADF
         if name and not os.path.isdir(folder):
             return -errno.ENOTDIR
-        name = folder + (b"/" + name if name else b"")
-    if flags & _SYMLINK_NOFOLLOW and os.path.islink(thread.host_path(name, follow=False)):
+        name = b"/dev/fd/%d" % dirfd + (b"/" + name if name else b"")
+    if flags & _SYMLINK_NOFOLLOW and os.path.islink(thread.find(name, False)):
         return -errno.ELOOP
     arguments, environment = thread.read_strings(argv), thread.read_strings(envp)
     return thread.process.execute(thread, name, arguments, environment)

@@ -18,9 +18,9 @@ EVENTS.passed(
     native=True,
 )
 for _name, _signature in {
-    "epoll_create1": "flags:flags.open",
-    "eventfd2": "initval:uint flags:flags.open",
-    "signalfd4": "fd:fd set:sigset_in size:size flags:flags.open",
+    "epoll_create1": "flags:flags.epoll_create",
+    "eventfd2": "initval:uint flags:flags.eventfd",
+    "signalfd4": "fd:fd set:sigset_in size:size flags:flags.signalfd",
 }.items():
     EVENTS.passed(_name, _signature, native=True)
 

@@ -51,9 +51,8 @@ for _name, _signature in {
     "sync_file_range": "fd:fd offset:off nbytes:off flags:hex",
     "sync": "",
     "syncfs": "fd:fd",
-    "pipe2": "pipefd:fds_out flags:flags.open",
+    "pipe2": "pipefd:fds_out flags:flags.pipe",
     "getdents64": "fd:fd dirp:struct_out.dirents count:size",
-    "fchdir": "fd:fd",
     "fchmod": "fd:fd mode:mode",
     "fchown": "fd:fd owner:uid group:uid",
     "fstatfs": "fd:fd buf:struct_out.statfs",
@@ -61,7 +60,7 @@ for _name, _signature in {
     "fsetxattr": "fd:fd name:string value:bytes_in.size size:size flags:int",
     "flistxattr": "fd:fd list:bytes_out.size size:size",
     "fremovexattr": "fd:fd name:string",
-    "inotify_init1": "flags:flags.open",
+    "inotify_init1": "flags:flags.inotify",
     "inotify_rm_watch": "fd:fd wd:int",
     "memfd_create": "name:string flags:hex",
     "memfd_secret": "flags:flags.open",
@@ -82,13 +81,15 @@ for _name, _signature in {
 )
 def openat(thread: Thread, dirfd: int, path: int, flags: int, mode: int) -> int:
     """Open a file; some of /proc is the guest's own."""
-    name = thread.read_path(path)
+    host_flags = thread.abi.host_open_flags(flags)
+    name = thread.find(thread.read_path(path), not flags_nofollow(host_flags), dirfd)
     text = thread.proc.contents(name)
     if text is not None:
         return thread.open_text(text, flags)
-    host_flags = thread.abi.host_open_flags(flags)
-    follow = not flags_nofollow(host_flags)
-    return thread.call_path("openat", dirfd, name, host_flags, mode, follow=follow)
+    fd = thread.call("openat", dirfd, thread.scratch_bytes(name + b"\0"), host_flags, mode)
+    if fd >= 0:
+        thread.process.paths.opened(fd, name)
+    return fd
 
 
 def flags_nofollow(host_flags: int) -> bool:
@@ -106,18 +107,28 @@ def openat2(thread: Thread, dirfd: int, path: int, how: int, size: int) -> int:
         return -errno.E2BIG
     flags, mode, resolve = _OPEN_HOW.unpack(thread.space.read(how, _OPEN_HOW.size))
     name = thread.read_path(path)
+    host_flags = thread.abi.host_open_flags(flags)
+    if not resolve & (_RESOLVE_BENEATH | _RESOLVE_IN_ROOT):  # else it begins at dirfd
+        follow = not flags_nofollow(host_flags) and not resolve & _RESOLVE_NO_SYMLINKS
+        find = thread.process.paths.resolve if resolve & _RESOLVE_NO_MAGICLINKS else thread.find
+        name = find(name, follow, dirfd)
     text = None if resolve or mode else thread.proc.contents(name)
     if text is not None:
         return thread.open_text(text, flags)
-    host_flags = thread.abi.host_open_flags(flags)
-    if not resolve & (_RESOLVE_BENEATH | _RESOLVE_IN_ROOT):  # else it begins at dirfd
-        follow = not flags_nofollow(host_flags)
-        if not resolve & (_RESOLVE_NO_MAGICLINKS | _RESOLVE_NO_SYMLINKS):
-            name = thread.proc.substitute(name, follow)
-        name = thread.host_path(name, follow and not resolve & _RESOLVE_NO_SYMLINKS)
     extension = thread.space.read(how + _OPEN_HOW.size, size - _OPEN_HOW.size)
     pointer = thread.scratch_bytes(_OPEN_HOW.pack(host_flags, mode, resolve) + extension)
-    return thread.call("openat2", dirfd, thread.scratch_bytes(name + b"\0"), pointer, size)
+    fd = thread.call("openat2", dirfd, thread.scratch_bytes(name + b"\0"), pointer, size)
+    if fd >= 0:
+        thread.process.paths.opened(fd, name)
+    return fd
+
+
+@FILES.handled("fchdir", "fd:fd")
+def fchdir(thread: Thread, fd: int) -> int:
+    """Make an open folder the working directory."""
+    result = thread.call("fchdir", fd)
+    thread.process.paths.moved()
+    return result
 
 
 @FILES.handled("close", "fd:fd", native=True)
@@ -129,7 +140,7 @@ def close(thread: Thread, fd: int) -> int:
     return thread.call("close", fd)
 
 
-@FILES.handled("dup3", "oldfd:fd newfd:fd flags:flags.open", result="fd")
+@FILES.handled("dup3", "oldfd:fd newfd:fd flags:flags.pipe", result="fd")
 def dup3(thread: Thread, old: int, new: int, flags: int) -> int:
     """Duplicate onto a descriptor that the guest owns."""
     if {old & 0xFFFFFFFF, new & 0xFFFFFFFF} & thread.reserved:
@@ -238,8 +249,6 @@ def fstat(thread: Thread, fd: int, buffer: int) -> int:
 )
 def newfstatat(thread: Thread, dirfd: int, path: int, buffer: int, flags: int) -> int:
     """Describe a file by name."""
-    name = thread.read_path(path)
-    follow = not flags & 0x100
-    host_path = thread.host_path(thread.proc.substitute(name, follow), follow)
+    host_path = thread.find(thread.read_path(path), not flags & 0x100, dirfd)
     pointer = thread.scratch_bytes(host_path + b"\0")
     return thread.call_stat("newfstatat", buffer, dirfd, pointer, flags)

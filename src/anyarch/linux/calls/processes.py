@@ -40,12 +40,12 @@ for _name, _signature in {
     "setpgid": "pid:pid pgid:pid",
     "getsid": "pid:pid",
     "setsid": "",
-    "getpriority": "which:int who:int",
-    "setpriority": "which:int who:int prio:int",
+    "getpriority": "which:enum.priority who:int",
+    "setpriority": "which:enum.priority who:int prio:int",
     "ioprio_get": "which:int who:int",
     "ioprio_set": "which:int who:int ioprio:int",
     "umask": "mask:mode",
-    "getrusage": "who:int usage:struct_out.rusage",
+    "getrusage": "who:enum.rusage usage:struct_out.rusage",
     "getcpu": "cpu:struct_out.int node:struct_out.int cache:hex",
     "sched_yield": "",
     "sched_getaffinity": "pid:pid len:size mask:bytes_out.len",
@@ -137,6 +137,7 @@ def prctl(thread: Thread, option: int, second: int, third: int, fourth: int, fif
 _REMEMBERED: Final = frozenset(
     (resource.RLIMIT_AS, resource.RLIMIT_DATA, resource.RLIMIT_STACK, resource.RLIMIT_RSS)
 )
+_FEW_FILES: Final = 32  # the interpreter may want to open one
 
 
 @PROCESSES.handled(
@@ -145,6 +146,10 @@ _REMEMBERED: Final = frozenset(
 def prlimit64(thread: Thread, pid: int, which: int, new: int, old: int) -> int:
     """Read and set limits."""
     ours = pid == 0 or pid == thread.call("getpid")
+    if ours and new and which == resource.RLIMIT_NOFILE:
+        (soft,) = struct.unpack("<Q", thread.space.read(new, 8))
+        if soft < _FEW_FILES:
+            thread.process.confine(thread)
     if not (ours and which in _REMEMBERED):
         return thread.call("prlimit64", pid, which, thread.pointer(new), thread.pointer(old))
     current = thread.limits.get(which)
@@ -161,6 +166,8 @@ def prlimit64(thread: Thread, pid: int, which: int, new: int, old: int) -> int:
         if hard > current[1] and thread.call("geteuid"):
             return -errno.EPERM
         thread.limits[which] = soft, hard
+        if which == resource.RLIMIT_STACK:
+            thread.process.grow_stack()
     if old:
         thread.space.write(old, struct.pack("<QQ", *current))
     return 0

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import os
 import struct
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final
 
 from anyarch.errors import MemoryFault
@@ -16,11 +19,7 @@ SOCKETS: Final = Family()
 
 for _name, _signature in {
     "accept": "fd:fd addr:struct_out.sockaddr addrlen:struct_io.int",
-    "accept4": "fd:fd addr:struct_out.sockaddr addrlen:struct_io.int flags:flags.open",
-    "connect": "fd:fd addr:struct_in.sockaddr addrlen:int",
-    "sendto": (
-        "fd:fd buf:bytes_in.len len:size flags:flags.message addr:struct_in.sockaddr addrlen:int"
-    ),
+    "accept4": "fd:fd addr:struct_out.sockaddr addrlen:struct_io.int flags:flags.accept",
     "recvfrom": (
         "fd:fd buf:bytes_out.len len:size flags:flags.message addr:struct_out.sockaddr "
         "addrlen:struct_io.int"
@@ -31,14 +30,104 @@ for _name, _signature in {
 for _name, _signature in {
     "socket": "domain:enum.domain type:enum.socket protocol:int",
     "socketpair": "domain:enum.domain type:enum.socket protocol:int sv:fds_out",
-    "bind": "fd:fd addr:struct_in.sockaddr addrlen:int",
     "listen": "fd:fd backlog:int",
-    "getsockname": "fd:fd addr:struct_out.sockaddr addrlen:struct_io.int",
-    "getpeername": "fd:fd addr:struct_out.sockaddr addrlen:struct_io.int",
     "shutdown": "fd:fd how:enum.shutdown",
     "getsockopt": "fd:fd level:int name:int value:pointer len:struct_io.int",
 }.items():
     SOCKETS.passed(_name, _signature, native=True)
+
+_AF_UNIX: Final = 1
+_PATH_START: Final = 2  # in struct sockaddr_un
+_ADDRESS_NBYTES: Final = 110  # of struct sockaddr_un
+
+
+@contextlib.contextmanager
+def _host_address(
+    thread: Thread, address: int, nbytes: int, *, follow: bool = True
+) -> Iterator[tuple[int, int]]:
+    """Pointer and length of a socket's address whose path, if it has one, is the host's."""
+    nbytes &= 0xFFFFFFFF
+    pointer, folder = thread.pointer(address), -1
+    if address and _PATH_START < nbytes <= _ADDRESS_NBYTES:
+        data = thread.space.read(address, nbytes)
+        path = data[_PATH_START:].partition(b"\0")[0]
+        host_path = thread.find(path, follow) if path else path
+        if int.from_bytes(data[:2], "little") == _AF_UNIX and host_path != path:
+            if _PATH_START + len(host_path) >= _ADDRESS_NBYTES:
+                folder = os.open(os.path.dirname(host_path), os.O_PATH | os.O_CLOEXEC)
+                host_path = b"/proc/self/fd/%d/%s" % (folder, os.path.basename(host_path))
+            data = data[:_PATH_START] + host_path + b"\0"
+            pointer, nbytes = thread.scratch_bytes(data), len(data)
+    try:
+        yield pointer, nbytes
+    finally:
+        if folder >= 0:
+            os.close(folder)
+
+
+@SOCKETS.handled("bind", "fd:fd addr:struct_in.sockaddr addrlen:int", native=True)
+def bind(thread: Thread, fd: int, address: int, nbytes: int) -> int:
+    """Give a socket a name."""
+    with _host_address(thread, address, nbytes, follow=False) as host:
+        return thread.call("bind", fd, *host)
+
+
+@SOCKETS.handled("connect", "fd:fd addr:struct_in.sockaddr addrlen:int", native=True, restart=True)
+def connect(thread: Thread, fd: int, address: int, nbytes: int) -> int:
+    """Connect to a name."""
+    with _host_address(thread, address, nbytes) as host:
+        return thread.call("connect", fd, *host)
+
+
+@SOCKETS.handled(
+    "sendto",
+    "fd:fd buf:bytes_in.len len:size flags:flags.message addr:struct_in.sockaddr addrlen:int",
+    native=True,
+    restart=True,
+)
+def sendto(
+    thread: Thread, fd: int, buffer: int, count: int, flags: int, address: int, nbytes: int
+) -> int:
+    """Send, to a name where one is given."""
+    with _host_address(thread, address, nbytes) as host:
+        return thread.call("sendto", fd, thread.pointer(buffer), count, flags, *host)
+
+
+def _ask_name(thread: Thread, call: str, fd: int, address: int, length: int) -> int:
+    """A call that asks for a name; a path in the root is the guest's."""
+    room = int.from_bytes(thread.space.read(length, 4), "little", signed=True)
+    if room < 0:
+        return -errno.EINVAL
+    pointer = thread.scratch_room(128 + 4)
+    thread.scratch_write(pointer + 128, min(room, 128).to_bytes(4, "little"))
+    result = thread.call(call, fd, pointer, pointer + 128)
+    if result < 0:
+        return result
+    data = thread.scratch_read(pointer, 128 + 4)
+    nbytes = int.from_bytes(data[128:], "little")
+    data = data[: min(nbytes, 128)]
+    if data[:3] == b"\1\0/" and nbytes <= room:
+        path = data[_PATH_START:].partition(b"\0")[0]
+        guests = thread.process.paths.guest(path)
+        if guests != path:
+            data = data[:_PATH_START] + guests + b"\0"
+            nbytes = len(data)
+    thread.space.write(address, data[:room])
+    thread.space.write(length, struct.pack("<I", nbytes))
+    return 0
+
+
+@SOCKETS.handled("getsockname", "fd:fd addr:struct_out.sockaddr addrlen:struct_io.int", native=True)
+def getsockname(thread: Thread, fd: int, address: int, length: int) -> int:
+    """The name of a socket."""
+    return _ask_name(thread, "getsockname", fd, address, length)
+
+
+@SOCKETS.handled("getpeername", "fd:fd addr:struct_out.sockaddr addrlen:struct_io.int", native=True)
+def getpeername(thread: Thread, fd: int, address: int, length: int) -> int:
+    """The name of the socket at the other end."""
+    return _ask_name(thread, "getpeername", fd, address, length)
+
 
 _SOL_SOCKET: Final = 1
 _FILTERS: Final = frozenset((26, 51))  # SO_ATTACH_FILTER, SO_ATTACH_REUSEPORT_CBPF
@@ -85,7 +174,10 @@ def sendmsg(thread: Thread, fd: int, message: int, flags: int) -> int:
     host = _host_message(thread, message)
     if host is None:
         return -errno.EMSGSIZE
-    return thread.call("sendmsg", fd, _place(thread, *host), flags)
+    name, nbytes = struct.unpack("<QI", thread.space.read(message, 12))
+    with _host_address(thread, name, nbytes) as address:
+        header = struct.pack("<QI", *address) + host[0][12:]
+        return thread.call("sendmsg", fd, _place(thread, header, host[1]), flags)
 
 
 @SOCKETS.handled("recvmsg", "fd:fd msg:pointer flags:flags.message", restart=True)

@@ -87,8 +87,8 @@ class Family:
         operations: int = 0,
         timeout: str = "",
     ) -> None:
-        """Declare a call that the host serves. ``native``: without Python; no path may be among
-        the arguments, and every structure is the same for guest and host."""
+        """Declare a call that the host serves. ``native``: without Python, where no path needs
+        one; every structure is the same for guest and host."""
         arguments = parse_signature(signature)
         self.calls[name] = Call(name, arguments, result, native, restart, operations, timeout, None)
 

@@ -27,7 +27,7 @@ for _name, _signature in {
     "timer_gettime": "timerid:int value:struct_out.itimerspec",
     "timer_getoverrun": "timerid:int",
     "timer_delete": "timerid:int",
-    "timerfd_create": "clock:enum.clock flags:flags.open",
+    "timerfd_create": "clock:enum.clock flags:flags.timerfd",
     "timerfd_settime": (
         "fd:fd flags:flags.timer new:struct_in.itimerspec old:struct_out.itimerspec"
     ),

@@ -1,0 +1,174 @@
+"""Where the files are that a guest names: root folder, links, folders to start from, sockets."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+import anyarch
+from anyarch.engine.cache import CodeCache
+from anyarch.linux.paths import Paths, host_path
+from tests.programs.build import RISCV, compile_c
+
+PROGRAM: Final = Path(__file__).parent / "root_programs" / "paths.c"
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """A folder with a system's files."""
+    root = tmp_path / "root"
+    (root / "usr/lib").mkdir(parents=True)
+    (root / "usr/lib/real").write_text("x")
+    (root / "etc").mkdir()
+    (root / "etc/own").write_text("own")
+    (root / "etc/absolute").symlink_to("/usr/lib/real")
+    (root / "etc/dangling").symlink_to("/nowhere/at/all")
+    (root / "lib").symlink_to("/usr/lib")
+    (root / "loop").symlink_to("loop")
+    (root / "only").mkdir()
+    (root / "usr/lib/name").symlink_to("../../lib/real")
+    return root
+
+
+def find(root: Path, path: str, follow: bool = True, **options: bool) -> str:
+    """The host path, with the root's own as a dollar sign."""
+    found = host_path(os.fsencode(root), path.encode(), follow, **options)
+    return found.decode().replace(str(root), "$")
+
+
+def test_links_stay_inside_the_root(root: Path) -> None:
+    assert find(root, "/lib/name") == "$/usr/lib/real"
+    assert find(root, "/lib/name", False) == "$/usr/lib/name"
+    assert find(root, "/lib/name/", False) == "$/usr/lib/real/"
+    assert find(root, "/../../lib/./real") == "$/usr/lib/real"
+    assert find(root, "/etc/absolute") == "$/usr/lib/real"
+    assert find(root, "/lib/..") == "$/usr"
+    assert find(root, "/") == "$"
+    assert find(root, "/loop") == "/loop"
+
+
+def test_what_the_root_lacks_is_the_hosts(root: Path, tmp_path: Path) -> None:
+    assert find(root, "/nothing") == "/nothing"
+    assert find(root, "/nothing/more") == "/nothing/more"
+    assert find(root, "/etc/dangling") == "/nowhere/at/all"
+    assert find(root, "/proc/self/maps") == "/proc/self/maps"
+    assert find(root, "/usr/../dev/null") == "/dev/null"
+    (tmp_path / "work").mkdir()
+    (tmp_path / "work/link").symlink_to("/usr/lib/real")
+    (tmp_path / "work/back").symlink_to("link")
+    assert find(root, f"{tmp_path}/work/back") == "$/usr/lib/real"
+    assert find(root, f"{tmp_path}/work/back", False) == f"{tmp_path}/work/back"
+
+
+def test_names_to_be_created(root: Path) -> None:
+    assert find(root, "/etc/new") == "/etc/new"
+    assert find(root, "/etc/new", stay=True) == "$/etc/new"
+    assert find(root, "/only/new") == "$/only/new"
+    assert find(root, "/only/no/new") == "/only/no/new"
+
+
+def test_relative_names(root: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    flags: list[int] = []
+    paths = Paths(os.fsencode(root), flags.append)
+    assert paths.resolve(b"etc/own", True) == b"etc/own"
+    monkeypatch.chdir(root / "etc")
+    paths.moved()
+    assert paths.resolve(b"absolute", True) == os.fsencode(root) + b"/usr/lib/real"
+    assert paths.resolve(b"../../../etc/own", True) == os.fsencode(root) + b"/etc/own"
+    assert paths.resolve(b"new", True) == os.fsencode(root) + b"/etc/new"
+    monkeypatch.chdir(tmp_path)
+    paths.moved()
+    assert paths.resolve(b"new", True) == b"new"
+    assert flags == [3, 1]
+
+
+def test_folders_are_remembered_until_names_change(root: Path) -> None:
+    paths = Paths(os.fsencode(root))
+    base = os.fsencode(root)
+    (root / "usr/other").mkdir()
+    (root / "usr/other/real").write_text("y")
+    for _ in range(3):
+        assert paths.resolve(b"/lib/real", True) == base + b"/usr/lib/real"
+        assert paths.resolve(b"/lib/name", True) == base + b"/usr/lib/real"
+        assert paths.resolve(b"/lib/name", False) == base + b"/usr/lib/name"
+        assert paths.resolve(b"/etc/.", True) == base + b"/etc/"
+    paths.changed(base + b"/lib")
+    (root / "lib").unlink()
+    (root / "lib").symlink_to("usr/other")
+    assert paths.resolve(b"/lib/real", True) == base + b"/usr/other/real"
+
+
+def test_names_below_descriptors(root: Path, tmp_path: Path) -> None:
+    """Descriptors are looked at only while one is open where names mean other things."""
+    flags: list[int] = []
+    paths = Paths(os.fsencode(root), flags.append)
+    folder = os.open(root / "etc", os.O_RDONLY)
+    plain = os.open(tmp_path, os.O_RDONLY)
+    try:
+        paths.opened(plain, os.fsencode(tmp_path))
+        assert flags == []
+        paths.opened(folder, os.fsencode(root / "etc"))
+        assert flags == [5]
+        assert paths.resolve(b"absolute", True, folder) == os.fsencode(root) + b"/usr/lib/real"
+        for _ in range(100):
+            assert paths.resolve(b"name", True, plain) == b"name"
+        assert flags == [5]
+        os.close(folder)
+        for _ in range(100):
+            assert paths.resolve(b"name", True, plain) == b"name"
+        assert flags == [5, 1]
+    finally:
+        os.close(plain)
+
+
+@pytest.mark.parametrize("traced", [False, True], ids=["native", "traced"])
+def test_program_in_a_root(root: Path, traced: bool, tmp_path: Path) -> None:
+    """Traced, no call runs natively."""
+    program = compile_c(PROGRAM, RISCV)
+    (root / "run-me").write_text("#!/bin/interpreter argument\n")
+    (root / "run-me").chmod(0o755)
+    (root / "bin").mkdir()
+    (root / "bin/real").write_bytes(program.read_bytes())
+    (root / "bin/real").chmod(0o755)
+    (root / "bin/interpreter").symlink_to("/bin/real")
+    work = tmp_path / "work"
+    work.mkdir()
+    (work / "link").symlink_to("/bin/interpreter")
+    flags = ["--strace", "-o", os.devnull] if traced else []
+    command = [sys.executable, "-m", "anyarch", "run", "-L", root, *flags, "/bin/interpreter"]
+    source = str(Path(anyarch.__file__).parents[1])
+    done = subprocess.run(
+        command,
+        cwd=work,
+        env=dict(os.environ, PYTHONPATH=source, ANYARCH_CACHE=CodeCache().path),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        timeout=60,
+        check=False,
+    )
+    assert done.stdout.decode().splitlines() == [
+        "relative own",
+        "absolute x",
+        "by descriptor x",
+        "climbing own",
+        "cwd /etc",
+        "exe /bin/real",
+        "open file /usr/lib/real",
+        "working folder /etc",
+        "created in the root 1",
+        "socket /only/socket 1",
+        "datagram 1",
+        "long name 1",
+        "script: /bin/interpreter argument /run-me",
+        "script: /bin/interpreter argument run-me",
+        "link: ./link",
+    ]
+    assert done.returncode == 0
+    assert (root / "only/file").exists()
+    assert not Path("/only").exists()
