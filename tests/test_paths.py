@@ -126,6 +126,23 @@ def test_names_below_descriptors(root: Path, tmp_path: Path) -> None:
         os.close(plain)
 
 
+def test_relative_name_that_leads_into_the_root(root: Path, tmp_path: Path) -> None:
+    """What was opened tells, not its name."""
+    flags: list[int] = []
+    paths = Paths(os.fsencode(root), flags.append)
+    (tmp_path / "way").symlink_to(root / "etc")
+    plain = os.open(tmp_path, os.O_RDONLY)
+    folder = os.open("way", os.O_RDONLY, dir_fd=plain)
+    try:
+        paths.opened(plain, b"plain")
+        assert flags == []
+        paths.opened(folder, b"way")
+        assert flags == [5]
+    finally:
+        os.close(folder)
+        os.close(plain)
+
+
 @pytest.mark.parametrize("traced", [False, True], ids=["native", "traced"])
 def test_program_in_a_root(root: Path, traced: bool, tmp_path: Path) -> None:
     """Traced, no call runs natively."""
@@ -157,6 +174,15 @@ def test_program_in_a_root(root: Path, traced: bool, tmp_path: Path) -> None:
         "absolute x",
         "by descriptor x",
         "climbing own",
+        "openat2 x",
+        "openat2 by descriptor x",
+        "beneath own",
+        "in a root x",
+        "no links 1",
+        "attribute 1",
+        "link: by link",
+        "executed 0",
+        "link refused 1",
         "cwd /etc",
         "exe /bin/real",
         "open file /usr/lib/real",

@@ -1,11 +1,14 @@
 /* Runs with a root folder that tests/test_paths.py fills; the working directory is outside it. */
 #define _GNU_SOURCE
+#include <errno.h>
 #include <fcntl.h>
+#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/un.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -46,6 +49,45 @@ static int runs(const char *path)
     return status;
 }
 
+enum { OPENAT2 = 437, GETXATTRAT = 464, NO_SYMLINKS = 4, BENEATH = 8, IN_ROOT = 16 };
+
+static int resolved(int dirfd, const char *path, uint64_t resolve)
+{
+    uint64_t how[3] = {O_RDONLY, 0, resolve};
+    return syscall(OPENAT2, dirfd, path, how, sizeof how);
+}
+
+static int executed(int dirfd, const char *path, int flags)
+{
+    char *arguments[] = {"by link", NULL}, *environment[] = {NULL};
+    fflush(stdout);
+    pid_t child = fork();
+    if (child == 0) {
+        syscall(SYS_execveat, dirfd, path, arguments, environment, flags);
+        _exit(errno);
+    }
+    int status;
+    waitpid(child, &status, 0);
+    return WEXITSTATUS(status);
+}
+
+static void newer_calls(int etc)
+{
+    int top = open("/", O_RDONLY), bin = open("/bin", O_RDONLY);
+    show("openat2", resolved(AT_FDCWD, "absolute", 0));
+    fchdir(top);
+    show("openat2 by descriptor", resolved(etc, "absolute", 0));
+    show("beneath", resolved(etc, "own", BENEATH));
+    show("in a root", resolved(top, "etc/absolute", IN_ROOT));
+    printf("no links %d\n", resolved(etc, "absolute", NO_SYMLINKS) < 0 && errno == ELOOP);
+    uint64_t value[2] = {0};
+    syscall(GETXATTRAT, etc, "absolute", 0, "user.none", value, sizeof value);
+    printf("attribute %d\n", errno == ENODATA || errno == EOPNOTSUPP || errno == ENOSYS);
+    printf("executed %d\n", executed(bin, "interpreter", 0));
+    printf("link refused %d\n", executed(bin, "interpreter", AT_SYMLINK_NOFOLLOW) == ELOOP);
+    fchdir(etc);
+}
+
 int main(int argc, char **argv)
 {
     if (argc > 1) {
@@ -65,6 +107,7 @@ int main(int argc, char **argv)
     show("by descriptor", openat(etc, "absolute", O_RDONLY));
     show("climbing", open("../../../../../../etc/own", O_RDONLY));
     char buffer[4096];
+    newer_calls(etc);
     printf("cwd %s\n", getcwd(buffer, sizeof buffer));
     link_of("exe", "/proc/self/exe");
     sprintf(buffer, "/proc/self/fd/%d", open("absolute", O_RDONLY));
