@@ -62,6 +62,14 @@ class Terminal:
         """Press keys; a line ends in ``\\r``."""
         os.write(self._master, text.encode())
 
+    def wait_for_job(self, seconds: float = 120) -> None:
+        """Until another process group than the command's has the terminal: a shell says which job
+        it continues before it gives the terminal away, and keys reach whoever has it."""
+        end = time.monotonic() + seconds
+        while os.tcgetpgrp(self._master) == self.process.pid:
+            assert time.monotonic() < end, "the command has kept the terminal"
+            time.sleep(0.01)
+
     def expect(self, text: str, seconds: float = 120) -> str:
         """What is printed up to ``text``, from where the last call stopped.
 

@@ -44,6 +44,7 @@ def test_job_control(shell: str, interactive_root: Path, tmp_path: Path) -> None
         terminal.expect("ready> ")
         terminal.type("fg\r")
         terminal.expect("sleep 1000")
+        terminal.wait_for_job()
         terminal.type("\x03")
         terminal.expect("ready> ")
         terminal.type("echo status $?; stty size\r")
