@@ -282,6 +282,6 @@ def _plain_name(path: bytes) -> bytes:
             parts.append(part)
     if parts[:1] != [b"proc"] or len(parts) < 2:
         return path
-    if parts[1] == b"%d" % os.getpid():
-        parts[1] = b"self"
+    if len(parts) > 2 and parts[1] == b"%d" % os.getpid():
+        parts[1] = b"self"  # of itself /proc/self is a link, its number a folder
     return _join(b"", parts) + (b"/" if path.endswith(b"/") else b"")
