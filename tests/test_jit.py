@@ -23,7 +23,8 @@ from anyarch.engine import bundle
 from anyarch.engine.cache import CodeCache
 from anyarch.engine.compiler import Request
 from anyarch.engine.convention import FROM_REGION
-from anyarch.engine.jit import Jit, Sampler
+from anyarch.engine.jit import Jit
+from anyarch.engine.sampler import Sampler
 from anyarch.engine.store import RegionStore
 from anyarch.guests.riscv import ARCHITECTURE
 from anyarch.guests.riscv.registers import F_NAMES, X_NAMES

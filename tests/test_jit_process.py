@@ -375,7 +375,7 @@ int main(void) {
 """
 EAGER: Final = """
 import sys, threading, time
-from anyarch.engine import jit
+from anyarch.engine import sampler
 from anyarch.guests.riscv import ARCHITECTURE
 from tests.vectors_format import LocalCompiler
 
@@ -407,7 +407,7 @@ class Eager:
         assert self.jit.compiled, 'nothing was compiled'
 
 LIMIT = int(sys.argv.pop(1))
-jit.Sampler = Eager
+sampler.Sampler = Eager
 from anyarch.cli import main
 sys.argv[:1] = ['anyarch', 'run', '--engine', 'jit']
 raise SystemExit(main())

@@ -17,8 +17,8 @@ from anyarch.memory.space import AddressSpace
 
 if TYPE_CHECKING:
     from anyarch.cli.options import RunOptions
-    from anyarch.engine.jit import Sampler
     from anyarch.engine.journal import PerfMap
+    from anyarch.engine.sampler import Sampler
     from anyarch.linux.abi import LinuxAbi
 
 ENGINES = ("auto", "interp", "jit", "reference")
@@ -70,8 +70,9 @@ def make_sampler(
     perf_map: PerfMap | None = None,
 ) -> Sampler:
     """The compiled tier for an engine."""
-    from anyarch.engine.jit import Jit, Sampler
+    from anyarch.engine.jit import Jit
     from anyarch.engine.journal import Journal
+    from anyarch.engine.sampler import Sampler
     from anyarch.engine.store import BundleFile, RegionStore
 
     cache = CodeCache(options.cache)

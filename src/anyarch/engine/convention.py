@@ -64,16 +64,16 @@ class RegionConvention:
                 "declare void @aa_leave(ptr, i32)",
                 "declare void @aa_drop(ptr)",
                 self._entry(),
-                f"define hidden {head}call({own}) #2 {{\n{self._context()}{self._commit('in.')}"
+                f"define hidden {head}call({own}) #2 {{\n{self.context()}{self._commit('in.')}"
                 f"{self._run('%in.0')}}}",
-                f"define hidden {head}goto({own}) #2 {{\n{self._context()}{self._commit('in.')}"
+                f"define hidden {head}goto({own}) #2 {{\n{self.context()}{self._commit('in.')}"
                 f"{self._run()}}}",
-                f"define hidden {head}return({own}) #2 {{\n{self._context()}{self._commit('in.')}"
+                f"define hidden {head}return({own}) #2 {{\n{self.context()}{self._commit('in.')}"
                 f"{_store('pc', '%in.0')}{self._run()}}}",
-                f"define hidden {head}leave({own}) #2 {{\n{self._context()}{self._commit('in.')}"
+                f"define hidden {head}leave({own}) #2 {{\n{self.context()}{self._commit('in.')}"
                 f"{_store('record', '1')}{_load('code', 'exit_code', 'i32')}"
                 "  call void @aa_leave(ptr %context, i32 %code)\n  unreachable\n}",
-                f"define hidden {head}drop({own}) #2 {{\n{self._context()}{self._commit('in.')}"
+                f"define hidden {head}drop({own}) #2 {{\n{self.context()}{self._commit('in.')}"
                 "  call void @aa_drop(ptr %context)\n  unreachable\n}",
             ]
         )
@@ -100,14 +100,14 @@ class RegionConvention:
             f"{extracts}{self._commit('out.')}{_store('pc', '%out.0')}  ret i32 0\n}}"
         )
 
-    def _context(self) -> str:
-        """The context, which `aa_enter` pushed first on this stack."""
+    def context(self) -> str:
+        """`%context`, which `aa_enter` pushed first on the stack that `%sp` points into."""
         return (
             f"  %sp = call i64 @llvm.read_register.i64(metadata !3)\n"
             f"  %top = or i64 %sp, {STACK_NBYTES - 1}\n"
             "  %first = sub i64 %top, 7\n"
             "  %first.p = inttoptr i64 %first to ptr\n"
-            "  %context = load ptr, ptr %first.p, align 8\n"
+            "  %context = load ptr, ptr %first.p, align 8, !invariant.load !1\n"
         )
 
     def _commit(self, prefix: str) -> str:

@@ -1,27 +1,22 @@
-"""The compiled tier: where a guest spends its time, regions take the interpreter's place.
+"""The compiled tier: regions take the interpreter's place, installed by one store.
 
-A sampler asks running threads for their pc now and then: at taken branches and calls, where they
-poll anyway, so that counting costs nothing. What is seen often enough is compiled, or taken from
-the cache, and installed by one store. This module never imports the compiler.
+What is compiled comes from the compiler's process or the store; what no longer applies is dropped,
+and its room used again. This module never imports the compiler; ``engine.sampler`` finds hot code.
 """
 
 from __future__ import annotations
 
 import ctypes
 import struct
-import threading
 import time
 from bisect import bisect_left, bisect_right, insort
-from collections import Counter
-from time import process_time
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import Final, Protocol
 
 from anyarch.data import dataclass
 from anyarch.engine.arena import RecordArena
 from anyarch.engine.bundle import CALLS, CompiledRegion, digest_of
 from anyarch.engine.compiler import WINDOW, Request
-from anyarch.engine.convention import FROM_REGION, table_entry
-from anyarch.engine.interpreter import IN_CONTEXT
+from anyarch.engine.convention import table_entry
 from anyarch.engine.journal import COMPILED, DROPPED, LOADED, REFUSED, Journal
 from anyarch.engine.retirement import Retirement
 from anyarch.engine.store import Bundle, RegionStore
@@ -34,26 +29,15 @@ from anyarch.host.code import (
     region_base,
     release_region,
 )
-from anyarch.host.descriptors import unshare_descriptors
 from anyarch.host.mapping import MAP_ANONYMOUS, MAP_NORESERVE, MAP_PRIVATE, map_pages
-from anyarch.host.signalmask import block_signals, set_host_mask
 from anyarch.host.stack import STACK_NBYTES
 from anyarch.host.x86_64 import call_stub
 from anyarch.memory.pageflags import EXEC, HOOK
 from anyarch.memory.space import PROT_EXEC, PROT_WRITE
 
-if TYPE_CHECKING:
-    from anyarch.engine.interpreter import Interpreter
-
 RECORD_NBYTES: Final = 32  # a word for aa_resolve; handler, pc, entry
 RECORDS_NBYTES: Final = 1 << 24
 _PAGE: Final = 4096
-_TRIES: Final = 4  # polls at which one sample looks for a root
-_LONGEST: Final = 16  # bytes of an instruction
-_LONGEST_INTERVAL: Final = 0.02  # seconds between samples
-_QUIET: Final = 50  # samples without a running guest, after which the sampler sleeps
-_NAP: Final = 0.1  # seconds
-_GRACE: Final = 0.01  # seconds that a guest runs before it is sampled
 
 
 class Compiler(Protocol):
@@ -277,7 +261,8 @@ class Jit:
             call_stub(pc, helper, STACK_NBYTES)
             for pc, helper in zip(region.targets, helpers, strict=True)
         ]
-        code = b"".join(part.ljust(-(-len(part) // 16) * 16) for part in (region.code, *stubs))
+        parts = [part.ljust(-(-len(part) // 16) * 16) for part in (region.code, *stubs)]
+        code = b"".join(parts)
         self._retirement.collect()
         try:
             address = append_region(code)
@@ -289,8 +274,8 @@ class Jit:
             return False
         self._next_record += RECORD_NBYTES
         entry, at = address + region.entry, address
-        for index, (part, target) in enumerate(zip((region.code, *stubs), region.targets)):
-            at += -(-len(part) // 16) * 16
+        for index, (part, target) in enumerate(zip(parts, region.targets)):  # its stub follows
+            at += len(part)
             self._link(address + CELL_DISTANCE + 8 * index, at, target)
         _write(record, self._handler, region.pc, entry)
         self.installed[region.pc] = Installed(region, record, address, len(code))
@@ -387,136 +372,3 @@ def _pages(region: CompiledRegion) -> set[int]:
 def _write(pointer: int, *words: int) -> None:
     for index, word in enumerate(words):
         ctypes.c_uint64.from_address(pointer + 8 * index).value = word
-
-
-class Sampler:
-    """Finds hot code and has it compiled, in two threads of its own.
-
-    One asks running threads for their pc now and then; they tell it where they poll. The other
-    compiles what has been seen ``threshold`` times. Roots of regions are heads of loops and of
-    functions: what is seen at another place is asked again at the next poll.
-    """
-
-    def __init__(self, jit: Jit, *, threshold: int = 2, interval: float = 0.001) -> None:
-        self.jit, self.threshold, self.interval = jit, threshold, interval
-        self._begin_anew()
-
-    def _begin_anew(self) -> None:
-        self._counts: Counter[int] = Counter()
-        self._hints: dict[int, bytes] = {}
-        self._tries = 0
-        self._found = False
-        self._wake = threading.Event()
-        self._ready = threading.Event()
-        self._is_asleep = False
-        self._done = False
-        self._threads: list[threading.Thread] = []
-
-    def begin(self, pc: int) -> None:
-        """A guest is about to run from ``pc``: install what the cache has, and start sampling."""
-        if not self._threads:
-            self.jit.load(pc)
-            self._threads = [
-                threading.Thread(target=work, name="anyarch-jit", daemon=True)
-                for work in (self._sample, self._compile)
-            ]
-            before = block_signals()  # they take none of the guest's
-            for thread in self._threads:
-                thread.start()
-            set_host_mask(before)
-        elif self._is_asleep:
-            self._wake.set()
-
-    def after_fork(self) -> None:
-        """In a forked child: begin anew when it runs."""
-        self._begin_anew()
-
-    def note(self, runner: Interpreter, source: int) -> bool:
-        """A thread was at its pc, to which ``source`` led; whether to ask again soon."""
-        if source == IN_CONTEXT:  # a region: compiled already
-            return False
-        self._found = True
-        pc = runner.state.pc
-        if not self._is_root(runner, pc, source):
-            self._tries = (self._tries + 1) % _TRIES
-            return self._tries != 0
-        self._tries = 0
-        if self.jit.is_settled(pc):
-            return False
-        self._counts[pc] += 1
-        if self._counts[pc] == 1 < self.threshold and self.jit.knows(pc):
-            self._counts[pc] = self.threshold  # it costs little
-        if self._counts[pc] == self.threshold:
-            self._hints[pc] = self._registers(runner)
-            self._ready.set()
-        return False
-
-    def _is_root(self, runner: Interpreter, pc: int, source: int) -> bool:
-        """Whether a jump by the record ``source`` went backwards or was a call, but no return."""
-        link = runner.architecture.convention.link
-        if not source or (link is not None and runner.state.get(*link) == pc):
-            return False
-        if source == FROM_REGION:
-            return True
-        from_pc = self.jit.arena.find(source)[2]
-        if pc <= from_pc:
-            return True
-        return link is not None and 0 < runner.state.get(*link) - from_pc <= _LONGEST
-
-    def _registers(self, runner: Interpreter) -> bytes:
-        link = runner.architecture.convention.link
-        if link is None:
-            return b""
-        count = runner.architecture.layout.by_name[link[0]].count
-        return struct.pack(f"<{count}Q", *(runner.state.get(link[0], i) for i in range(count)))
-
-    def _sample(self) -> None:
-        unshare_descriptors()
-        self._wake.wait(_GRACE)
-        interval, asked, quiet = self.interval, 0.0, 0
-        while not self._done:
-            self.jit.load_new()
-            runners = list(self.jit.arena.runners)
-            quiet = 0 if any(runner.inside for runner in runners) else quiet + 1
-            used = process_time()
-            if used - asked >= interval / 2:  # else the guest waits, or others have the processor
-                asked = used
-                self._found = False
-                for runner in runners:
-                    runner.sample()
-            # Where all that is hot is compiled there is less and less to ask for. Asleep it waits
-            # until a guest runs; who begins in this instant waits for the end of a nap.
-            self._is_asleep = quiet >= _QUIET
-            if self._wake.wait(_NAP if self._is_asleep else interval):
-                self._wake.clear()
-            self._is_asleep = False
-            interval = self.interval if self._found else min(interval * 1.1, _LONGEST_INTERVAL)
-
-    def _compile(self) -> None:
-        unshare_descriptors()
-        while not self._done:
-            self._ready.wait()
-            self._ready.clear()
-            while not self._done:
-                counts = list(self._counts.items())  # at once: guests note where they are
-                pc, count = max(counts, key=lambda item: item[1], default=(0, 0))
-                if count < self.threshold:
-                    break
-                if self.jit.add(pc, self._hints.pop(pc, b"")):
-                    self._credit(pc)
-                del self._counts[pc]
-
-    def _credit(self, pc: int) -> None:
-        """What a hot region calls needs one sample less: calls between regions are cheap."""
-        installed = self.jit.installed.get(pc)
-        for target in installed.region.targets if installed is not None else ():
-            if target not in self._counts and not self.jit.is_settled(target):
-                self._counts[target] = self.threshold - 1
-
-    def close(self) -> None:
-        """Stop sampling."""
-        self._done = True
-        self._wake.set()
-        self._ready.set()
-        for thread in self._threads:
-            thread.join(timeout=1)

@@ -22,12 +22,16 @@ from anyarch.engine.convention import (
     Place,
     RegionConvention,
 )
-from anyarch.engine.records import HandlerEmitter, RecordLayout, field_offset, leaves_after
-from anyarch.engine.records import uses_rounding as graph_rounds
+from anyarch.engine.records import (
+    HandlerEmitter,
+    RecordLayout,
+    field_offset,
+    leaves_after,
+    uses_rounding,
+)
 from anyarch.engine.regionfloats import FloatUse, single_of
 from anyarch.engine.regions import ROOT, Block, Key, Occurrence, Region, RegionCompiler
 from anyarch.host.context import REGISTERS, ExitCode
-from anyarch.host.stack import STACK_NBYTES
 from anyarch.ir.graph import Graph, Node
 from anyarch.ir.ops import OPS, evaluate
 
@@ -91,7 +95,7 @@ class RegionEmitter(HandlerEmitter):
         self.used: dict[Place, None] = {}
         self.entry_dirty: dict[Key, set[Place]] = {}
         self.rounds = any(
-            graph_rounds(found.template.graph, self.float_rules)
+            uses_rounding(found.template.graph, self.float_rules)
             for block in self.blocks.values()
             for found in block.instructions
         )
@@ -105,10 +109,6 @@ class RegionEmitter(HandlerEmitter):
         self.loaded: set[tuple[Place, int]] = set()  # addresses (register, offset) loaded from
 
     # Which registers.
-    def _place(self, file: str, number: int) -> Place:
-        """The register under the name of the file that holds it."""
-        return self.registers.place(file, number)
-
     def _is_zero(self, file: str, number: int) -> bool:
         return number == self.registers.by_name[file].zero
 
@@ -129,7 +129,7 @@ class RegionEmitter(HandlerEmitter):
                         file = str(node.attrs[0])
                         if file in self.in_context or self._is_zero(file, number):
                             continue
-                        place = self._place(file, number)
+                        place = self.registers.place(file, number)
                         self.used[place] = None
                         if node.op == "write" and self._gets_dirty(place):
                             written.add(place)
@@ -164,7 +164,7 @@ class RegionEmitter(HandlerEmitter):
         file = str(node.attrs[0])
         if file not in self.vector_files or self.registers.by_name[file].size != 64:
             return None
-        return self._place(file, found.constant(node.args[0]))
+        return self.registers.place(file, found.constant(node.args[0]))
 
     def _forgets(self, found: Occurrence) -> bool:
         """Whether registers come anew from elsewhere after an instruction."""
@@ -213,10 +213,7 @@ class RegionEmitter(HandlerEmitter):
             self.line(f"{_variable(place)} = alloca {self._type(place)}, align 8")
             if place[0] in self.vector_files:
                 self.line(f"{_variable(place)}.s = alloca float, align 4")
-        stack = self.let("call i64 @llvm.read_register.i64(metadata !3)")
-        top = self.let(f"or i64 {stack}, {STACK_NBYTES - 1}")
-        first = self.let(f"inttoptr i64 {self.let(f'sub i64 {top}, 7')} to ptr")
-        self.line(f"%context = load ptr, ptr {first}, align 8, !invariant.load !1")
+        self.lines.append(self.convention.context().rstrip())
         for index, place in enumerate(self.convention.passed, 1):
             self._put(place, f"%in.{index}")
         if self.precise:
@@ -227,7 +224,7 @@ class RegionEmitter(HandlerEmitter):
         self._reload(place for place in self.used if place != link)
         # What only returns, and polls in its loops, ends soon and needs little stack.
         if self.goes_on:
-            self._check_stack(stack)
+            self._check_stack("%sp")
         self._check_mode(self.region.pc)
         self._check_singles()
         if self.goes_on:
@@ -285,7 +282,7 @@ class RegionEmitter(HandlerEmitter):
             if self._is_zero(file, number):
                 return "0"
             if file in self.vector_files:
-                kind, value = self._raw(self._place(file, number), as_is=True)
+                kind, value = self._raw(self.registers.place(file, number), as_is=True)
                 return self.let(f"bitcast {kind} {value} to i{node.size}")
             pointer = self._register("read", file, node.args[0])
             return self.let(f"load i{node.size}, ptr {pointer}, align 8")
@@ -297,11 +294,11 @@ class RegionEmitter(HandlerEmitter):
             return self.context(field_offset("zero" if kind == "read" else "scratch"))
         if file in self.in_context:
             return self.context(REGISTERS + self.registers.offset(file, number))
-        return _variable(self._place(file, number))
+        return _variable(self.registers.place(file, number))
 
     def _write(self, node: Node) -> None:
         file, number = str(node.attrs[0]), self.here.constant(node.args[0])
-        place = self._place(file, number)
+        place = self.registers.place(file, number)
         if file in self.vector_files:
             self._write_vector(place, node.args[1])
         else:
@@ -349,7 +346,7 @@ class RegionEmitter(HandlerEmitter):
         for effect in found.template.graph.effects:
             if effect.node.op == "write":
                 index, value = effect.node.args
-                where = self._place(str(effect.node.attrs[0]), found.constant(index))
+                where = self.registers.place(str(effect.node.attrs[0]), found.constant(index))
                 known = self._fold(found, value) if effect.guard is None else None
                 learned.append((where, known))
         for where, known in learned:
@@ -362,7 +359,9 @@ class RegionEmitter(HandlerEmitter):
         if node.op == "const" or node.number in found.template.constants:
             return found.constant(node)
         if node.op == "register":
-            return self.known.get(self._place(str(node.attrs[0]), found.constant(node.args[0])))
+            return self.known.get(
+                self.registers.place(str(node.attrs[0]), found.constant(node.args[0]))
+            )
         if node.op not in OPS:
             return None
         values = [self._fold(found, arg) for arg in node.args]
@@ -446,7 +445,7 @@ class RegionEmitter(HandlerEmitter):
             node, offset = node.args[0], self.here.constant(node.args[1])
         if node.op != "register":
             return None
-        return self._place(str(node.attrs[0]), self.here.constant(node.args[0])), offset
+        return self.registers.place(str(node.attrs[0]), self.here.constant(node.args[0])), offset
 
     # Registers and the context.
     def _type(self, place: Place) -> str:
@@ -721,15 +720,7 @@ class RegionEmitter(HandlerEmitter):
         self.dirty = set()
         self._reload(self.used)
         self._check_mode(self.here.next_pc)
-        self._go_on()
-
-    def _go_on(self) -> None:
-        key = self.block_key[0], self.here.next_pc
-        if key in self.blocks:
-            self._agree(key)
-            self.line(f"br label %{_label(key)}")
-        else:
-            self._exit_to(self.here.next_pc)
+        self._go(self.here.next_pc)
 
     def _look_up(self, pc: str, otherwise: str) -> str:
         """The function for a computed pc: a region from the table, else what runs code at pc."""
