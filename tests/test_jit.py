@@ -576,6 +576,82 @@ def test_regions_end_with_their_code(how: str, visited: bool, engines: Engines) 
         assert _run(engine) == expected
 
 
+# A loop over a switch whose table is on another page: FAR has the places of one, two and three.
+SWITCH = """
+    li s1, 7; li s2, {far}; li a2, 0
+again: slli t1, a2, {shift}; add t1, t1, s2; {load} t1, 0(t1); jr t1
+one: addi a0, a0, 1; li a2, 2; j joined
+two: addi a0, a0, 10; li a2, 0; j joined
+three: addi a0, a0, 100; li a2, 1
+joined: addi s1, s1, -1; bnez s1, again
+"""
+COUNTED = 3 * 1 + 2 * 10 + 2 * 100
+
+
+def _switch(engine: JitEngine, nbytes: int = 4) -> list[bytes]:
+    """SWITCH at CODE; its table's entries."""
+    shift, load = {4: (2, "lw"), 8: (3, "ld")}[nbytes]
+    text = SWITCH.format(far=FAR, shift=shift, load=load)
+    _mapped(engine, text, 5)
+    arms = [CODE + len(assembled(text)) - back for back in (40, 28, 16)]
+    entries = [arm.to_bytes(nbytes, "little") for arm in arms]
+    engine.space.map(FAR, PAGE, 3, fixed=True)
+    engine.space.write(FAR, b"".join(entries))
+    return entries
+
+
+def test_tables_that_stay_are_constants(engines: Engines) -> None:
+    engine = engines["flat"]
+    entries = _switch(engine)
+    engine.space.protect(FAR, PAGE, 1)
+    assert engine.jit.add(CODE)
+    assert engine.jit.installed[CODE].region.tables == ((FAR, b"".join(entries)),)
+    assert _run(engine) == (ExitCode.BREAKPOINT, COUNTED)
+    engine.space.protect(FAR, PAGE, 3)
+    assert CODE not in engine.jit.installed
+    engine.space.write(FAR, entries[1])
+    engine.space.protect(FAR, PAGE, 1)
+    assert engine.jit.add(CODE)
+    assert _run(engine) == (ExitCode.BREAKPOINT, 7 * 10)
+
+
+def test_tables_that_may_change_are_read(engines: Engines) -> None:
+    engine = engines["flat"]
+    entries = _switch(engine)
+    assert engine.jit.add(CODE)
+    region = engine.jit.installed[CODE].region
+    assert not region.tables
+    assert (region.ranges[0][0], region.instructions) == (CODE, 17), "the arms belong to it"
+    assert _run(engine) == (ExitCode.BREAKPOINT, COUNTED)
+    engine.space.write(FAR, entries[1])
+    assert _run(engine) == (ExitCode.BREAKPOINT, 7 * 10)
+    assert CODE in engine.jit.installed
+
+
+def test_pointers_at_constant_places_are_no_table(engines: Engines) -> None:
+    """They are what a linker fills in."""
+    engine = engines["flat"]
+    _switch(engine, 8)
+    engine.space.protect(FAR, PAGE, 1)
+    assert engine.jit.add(CODE)
+    assert not engine.jit.installed[CODE].region.tables
+    assert _run(engine) == (ExitCode.BREAKPOINT, COUNTED)
+
+
+def test_a_stored_region_whose_table_differs_is_not_used(engines: Engines) -> None:
+    engine = engines["flat"]
+    entries = _switch(engine)
+    engine.space.protect(FAR, PAGE, 1)
+    assert engine.jit.add(CODE)
+    region = engine.jit.installed[CODE].region
+    assert bundle.unpack(region.pack()) == [region]
+    engine.space.protect(FAR, PAGE, 3)
+    assert not engine.jit._place(region), "the table is writable"
+    engine.space.write(FAR, entries[1])
+    engine.space.protect(FAR, PAGE, 1)
+    assert not engine.jit._place(region), "the table has changed"
+
+
 def test_callers_of_a_region_find_the_one_that_replaces_it(engines: Engines) -> None:
     engine = engines["flat"]
     _mapped(engine, f"again: jal ra, {FAR:#x}; addi s1, s1, -1; bnez s1, again", 7, 3 * PAGE)

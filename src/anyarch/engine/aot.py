@@ -79,14 +79,20 @@ class Explorer:
 
     def explore(self, pc: int, *, known: bool) -> Explored | None:
         """The region at ``pc``, which is not compiled again where it is ``known``."""
-        region = self._regions.discover(pc, self._read, self._read_data)
+        region = self._regions.discover(
+            pc, self._read, self._read_data, is_constant=self._is_constant
+        )
         if region is None:
             return None
         packed = b""
         if not known:
             text = next(text for text in self._texts if text.start <= pc < text.end)
             try:
-                compiled = self._compile(Request(pc, text.start, text.data, self._read_data))
+                compiled = self._compile(
+                    Request(
+                        pc, text.start, text.data, self._read_data, is_constant=self._is_constant
+                    )
+                )
             except (CompileError, DefinitionError):
                 return None
             if compiled is None:
@@ -138,6 +144,12 @@ class Explorer:
                 if value is not None:
                     known[where] = value
         return {pc for pc in found if self._is_code(pc)}
+
+    def _is_constant(self, address: int, nbytes: int) -> bool:
+        try:
+            return bool(self._read_data(address, nbytes))
+        except MemoryFault:
+            return False
 
     def _is_code(self, pc: int) -> bool:
         try:

@@ -13,11 +13,13 @@ from typing import Final
 
 from anyarch.data import dataclass
 
-# pc, entry, instructions, cells, ranges, lines, code, precise, digest
-_HEAD: Final = struct.Struct("<QIIHHIIB16s")
+# pc, entry, instructions, cells, ranges, tables, lines, code, precise, digest
+_HEAD: Final = struct.Struct("<QIIHHHIIB16s")
+_TABLE: Final = struct.Struct("<QI")  # address, size
 CALLS: Final = 1 << 63  # in a cell: it is called, not jumped to
 _LINE: Final = struct.Struct("<Ii")  # offset in the code, guest pc relative to the region's
 _U64: Final = struct.Struct("<Q")
+_PAGE: Final = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +28,8 @@ class CompiledRegion:
 
     ``entry`` is the offset of its function in ``code``; ``cells`` are the guest pcs that it is
     linked to, CALLS added where it calls; ``ranges`` the guest code [start, end) that ``digest`` is
-    of. ``lines`` are packed places of accesses, ascending: see :meth:`locate`.
+    of. ``lines`` are packed places of accesses, ascending: see :meth:`locate`. ``tables`` are
+    constants that it relies on: address and contents.
     """
 
     pc: int
@@ -38,6 +41,23 @@ class CompiledRegion:
     code: bytes
     lines: bytes = b""
     precise: bool = False  # all registers are exact at faults too
+    tables: tuple[tuple[int, bytes], ...] = ()
+
+    @property
+    def pages(self) -> set[int]:
+        """Addresses of the pages with what it was made from."""
+        ranges = [*self.ranges, *((at, at + len(data)) for at, data in self.tables)]
+        return {
+            page * _PAGE
+            for start, end in ranges
+            for page in range(start // _PAGE, (end - 1) // _PAGE + 1)
+        }
+
+    def overlaps(self, start: int, end: int) -> bool:
+        """Whether it was made from something in [start, end)."""
+        return any(low < end and start < high for low, high in self.ranges) or any(
+            at < end and start < at + len(data) for at, data in self.tables
+        )
 
     @property
     def targets(self) -> tuple[int, ...]:
@@ -68,12 +88,14 @@ class CompiledRegion:
                 self.instructions,
                 len(self.cells),
                 len(self.ranges),
+                len(self.tables),
                 len(self.lines),
                 len(self.code),
                 self.precise,
                 self.digest,
             )
             + struct.pack(f"<{len(numbers)}Q", *numbers)
+            + b"".join(_TABLE.pack(at, len(data)) + data for at, data in self.tables)
             + self.lines
             + self.code
         )
@@ -85,10 +107,15 @@ def unpack(data: bytes) -> list[CompiledRegion]:
     at = 0
     while at < len(data):
         head = _HEAD.unpack_from(data, at)
-        pc, entry, count, cells, ranges, lines, nbytes, precise, digest = head
+        pc, entry, count, cells, ranges, tables, lines, nbytes, precise, digest = head
         at += _HEAD.size
         numbers = struct.unpack_from(f"<{cells + 2 * ranges}Q", data, at)
         at += 8 * len(numbers)
+        constants = []
+        for _ in range(tables):
+            address, size = _TABLE.unpack_from(data, at)
+            at += _TABLE.size + size
+            constants.append((address, data[at - size : at]))
         if at + lines + nbytes > len(data):
             raise ValueError("a packed region is cut off")
         edges = numbers[cells:]
@@ -103,6 +130,7 @@ def unpack(data: bytes) -> list[CompiledRegion]:
                 data[at + lines : at + lines + nbytes],
                 data[at : at + lines],
                 bool(precise),
+                tuple(constants),
             )
         )
         at += lines + nbytes

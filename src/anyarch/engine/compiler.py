@@ -31,10 +31,10 @@ if TYPE_CHECKING:
 # the window and the hints.
 _REQUEST: Final = struct.Struct("<QQIB32sI")
 # A reply with the size of the packed region, 0 for none, and microseconds that it took to compile;
-# or, before it, that many bytes of guest memory are needed from an address. The client answers with
-# their number and the bytes.
+# or, before it, that many bytes of guest memory are needed from an address, or whether they are
+# constant. The client answers with their number and the bytes; with their number or 0.
 _REPLY: Final = struct.Struct("<cIQ")
-_DONE, _READ = b"d", b"r"
+_DONE, _READ, _CONSTANT = b"d", b"r", b"c"
 _COUNT: Final = struct.Struct("<I")
 WINDOW: Final = 16384  # guest code on either side of pc that the compiler is shown
 MEMORY_LIMIT: Final = 400 << 20  # of the compiler's process, in bytes
@@ -48,8 +48,9 @@ class Request:
     """What is to be compiled: the region at ``pc``, from the code around it, the window.
 
     It is kept under ``key``, the mapping's, if there is one. ``read`` gives other memory, for jump
-    tables; MemoryFault where there is none. ``hints`` are values that the registers of the link
-    register's file once had at ``pc``, eight bytes each: they may lead to jump tables.
+    tables, MemoryFault where there is none; ``is_constant`` tells what cannot change unseen.
+    ``hints`` are values that the registers of the link register's file once had at ``pc``, eight
+    bytes each: they may lead to jump tables.
     """
 
     pc: int
@@ -59,6 +60,7 @@ class Request:
     key: str | None = None
     precise: bool = False
     hints: bytes = b""
+    is_constant: Callable[[int, int], bool] = lambda address, nbytes: False
 
     def read_code(self, address: int, nbytes: int) -> bytes:
         """Code in the window; MemoryFault outside."""
@@ -97,12 +99,16 @@ class Client:
                 )
                 connection.sendall(head + request.window + request.hints)
                 kind, nbytes, number = _REPLY.unpack(_receive(connection, _REPLY.size))
-                while kind == _READ:
-                    try:
-                        data = request.read(number, nbytes)
-                    except MemoryFault:
-                        data = b""
-                    connection.sendall(_COUNT.pack(len(data)) + data)
+                while kind != _DONE:
+                    if kind == _CONSTANT:
+                        is_constant = request.is_constant(number, nbytes)
+                        connection.sendall(_COUNT.pack(nbytes if is_constant else 0))
+                    else:
+                        try:
+                            data = request.read(number, nbytes)
+                        except MemoryFault:
+                            data = b""
+                        connection.sendall(_COUNT.pack(len(data)) + data)
                     kind, nbytes, number = _REPLY.unpack(_receive(connection, _REPLY.size))
                 packed = _receive(connection, nbytes)
                 self._failures = 0
@@ -218,11 +224,19 @@ def _serve_one(
             raise MemoryFault(address, "read")
         return data
 
-    request = Request(pc, start, window, read, key, bool(precise), hints)
+    def is_constant(address: int, count: int) -> bool:
+        connection.sendall(_REPLY.pack(_CONSTANT, count, address))
+        return bool(_COUNT.unpack(_receive(connection, _COUNT.size))[0])
+
+    request = Request(pc, start, window, read, key, bool(precise), hints, is_constant)
     begun = time.perf_counter_ns()
     # Another process may have had it compiled since the client looked.
     region = store.find(key, pc, request.read_code) if key else None
     if region is not None and request.precise and not region.precise:
+        region = None
+    if region is not None and not all(
+        is_constant(at, len(data)) and read(at, len(data)) == data for at, data in region.tables
+    ):
         region = None
     known = region is not None
     if region is None:
@@ -250,7 +264,9 @@ def compile_with(compiler: object) -> Callable[[Request], CompiledRegion | None]
 
     def compile_region(request: Request) -> CompiledRegion | None:
         pc = request.pc
-        region = compiler.discover(pc, request.read_code, request.read, request.hints)
+        region = compiler.discover(
+            pc, request.read_code, request.read, request.hints, request.is_constant
+        )
         if region is None:
             return None
         emitter, blob = build(region, precise=request.precise, guarded=False)
@@ -268,6 +284,7 @@ def compile_with(compiler: object) -> Callable[[Request], CompiledRegion | None]
             blob.code,
             pack_lines(((at, emitter.pcs[line - 1]) for at, line in blob.lines if line), pc),
             request.precise,
+            tuple(region.tables),
         )
 
     def build(region: Region, *, precise: bool, guarded: bool) -> tuple[RegionEmitter, Blob]:

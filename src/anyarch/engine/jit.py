@@ -10,6 +10,7 @@ import ctypes
 import struct
 import time
 from bisect import bisect_left, bisect_right, insort
+from collections.abc import Iterable
 from typing import Final, Protocol
 
 from anyarch.data import dataclass
@@ -139,7 +140,8 @@ class Jit:
             return False
         read = self.arena.space.read
         begun = time.monotonic()
-        region = self.compiler.compile(Request(pc, start, window, read, key, precise, hints))
+        request = Request(pc, start, window, read, key, precise, hints, self._is_constant)
+        region = self.compiler.compile(request)
         with self._lock:
             seconds = time.monotonic() - begun
             if region is None:
@@ -166,6 +168,13 @@ class Jit:
             if mapping.start <= pc < mapping.end:
                 return not mapping.file or bool(mapping.prot & PROT_WRITE)
         return True
+
+    def _is_constant(self, address: int, nbytes: int) -> bool:
+        """Whether memory cannot change without `drop` being told: it is private and read-only."""
+        for mapping in self.arena.space.regions():
+            if mapping.start <= address and address + nbytes <= mapping.end:
+                return not mapping.shared and not mapping.prot & PROT_WRITE
+        return False
 
     def _window(self, pc: int) -> tuple[int, bytes]:
         """The executable bytes around a pc, as far as they are contiguous."""
@@ -243,11 +252,15 @@ class Jit:
     def _place(self, region: CompiledRegion) -> bool:
         if self.arena.counting:
             return False
-        flags = self.arena.space.flags
+        space = self.arena.space
+        flags = space.flags
         try:
             # Marked before it is compared: who changes these pages from here on tells `drop`.
-            for start, end in region.ranges:
-                flags.mark_code(start, end)
+            for page in region.pages:
+                flags.mark_code(page, page + 1)
+            for at, data in region.tables:
+                if not self._is_constant(at, len(data)) or space.read(at, len(data)) != data:
+                    return False
             if digest_of(region.ranges, self.read) != region.digest:
                 return False
         except (IndexError, MemoryFault):
@@ -279,7 +292,7 @@ class Jit:
             self._link(address + CELL_DISTANCE + 8 * index, at, target)
         _write(record, self._handler, region.pc, entry)
         self.installed[region.pc] = Installed(region, record, address, len(code))
-        for page in _pages(region):
+        for page in region.pages:
             self._by_page.setdefault(page, set()).add(region.pc)
         insort(self._places, (address, region), key=_first)
         self.journal.placed(region, address)
@@ -318,18 +331,15 @@ class Jit:
 
     def _pcs_in(self, start: int, end: int) -> list[int]:
         """Where the installed regions begin that were made from code in a range."""
-        first, last = start // _PAGE, -(-end // _PAGE)
-        pages = range(first, last) if last - first < len(self._by_page) else list(self._by_page)
+        pages: Iterable[int] = range(start & -_PAGE, end, _PAGE)
+        if end - start >= _PAGE * len(self._by_page):
+            pages = list(self._by_page)
         pcs = {pc for page in pages for pc in self._by_page.get(page, ())}
-        return [
-            pc
-            for pc in pcs
-            if any(low < end and start < high for low, high in self.installed[pc].region.ranges)
-        ]
+        return [pc for pc in pcs if self.installed[pc].region.overlaps(start, end)]
 
     def _remove_region(self, pc: int) -> None:
         installed = self.installed.pop(pc)
-        for page in _pages(installed.region):
+        for page in installed.region.pages:
             self._by_page[page].discard(pc)
             if not self._by_page[page]:
                 del self._by_page[page]
@@ -359,14 +369,6 @@ class Jit:
 
 def _first(place: tuple[int, CompiledRegion]) -> int:
     return place[0]
-
-
-def _pages(region: CompiledRegion) -> set[int]:
-    return {
-        page
-        for start, end in region.ranges
-        for page in range(start // _PAGE, (end - 1) // _PAGE + 1)
-    }
 
 
 def _write(pointer: int, *words: int) -> None:

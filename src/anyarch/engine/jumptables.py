@@ -1,13 +1,14 @@
 """What a computed jump may reach: tables of code addresses, found by following constants.
 
-Nothing here has to be right: a region compares the pc that it really gets, and one that was not
-expected is looked up like any other.
+Nothing here has to be right: a region compares the pc that it really gets, or the address that an
+entry was really loaded from, and what was not expected is looked up like any other.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Final
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, TypeGuard
 
 from anyarch.errors import MemoryFault
 from anyarch.ir.graph import Node
@@ -22,9 +23,37 @@ REACH: Final = 1 << 16  # bytes of code on either side of the jump
 
 Read = Callable[[int, int], bytes]
 
-# An abstract value: ("const", v); ("near", v): v and something unknown; ("loaded", table, nbytes);
-# ("offset", table, nbytes, base): what was loaded from the table, and base.
-Value = tuple[str, int] | tuple[str, int, int] | tuple[str, int, int, int] | None
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """A jump table: entries of ``nbytes`` from ``address`` on, what they are, and where they lead.
+
+    ``load`` is the pc of the instruction that takes an entry.
+    """
+
+    address: int
+    nbytes: int
+    data: bytes
+    targets: tuple[int, ...]
+    load: int
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A value that was loaded at pc ``at``, ``nbytes`` from near ``address``, and ``base`` added.
+
+    Where the address was ``exact``, the table may begin before it.
+    """
+
+    address: int
+    nbytes: int
+    at: int
+    exact: bool
+    base: int = 0
+
+
+# An abstract value: ("const", v); ("near", v): v and something unknown; or what was loaded.
+Value = tuple[str, int] | Loaded | None
 
 
 class Values:
@@ -67,17 +96,15 @@ class Values:
             else:
                 self._known[where] = value
 
-    def arms(self, found: Occurrence, read: Read, read_data: Read) -> list[int]:
-        """The targets of a computed jump, where it takes them from a table. ``read`` has to have
-        code at the targets, ``read_data`` reads the table."""
+    def table(self, found: Occurrence, read: Read, read_data: Read) -> Table | None:
+        """The table that a computed jump takes its target from. ``read`` has to have code at the
+        targets, ``read_data`` reads the table."""
         for effect in found.template.graph.effects:
             if effect.node.op == "jump":
-                match self._value(found, effect.node.args[0]):
-                    case ("offset", table, nbytes, base):
-                        return _read_table(found.pc, table, nbytes, base, read, read_data)
-                    case ("loaded", table, nbytes):
-                        return _read_table(found.pc, table, nbytes, 0, read, read_data)
-        return []
+                value = self._value(found, effect.node.args[0])
+                if isinstance(value, Loaded):
+                    return _read_table(found.pc, value, read, read_data)
+        return None
 
     def _value(self, found: Occurrence, node: Node) -> Value:
         if node.op == "const" or node.number in found.template.constants:
@@ -90,19 +117,23 @@ class Values:
             return self._known.get(layout.place(file, number))
         if node.op == "load":
             match self._value(found, node.args[0]):
-                case ("near", table):
-                    return "loaded", table, node.size // 8
+                case ("near", address):
+                    return Loaded(address, node.size // 8, found.pc, exact=False)
+                # An index is a constant on the first path that leads here. Pointers of full
+                # size at constant addresses are mostly no table: those that a linker fills in.
+                case ("const", address) if node.size == 32:
+                    return Loaded(address, node.size // 8, found.pc, exact=True)
             return None
         if node.op in ("sext", "zext"):
             value = self._value(found, node.args[0])
-            if value is not None and value[0] == "loaded":
+            if isinstance(value, Loaded):
                 return value
         if node.op in ("add", "and"):
             return self._joined(node, [self._value(found, arg) for arg in node.args])
         if node.op in OPS and node.args:
             values = [self._value(found, arg) for arg in node.args]
-            if all(value is not None and value[0] == "const" for value in values):
-                numbers = tuple(value[1] for value in values if value is not None)
+            numbers = tuple(value[1] for value in values if _is_constant(value))
+            if len(numbers) == len(values):
                 sizes = tuple(arg.size for arg in node.args)
                 attrs = tuple(int(attr) for attr in node.attrs)
                 return "const", evaluate(node.op, node.size, numbers, sizes, attrs)
@@ -110,13 +141,13 @@ class Values:
 
     def _joined(self, node: Node, values: list[Value]) -> Value:
         a, b = values
-        if a is not None and a[0] == "const":
+        if _is_constant(a):
             a, b = b, a
-        if b is None or b[0] != "const":
+        if not _is_constant(b):
             return None
         constant, mask = b[1], (1 << node.size) - 1
         if node.op == "and":  # the lowest bit of a target is cleared
-            if a is not None and a[0] == "const":
+            if _is_constant(a):
                 return "const", a[1] & constant
             return a if constant == mask - 1 else None
         match a:
@@ -124,24 +155,45 @@ class Values:
                 return "near", constant
             case ("const", value) | ("near", value):
                 return a[0], value + constant & mask
-            case ("loaded", table, nbytes):
-                return "offset", table, nbytes, constant
+            case Loaded(address, nbytes, at, exact, 0):
+                return Loaded(address, nbytes, at, exact, constant)
         return None
 
 
-def _read_table(
-    pc: int, table: int, nbytes: int, base: int, read: Read, read_data: Read
-) -> list[int]:
-    arms: dict[int, None] = {}
-    for index in range(ARMS):
+def _is_constant(value: Value) -> TypeGuard[tuple[str, int]]:
+    return isinstance(value, tuple) and value[0] == "const"
+
+
+def _read_table(pc: int, loaded: Loaded, read: Read, read_data: Read) -> Table | None:
+    """The entries around an address that lead to code near the jump."""
+
+    def entry(index: int) -> tuple[bytes, int] | None:
         try:
-            data = read_data(table + index * nbytes, nbytes)
-            entry = int.from_bytes(data, "little", signed=True)
-            target = base + entry & (1 << 64) - 1
+            data = read_data(loaded.address + index * loaded.nbytes, loaded.nbytes)
+            offset = int.from_bytes(data, "little", signed=True)
+            target = loaded.base + offset & (1 << 64) - 1
             if abs(target - pc) > REACH or target & 1:
-                break
+                return None
             read(target, 2)
         except MemoryFault:
-            break
-        arms[target] = None
-    return list(arms)
+            return None
+        return data, target
+
+    entries = list(_until_none(map(entry, range(ARMS))))
+    before = list(_until_none(map(entry, range(-1, -ARMS, -1)))) if loaded.exact else []
+    if not entries:
+        return None
+    return Table(
+        loaded.address - len(before) * loaded.nbytes,
+        loaded.nbytes,
+        b"".join(data for data, _ in (*reversed(before), *entries)),
+        tuple(target for _, target in (*reversed(before), *entries)),
+        loaded.at,
+    )
+
+
+def _until_none(entries: Iterable[tuple[bytes, int] | None]) -> Iterator[tuple[bytes, int]]:
+    for entry in entries:
+        if entry is None:
+            return
+        yield entry

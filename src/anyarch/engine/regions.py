@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
 
-from anyarch.engine.jumptables import Values
+from anyarch.engine.jumptables import Table, Values
 from anyarch.engine.records import record_constants, runs_in_reference
 from anyarch.errors import MemoryFault
 from anyarch.ir.graph import Graph, Node
@@ -24,6 +24,7 @@ INLINE_LIMIT: Final = 40  # of a function that is compiled into its caller
 ROOT: Final = -1  # the context of blocks that were not reached by a call
 
 Read = Callable[[int, int], bytes]  # guest memory; raises MemoryFault
+IsConstant = Callable[[int, int], bool]  # whether some bytes at an address cannot change unseen
 Key = tuple[int, int]  # of a block: where an inlined call returns to, or ROOT; its pc
 
 
@@ -46,6 +47,7 @@ class Occurrence:
     form: Form
     template: Template
     arms: list[int] = field(default_factory=list)  # known targets of a computed jump
+    table: Table | None = None  # that they are from, if it stays as it is
     is_inlined: bool = False  # a call whose function is part of the region
 
     @property
@@ -83,7 +85,8 @@ class Block:
 
 @dataclass(slots=True)
 class Region:
-    """What is compiled together; ``ranges`` is the guest code that it was made from."""
+    """What is compiled together; ``ranges`` is the guest code that it was made from, ``tables``
+    are the jump tables that it relies on."""
 
     pc: int
     blocks: dict[Key, Block]
@@ -99,6 +102,17 @@ class Region:
             else:
                 joined.append((start, end))
         return joined
+
+    @property
+    def tables(self) -> list[tuple[int, bytes]]:
+        """Address and contents of each."""
+        found = {
+            instruction.table.address: instruction.table.data
+            for block in self.blocks.values()
+            for instruction in block.instructions
+            if instruction.table is not None
+        }
+        return sorted(found.items())
 
     @property
     def instructions(self) -> int:
@@ -124,12 +138,18 @@ class RegionCompiler:
         return found
 
     def discover(
-        self, pc: int, read: Read, read_data: Read | None = None, hints: bytes = b""
+        self,
+        pc: int,
+        read: Read,
+        read_data: Read | None = None,
+        hints: bytes = b"",
+        is_constant: IsConstant = lambda address, nbytes: False,
     ) -> Region | None:
         """The region at ``pc``, or None where there is nothing to compile.
 
-        ``read_data`` reads jump tables, which may lie where no code is; ``hints`` are values that
-        registers once had there (:class:`anyarch.engine.compiler.Request`).
+        ``read_data`` reads jump tables, which may lie where no code is; ``is_constant`` tells
+        whether memory stays as it is; ``hints`` are values that registers once had there
+        (:class:`anyarch.engine.compiler.Request`).
         """
         values = Values(self.architecture, hints=hints)
         instructions, leaders = self._walk(pc, read, LIMIT, read_data or read, values)
@@ -137,6 +157,9 @@ class RegionCompiler:
             return None
         blocks: dict[Key, Block] = {}
         for found in list(instructions.values()):
+            table = found.table
+            if table is not None and not is_constant(table.address, len(table.data)):
+                found.table = None
             target = self.call_target(found)
             if target is not None and target != pc:
                 body = self._leaf(target, read)
@@ -162,7 +185,9 @@ class RegionCompiler:
                 instructions[at] = found
                 following, targets = self._flow(found)
                 if following is None and not targets:
-                    found.arms = targets = values.arms(found, read, read_data)
+                    found.table = values.table(found, read, read_data)
+                    if found.table is not None:
+                        found.arms = targets = list(dict.fromkeys(found.table.targets))
                 values.step(found)
                 for target in targets:
                     leaders.add(target)

@@ -22,6 +22,7 @@ from anyarch.engine.convention import (
     Place,
     RegionConvention,
 )
+from anyarch.engine.jumptables import Table
 from anyarch.engine.records import (
     HandlerEmitter,
     RecordLayout,
@@ -37,6 +38,7 @@ from anyarch.ir.ops import OPS, evaluate
 
 _GUEST: Final = "ptr addrspace(256)"  # relative to the segment that holds guest memory
 _FIRST_LOCATION: Final = 20
+POLLED_ARMS: Final = 4  # of a jump table that lead backwards and poll on their own
 _HEADER: Final = f"""\
 target triple = "x86_64-unknown-linux-gnu"
 @cells = external hidden global [1 x ptr]
@@ -107,6 +109,7 @@ class RegionEmitter(HandlerEmitter):
         self.pending: dict[Place, None] = {}  # kept registers that the context does not have yet
         self.known: dict[Place, int] = {}  # registers that hold a constant in this block
         self.loaded: set[tuple[Place, int]] = set()  # addresses (register, offset) loaded from
+        self.entries: dict[int, str] = {}  # by pc: where a jump table's entry was loaded from
 
     # Which registers.
     def _is_zero(self, file: str, number: int) -> bool:
@@ -236,6 +239,7 @@ class RegionEmitter(HandlerEmitter):
         self.block_key = block.key
         self.dirty = set(self.entry_dirty[block.key])
         self.known, self.loaded, self.pending = {}, set(), {}
+        self.entries = {found.table.load: "" for found in block.instructions if found.table}
         self.singles = set(self.entry_singles[block.key])
         exact = self.precise or self.float_rules == "arm"  # there every NaN tells its origin
         self.unobserved = {} if exact else self.float_use.unobserved(block)
@@ -398,6 +402,8 @@ class RegionEmitter(HandlerEmitter):
             loaded = self.let(self.access(f"load volatile {kind}, {pointer}, align 1"))
             return self.let(f"bitcast {kind} {loaded} to i{node.size}")
         result = super()._load(node)
+        if self.here.pc in self.entries:
+            self.entries[self.here.pc] = self.value(node.args[0])
         address = self._address_of(node.args[0])
         if address is not None:
             self.loaded.add(address)
@@ -631,7 +637,7 @@ class RegionEmitter(HandlerEmitter):
         elif (known := self._fold(self.here, target)) is not None:
             self._go(known)
         elif self.here.arms:
-            self._switch(self.value(target), self.here.arms)
+            self._switch(self.value(target))
         elif self.compiler.is_return(self.here, target):
             self._return(self.value(target))
         else:
@@ -652,36 +658,69 @@ class RegionEmitter(HandlerEmitter):
             last = self.let(f"insertvalue {self.convention.result} {last}, {kind} {value}, {index}")
         self.line(f"ret {self.convention.result} {last}")
 
-    def _switch(self, pc: str, arms: list[int]) -> None:
+    def _switch(self, pc: str) -> None:
         """Jump to one of the targets that are known, or wherever else."""
         self._keep()
-        self.stop_poll(pc)
-        arms = [arm for arm in arms if (self.block_key[0], arm) in self.blocks]
+        backward = {arm for arm in self.here.arms if arm <= self.here.pc}
+        if len(backward) > POLLED_ARMS:  # as in an interpreter, where all lead back
+            self.stop_poll(pc)
+            backward.clear()
         missing = self.name("other")
-        if arms:
-            low, count = min(arms), (max(arms) - min(arms)) // 2 + 1
-            numbers = {(arm - low) // 2: index for index, arm in enumerate(arms, 1)}
-            listed = ", ".join(f"i16 {numbers.get(index, 0)}" for index in range(count))
-            table = f"@arms{len(self.tables)}"
-            self.tables.append(f"{table} = internal constant [{count} x i16] [{listed}]")
-            index = self.let(f"lshr i64 {self.let(f'sub i64 {pc}, {low}')}, 1")
-            inside = self.let(f"icmp ult i64 {index}, {count}")
-            looking = self.name("look")
-            self.line(f"br i1 {inside}, label %{looking}, label %{missing}, !prof !2")
-            self.label(looking)
-            at = self.let(f"getelementptr i16, ptr {table}, i64 {index}")
-            number = self.let(f"load i16, ptr {at}, align 2")
-            for arm in arms:
-                self._agree((self.block_key[0], arm))
-            cases = " ".join(
-                f"i16 {number_of}, label %{_label((self.block_key[0], arm))}"
-                for number_of, arm in enumerate(arms, 1)
-            )
-            self.line(f"switch i16 {number}, label %{missing} [ {cases} ]")
+        arms = {arm: self._arm(arm, missing, backward) for arm in self.here.arms}
+        table = self.here.table
+        if table is not None and (entry := self.entries[table.load]):
+            self._switch_entry(table, entry, arms, missing)
         else:
-            self.line(f"br label %{missing}")
+            self._switch_target(pc, arms, missing)
+        for arm in backward:
+            self.label(arms[arm])
+            self._go(arm)
         self.label(missing)
         self.find(pc)
+
+    def _arm(self, pc: int, missing: str, backward: set[int]) -> str:
+        """The label of a known target, or of the way there."""
+        key = self.block_key[0], pc
+        if key not in self.blocks:
+            backward.discard(pc)
+            return missing
+        if pc in backward:
+            return self.name("arm")
+        self._agree(key)
+        return _label(key)
+
+    def _switch_entry(self, table: Table, entry: str, arms: dict[int, str], missing: str) -> None:
+        """By the address of the entry that was loaded: what it holds is known."""
+        offset = self.let(f"sub i64 {entry}, {table.address}")
+        index = self.let(f"lshr i64 {offset}, {table.nbytes.bit_length() - 1}")
+        inside = self.let(f"icmp ult i64 {offset}, {len(table.data)}")
+        rest = self.let(f"and i64 {offset}, {table.nbytes - 1}")
+        aligned = self.let(f"icmp eq i64 {rest}, 0")
+        looking, never = self.name("look"), self.name("never")
+        valid = self.let(f"and i1 {inside}, {aligned}")
+        self.line(f"br i1 {valid}, label %{looking}, label %{missing}, !prof !2")
+        self.label(looking)
+        cases = " ".join(f"i64 {i}, label %{arms[to]}" for i, to in enumerate(table.targets))
+        self.line(f"switch i64 {index}, label %{never} [ {cases} ]")
+        self.label(never)
+        self.line("unreachable")
+
+    def _switch_target(self, pc: str, arms: dict[int, str], missing: str) -> None:
+        """By the target, which is near all others."""
+        low, count = min(arms), (max(arms) - min(arms)) // 2 + 1
+        numbers = {(arm - low) // 2: index for index, arm in enumerate(arms, 1)}
+        listed = ", ".join(f"i16 {numbers.get(index, 0)}" for index in range(count))
+        name = f"@arms{len(self.tables)}"
+        self.tables.append(f"{name} = internal constant [{count} x i16] [{listed}]")
+        index = self.let(f"lshr i64 {self.let(f'sub i64 {pc}, {low}')}, 1")
+        inside = self.let(f"icmp ult i64 {index}, {count}")
+        looking = self.name("look")
+        self.line(f"br i1 {inside}, label %{looking}, label %{missing}, !prof !2")
+        self.label(looking)
+        at = self.let(f"getelementptr i16, ptr {name}, i64 {index}")
+        number = self.let(f"load i16, ptr {at}, align 2")
+        cases = " ".join(f"i16 {i}, label %{label}" for i, label in enumerate(arms.values(), 1))
+        self.line(f"switch i16 {number}, label %{missing} [ {cases} ]")
 
     def _call(self, target: Node) -> None:
         """Call guest code as a host function; it comes back with the expected pc, or not."""

@@ -185,9 +185,13 @@ class _Index:
         """Whether the file has a region for the same pc and code."""
         for position, nbytes in self.places.get(region.pc, ()):
             other = _region(os.pread(fd, nbytes, position))
-            if other and (other.ranges, other.digest) == (region.ranges, region.digest):
+            if other and _source(other) == _source(region):
                 return True
         return False
+
+
+def _source(region: CompiledRegion) -> object:
+    return region.ranges, region.digest, region.tables, region.precise
 
 
 def _header(end: int, identity: bytes = b"") -> bytes:

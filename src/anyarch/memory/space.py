@@ -41,7 +41,7 @@ class AddressSpace:
     `base` is the host pointer of guest address 0, `limit` the first address past the end,
     `page_flags` the host pointer of a byte per 4 KiB page (:mod:`anyarch.memory.pageflags`).
     `on_code_change(start, end)` is called, with the lock held, before pages whose code was
-    translated are unmapped, replaced or get another protection. `bounded` tells native code to
+    translated, or that are marked like such, are unmapped, replaced or get another protection. `bounded` tells native code to
     check every address against the limit. Safe to use from several threads.
     """
 
@@ -248,9 +248,10 @@ class AddressSpace:
         return self.find_free(nbytes)
 
     def _announce(self, start: int, end: int) -> None:
-        """Report pages with translated code in a range that is about to change."""
+        """Report pages in a range that is about to change with translated code, or with constants
+        that compiled code relies on."""
         for region in self._regions.overlap(start, end):
-            if region.prot & PROT_EXEC:
+            if region.prot & PROT_EXEC or region.prot == PROT_READ:
                 for low, high in self.flags.code_runs(region.start, region.end):
                     self.flags.clear_code(low, high)
                     if self.on_code_change is not None:
