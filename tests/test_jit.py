@@ -621,7 +621,7 @@ def test_tables_that_may_change_are_read(engines: Engines) -> None:
     assert engine.jit.add(CODE)
     region = engine.jit.installed[CODE].region
     assert not region.tables
-    assert (region.ranges[0][0], region.instructions) == (CODE, 17), "the arms belong to it"
+    assert (region.ranges[0][0], region.instructions) == (CODE, 18), "the arms belong to it"
     assert _run(engine) == (ExitCode.BREAKPOINT, COUNTED)
     engine.space.write(FAR, entries[1])
     assert _run(engine) == (ExitCode.BREAKPOINT, 7 * 10)

@@ -320,9 +320,12 @@ class LocalCompiler:
 
     def compile(self, request: Request) -> CompiledRegion | None:
         asked = request.pc, request.start, request.window, request.precise
-        if asked not in self._made:
-            self._made[asked] = self._compile(request)
-        return self._made[asked]
+        if asked in self._made:
+            return self._made[asked]
+        region = self._compile(request)
+        if region is None or not region.tables:  # which are not in the window
+            self._made[asked] = region
+        return region
 
 
 class CompiledMachine(NativeMachine):

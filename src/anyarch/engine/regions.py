@@ -334,3 +334,35 @@ class RegionCompiler:
                 registers.add(self.architecture.layout.place(file, found.constant(node.args[0])))
             stack.extend(node.args)
         return bool(registers & set(self.architecture.return_registers))
+
+
+def loops(blocks: dict[Key, Block]) -> set[Key]:
+    """The blocks that can follow themselves (strongly connected components, Tarjan 1972)."""
+    order: dict[Key, int] = {}
+    lowest: dict[Key, int] = {}
+    open_blocks: dict[Key, None] = {}
+    looping: set[Key] = set()
+    for root in blocks:
+        stack = [] if root in order else [(root, iter(blocks[root].successors))]
+        while stack:
+            key, successors = stack[-1]
+            if key not in order:
+                order[key] = lowest[key] = len(order)
+                open_blocks[key] = None
+            following = next((s for s in successors if s in blocks), None)
+            if following is None:
+                stack.pop()
+                if stack:
+                    above = stack[-1][0]
+                    lowest[above] = min(lowest[above], lowest[key])
+                if lowest[key] == order[key]:
+                    component = set()
+                    while key not in component:
+                        component.add(open_blocks.popitem()[0])
+                    if len(component) > 1 or key in blocks[key].successors:
+                        looping |= component
+            elif following not in order:
+                stack.append((following, iter(blocks[following].successors)))
+            elif following in open_blocks:
+                lowest[key] = min(lowest[key], order[following])
+    return looping

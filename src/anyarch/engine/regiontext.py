@@ -31,7 +31,15 @@ from anyarch.engine.records import (
     uses_rounding,
 )
 from anyarch.engine.regionfloats import FloatUse, single_of
-from anyarch.engine.regions import ROOT, Block, Key, Occurrence, Region, RegionCompiler
+from anyarch.engine.regions import (
+    ROOT,
+    Block,
+    Key,
+    Occurrence,
+    Region,
+    RegionCompiler,
+    loops,
+)
 from anyarch.host.context import REGISTERS, ExitCode
 from anyarch.ir.graph import Graph, Node
 from anyarch.ir.ops import OPS, evaluate
@@ -96,6 +104,8 @@ class RegionEmitter(HandlerEmitter):
         self.in_context = {self.status.rounding[0]} if self.status else set()
         self.used: dict[Place, None] = {}
         self.entry_dirty: dict[Key, set[Place]] = {}
+        self.eager: set[Place] = set()  # written to the context at once
+        self.vector_files = {file for file, _ in self.architecture.convention.vectors}
         self.rounds = any(
             uses_rounding(found.template.graph, self.float_rules)
             for block in self.blocks.values()
@@ -148,9 +158,19 @@ class RegionEmitter(HandlerEmitter):
                 if successor in self.entry_dirty and not out <= self.entry_dirty[successor]:
                     self.entry_dirty[successor] |= out
                     work.append(successor)
+        self._survey_loops(gains)
+
+    def _survey_loops(self, gains: dict[Key, set[Place]]) -> None:
+        """What is written before loops and never in them goes to the context at once: else it would
+        occupy host registers all through the loops, for the sake of the region's end."""
+        looping = loops(self.blocks)
+        lasting: set[Place] = set().union(*(self.entry_dirty[key] for key in looping))
+        in_loops: set[Place] = set().union(*(gains[key] for key in looping))
+        self.eager = {place for place in lasting - in_loops if place[0] not in self.vector_files}
+        for dirty in self.entry_dirty.values():
+            dirty -= self.eager
 
     def _survey_floats(self) -> None:
-        self.vector_files = {file for file, _ in self.architecture.convention.vectors}
         self.float_use = FloatUse(
             self.blocks,
             self._float_place,
@@ -177,7 +197,12 @@ class RegionEmitter(HandlerEmitter):
 
     def _gets_dirty(self, place: Place) -> bool:
         """Whether a write leaves the context behind, without the convention taking care of it."""
-        return not (self.precise or place in self.convention.types or place in self.convention.kept)
+        return not (
+            self.precise
+            or place in self.eager
+            or place in self.convention.types
+            or place in self.convention.kept
+        )
 
     # The module.
     def text(self) -> str:
@@ -314,11 +339,12 @@ class RegionEmitter(HandlerEmitter):
             self.dirty.add(place)
         elif place in self.convention.kept and not self.precise:
             self.pending[place] = None
-        elif self.precise:
+        elif self.precise or place in self.eager:
             value = self.value(node.args[1])
             size = node.args[1].size
             pointer = self.context(self.convention.offset(place))
-            self.line(f"store volatile i{size} {value}, ptr {pointer}, align 8")
+            order = "volatile " if self.precise else ""
+            self.line(f"store {order}i{size} {value}, ptr {pointer}, align 8")
 
     def _write_vector(self, place: Place, value: Node) -> None:
         single = single_of(value)

@@ -41,8 +41,9 @@ class AddressSpace:
     `base` is the host pointer of guest address 0, `limit` the first address past the end,
     `page_flags` the host pointer of a byte per 4 KiB page (:mod:`anyarch.memory.pageflags`).
     `on_code_change(start, end)` is called, with the lock held, before pages whose code was
-    translated, or that are marked like such, are unmapped, replaced or get another protection. `bounded` tells native code to
-    check every address against the limit. Safe to use from several threads.
+    translated, or that are marked like such, are unmapped, replaced or get another protection.
+    `bounded` tells native code to check every address against the limit. Safe to use from several
+    threads.
     """
 
     def __init__(self, bits: int = 38, *, bounded: bool = False) -> None:
