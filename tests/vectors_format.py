@@ -316,16 +316,13 @@ class LocalCompiler:
 
     def __init__(self, architecture: Architecture, *, bounded: bool) -> None:
         self._compile = compile_with(RegionCompiler(architecture, bounded=bounded))
-        self._made: dict[tuple[int, int, bytes, bool], CompiledRegion | None] = {}
+        self.made: dict[tuple[int, int, bytes, bool], CompiledRegion | None] = {}
 
     def compile(self, request: Request) -> CompiledRegion | None:
         asked = request.pc, request.start, request.window, request.precise
-        if asked in self._made:
-            return self._made[asked]
-        region = self._compile(request)
-        if region is None or not region.tables:  # which are not in the window
-            self._made[asked] = region
-        return region
+        if asked not in self.made:
+            self.made[asked] = self._compile(request)
+        return self.made[asked]
 
 
 class CompiledMachine(NativeMachine):
