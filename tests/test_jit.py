@@ -54,6 +54,7 @@ def engines() -> Engines:
     return {
         "bounded": JitEngine(bounded=True),
         "flat": JitEngine(bounded=False),
+        "direct": JitEngine(bounded=False, direct=True),
         "precise": JitEngine(bounded=False, precise=True),
     }
 
@@ -100,6 +101,13 @@ def test_loops(seed: int, engines: Engines) -> None:
 def test_flat(seed: int, engines: Engines) -> None:
     case = Maker(random.Random(seed), wild=False).case(loops=seed % 2 == 0)
     check(case, engines["flat"])
+
+
+@given(seed=SEEDS)
+@repeated(60)
+def test_direct(seed: int, engines: Engines) -> None:
+    case = Maker(random.Random(seed), wild=False).case(loops=seed % 2 == 0)
+    check(case, engines["direct"])
 
 
 @given(seed=SEEDS)
@@ -425,7 +433,7 @@ PROGRAMS = {
 }
 
 
-@pytest.mark.parametrize("variant", ["bounded", "flat", "precise"])
+@pytest.mark.parametrize("variant", ["bounded", "flat", "direct", "precise"])
 @pytest.mark.parametrize("name", PROGRAMS)
 def test_programs(name: str, variant: str, engines: Engines) -> None:
     case = program(PROGRAMS[name])
@@ -493,7 +501,7 @@ def test_recursion_beyond_the_host_stack(engines: Engines) -> None:
             engine.space.unmap(1 << 30, 1 << 24)
 
 
-@pytest.mark.parametrize("variant", ["bounded", "flat"])
+@pytest.mark.parametrize("variant", ["bounded", "flat", "direct"])
 def test_code_that_is_rewritten_while_it_runs(variant: str, engines: Engines) -> None:
     text = """
         li s1, 6; la s2, patched

@@ -383,7 +383,8 @@ class Eager:
     '''A sampler that has every sample compiled before the guest goes on, up to a limit.'''
     def __init__(self, made, **settings):
         self.jit, self.left, self.asking = made, LIMIT, False
-        made.compiler, made.store = LocalCompiler(ARCHITECTURE, bounded=False), None
+        made.compiler = LocalCompiler(ARCHITECTURE, direct=not made.arena.space.base)
+        made.store = None
     def begin(self, pc):
         if not self.asking:
             self.asking = True

@@ -314,8 +314,11 @@ class LocalCompiler:
     It remembers what it made: many vectors have the same text.
     """
 
-    def __init__(self, architecture: Architecture, *, bounded: bool) -> None:
-        self._compile = compile_with(RegionCompiler(architecture, bounded=bounded))
+    def __init__(
+        self, architecture: Architecture, *, bounded: bool = False, direct: bool = False
+    ) -> None:
+        regions = RegionCompiler(architecture, bounded=bounded, direct=direct)
+        self._compile = compile_with(regions)
         self.made: dict[tuple[int, int, bytes, bool], CompiledRegion | None] = {}
 
     def compile(self, request: Request) -> CompiledRegion | None:

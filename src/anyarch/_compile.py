@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from multiprocessing import get_context
 from typing import Final
 
-from anyarch._native import architecture, native_code, native_key
+from anyarch._native import architecture, native_code, native_key, space_variant
 from anyarch._run import run
 from anyarch.engine.aot import Explored, Explorer, Progress, Text, compile_ahead
 from anyarch.engine.bundle import CompiledRegion
@@ -40,6 +40,7 @@ class Work:
     texts: dict[str, Text] = field(default_factory=dict)  # by key
     data: list[Text] = field(default_factory=list)  # read-only mappings
     roots: set[int] = field(default_factory=set)
+    variant: str = "flat"
     files: list[str] = field(default_factory=list)
 
 
@@ -67,7 +68,9 @@ def gather(paths: Sequence[str], root: str | None, *, libraries: bool) -> Work:
 def _gather_one(
     work: Work, path: str, program: bytes, folder: bytes | None, libraries: bool
 ) -> None:
-    abi, space = work.abi, AddressSpace(38)
+    abi = work.abi
+    space = AddressSpace(abi.task_size.bit_length() - 1, direct=True)
+    work.variant = space_variant(space)
     biases: dict[bytes, int] = {}
     if ".so" in os.path.basename(path):
         biases[program] = load_library(space, abi, program)
@@ -86,7 +89,7 @@ def _gather_one(
                 if not any(os.path.samefile(host, known) for known in biases):
                     biases[host] = load_library(space, abi, host, address)
     wanted = {os.path.realpath(name) for name in biases}
-    store = RegionStore(CodeCache(), native_key(abi.name, "flat"), files=True)
+    store = RegionStore(CodeCache(), native_key(abi.name, work.variant), files=True)
     for mapping in space.regions():
         if os.fsencode(mapping.name) not in wanted or mapping.prot & _WRITE or not mapping.prot:
             continue
@@ -135,7 +138,7 @@ def compile_work(
     """
     name = work.abi.name
     native_code(name)
-    store = RegionStore(cache or CodeCache(), native_key(name, "flat"), files=True)
+    store = RegionStore(cache or CodeCache(), native_key(name, work.variant), files=True)
     texts = list(work.texts.values())
     sections = {text.key: list(store.load(text.key)) for text in texts}
     known: dict[int, list[CompiledRegion]] = {}
@@ -146,7 +149,7 @@ def compile_work(
         jobs,
         get_context("spawn"),
         _begin,
-        (name, texts, work.data),
+        (name, work.variant, texts, work.data),
         max_tasks_per_child=_TASKS,
     )
     last = Progress()
@@ -182,12 +185,13 @@ def compile_work(
 _explorer: Explorer | None = None
 
 
-def _begin(name: str, texts: list[Text], data: list[Text]) -> None:
+def _begin(name: str, variant: str, texts: list[Text], data: list[Text]) -> None:
     """In a worker process: get ready."""
     global _explorer
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     os.nice(5)
-    _explorer = Explorer(RegionCompiler(architecture(name), bounded=False), texts, data)
+    regions = RegionCompiler(architecture(name), bounded=False, direct=variant == "direct")
+    _explorer = Explorer(regions, texts, data)
 
 
 def _explore(batch: list[tuple[int, bool]]) -> list[Explored | None]:

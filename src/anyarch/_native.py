@@ -18,9 +18,12 @@ if TYPE_CHECKING:
     from anyarch.emit.compile import Blob
     from anyarch.engine.compiler import Client
     from anyarch.isa.architecture import Architecture
+    from anyarch.memory.space import AddressSpace
 
 PACKAGES: Final = {"riscv64": "riscv", "aarch64": "aarch64"}
-VARIANTS: Final = ("flat", "bounded")
+# How guest memory lies in the host's: somewhere, at the same addresses (which only makes a
+# difference for regions), or in a part that no access leaves.
+VARIANTS: Final = ("flat", "direct", "bounded")
 _loaded: dict[tuple[str, str], NativeCode] = {}
 
 
@@ -34,11 +37,19 @@ def architecture(name: str) -> Architecture:
     return found
 
 
+def space_variant(space: AddressSpace) -> str:
+    """How regions for an address space reach its memory."""
+    if space.bounded:
+        return "bounded"
+    return "flat" if space.base else "direct"
+
+
 def native_code(name: str, variant: str = "flat", cache: CodeCache | None = None) -> NativeCode:
     """The mapped interpreter of a guest; mapped once per process."""
     found = _loaded.get((name, variant))
     if found is None:
         cache = cache or CodeCache()
+        variant = {"direct": "flat"}.get(variant, variant)  # the interpreter is the same
         key = native_key(name, variant)
         blob = cache.get(key) or _compile_in_helper(cache, key, name, variant)
         found = _loaded[name, variant] = load(blob)
@@ -117,7 +128,9 @@ def main(arguments: list[str]) -> int:
         from anyarch.engine.regions import RegionCompiler
         from anyarch.engine.store import RegionStore
 
-        regions = RegionCompiler(architecture(name), bounded=variant == "bounded")
+        regions = RegionCompiler(
+            architecture(name), bounded=variant == "bounded", direct=variant == "direct"
+        )
         serve(compile_with(regions), RegionStore(CodeCache()))
         return 0
     blob = CodeCache().build_once(native_key(name, variant), lambda: compile_native(name, variant))

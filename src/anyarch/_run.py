@@ -8,7 +8,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from anyarch._native import architecture, native_code, native_key, region_compiler
+from anyarch._native import architecture, native_code, native_key, region_compiler, space_variant
 from anyarch.data import dataclass
 from anyarch.engine.cache import CodeCache
 from anyarch.engine.interpreter import Interpreter
@@ -48,7 +48,7 @@ def make_engine(
     if engine not in ENGINES:
         raise Error(f"no engine is named {engine!r}; expected one of {', '.join(ENGINES)}")
     options = options or JitOptions()
-    space = AddressSpace(abi.task_size.bit_length() - 1)
+    space = AddressSpace(abi.task_size.bit_length() - 1, direct=True)
     kind = Interpreter
     if engine == "reference":
         from anyarch.engine.stepper import Stepper
@@ -58,7 +58,7 @@ def make_engine(
     runner = kind(architecture(abi.name), space, native, thunk="aa_linux_thunk", counting=counting)
     if engine in ("auto", "jit") and not counting:
         perf_map = _perf_map(space) if options.perf_map else None
-        runner.sampler = make_sampler(runner, abi.name, "flat", options, perf_map)
+        runner.sampler = make_sampler(runner, abi.name, space_variant(space), options, perf_map)
     return runner, space
 
 
@@ -77,7 +77,7 @@ def make_sampler(
 
     cache = CodeCache(options.cache)
     bundles = [BundleFile(path) for path in options.bundles]
-    is_linux = variant == "flat"
+    is_linux = variant != "bounded"
     store = RegionStore(cache, native_key(name, variant), bundles, files=is_linux)
     compiler = region_compiler(name, variant, cache)
     jit = Jit(runner.arena, runner.native, compiler, store, Journal(perf_map))

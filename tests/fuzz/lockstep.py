@@ -419,9 +419,9 @@ def run_reference(case: Case, budget: int = LIMIT) -> Outcome:
 class NativeEngine:
     """A native interpreter that is filled anew for each case."""
 
-    def __init__(self, *, bounded: bool, counting: bool) -> None:
+    def __init__(self, *, bounded: bool, counting: bool, direct: bool = False) -> None:
         self.bounded, self.counting = bounded, counting
-        self.space = AddressSpace(38, bounded=bounded)
+        self.space = AddressSpace(38, bounded=bounded, direct=direct)
         native = native_code("riscv64", "bounded" if bounded else "flat")
         self.engine = Interpreter(ARCHITECTURE, self.space, native, counting=counting)
         self.mapped: list[tuple[int, int]] = []
@@ -466,12 +466,14 @@ class NativeEngine:
 class JitEngine(NativeEngine):
     """Compiles what a case begins with, and what that links to, before it runs.
 
-    In the ``precise`` form registers are exact at faults.
+    In the ``precise`` form registers are exact at faults; ``direct`` has guest addresses be those
+    of the host, in one engine at a time.
     """
 
-    def __init__(self, *, bounded: bool, precise: bool = False) -> None:
-        super().__init__(bounded=bounded, counting=False)
-        compiler = LocalCompiler(ARCHITECTURE, bounded=bounded)
+    def __init__(self, *, bounded: bool, precise: bool = False, direct: bool = False) -> None:
+        super().__init__(bounded=bounded, counting=False, direct=direct)
+        is_direct = not self.space.base
+        compiler = LocalCompiler(ARCHITECTURE, bounded=bounded, direct=is_direct)
         self.precise = precise
         self.jit = Jit(self.engine.arena, self.engine.native, compiler, precise=precise)
 

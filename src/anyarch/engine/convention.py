@@ -16,11 +16,13 @@ from anyarch.isa.architecture import Architecture
 
 CALL: Final = "x86_regcallcc"
 ATTRIBUTES: Final = (
-    'attributes #2 = { nounwind strictfp "no-stack-arg-probe" "no_callee_saved_registers" }'
+    "attributes #2 = { nounwind strictfp null_pointer_is_valid "
+    '"no-stack-arg-probe" "no_callee_saved_registers" }'
 )
 FROM_REGION: Final = 2  # who polls, where a region calls code of another kind
 OFFSET_BITS: Final = 28  # of an entry's place relative to region_base
 
+STACK_POINTER: Final = "  %sp = call i64 @llvm.read_register.i64(metadata !3)"
 VECTOR_TYPES: Final = {64: "double", 128: "<2 x i64>"}
 
 Place = tuple[str, int]
@@ -64,16 +66,16 @@ class RegionConvention:
                 "declare void @aa_leave(ptr, i32)",
                 "declare void @aa_drop(ptr)",
                 self._entry(),
-                f"define hidden {head}call({own}) #2 {{\n{self.context()}{self._commit('in.')}"
+                f"define hidden {head}call({own}) #2 {{\n{self.context()}\n{self._commit('in.')}"
                 f"{self._run('%in.0')}}}",
-                f"define hidden {head}goto({own}) #2 {{\n{self.context()}{self._commit('in.')}"
+                f"define hidden {head}goto({own}) #2 {{\n{self.context()}\n{self._commit('in.')}"
                 f"{self._run()}}}",
-                f"define hidden {head}return({own}) #2 {{\n{self.context()}{self._commit('in.')}"
+                f"define hidden {head}return({own}) #2 {{\n{self.context()}\n{self._commit('in.')}"
                 f"{_store('pc', '%in.0')}{self._run()}}}",
-                f"define hidden {head}leave({own}) #2 {{\n{self.context()}{self._commit('in.')}"
+                f"define hidden {head}leave({own}) #2 {{\n{self.context()}\n{self._commit('in.')}"
                 f"{_store('record', '1')}{_load('code', 'exit_code', 'i32')}"
                 "  call void @aa_leave(ptr %context, i32 %code)\n  unreachable\n}",
-                f"define hidden {head}drop({own}) #2 {{\n{self.context()}{self._commit('in.')}"
+                f"define hidden {head}drop({own}) #2 {{\n{self.context()}\n{self._commit('in.')}"
                 "  call void @aa_drop(ptr %context)\n  unreachable\n}",
             ]
         )
@@ -103,11 +105,11 @@ class RegionConvention:
     def context(self) -> str:
         """`%context`, which `aa_enter` pushed first on the stack that `%sp` points into."""
         return (
-            f"  %sp = call i64 @llvm.read_register.i64(metadata !3)\n"
+            f"{STACK_POINTER}\n"
             f"  %top = or i64 %sp, {STACK_NBYTES - 1}\n"
             "  %first = sub i64 %top, 7\n"
             "  %first.p = inttoptr i64 %first to ptr\n"
-            "  %context = load ptr, ptr %first.p, align 8, !invariant.load !1\n"
+            "  %context = load ptr, ptr %first.p, align 8, !invariant.load !1"
         )
 
     def _commit(self, prefix: str) -> str:

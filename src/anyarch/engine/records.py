@@ -193,8 +193,8 @@ class HandlerEmitter(Emitter):
 
     # Addresses.
     def context(self, offset: int | str) -> str:
-        """Pointer to a context byte."""
-        return self.let(f"getelementptr i8, ptr %context, i64 {offset}")
+        """Operand with the type of a pointer to a context byte."""
+        return "ptr " + self.let(f"getelementptr i8, ptr %context, i64 {offset}")
 
     def _slot(self, slot: Slot) -> str:
         pointer = self.let(f"getelementptr i8, ptr {self.record}, i64 {slot.offset}")
@@ -219,7 +219,7 @@ class HandlerEmitter(Emitter):
                 if offset in self.linked:
                     return self.linked[offset]
             pointer = self._register("read", str(node.attrs[0]), index)
-            return self.let(f"load i{node.size}, ptr {pointer}, align {min(node.size // 8, 8)}")
+            return self.let(f"load i{node.size}, {pointer}, align {min(node.size // 8, 8)}")
         return super().leaf(node)
 
     def value(self, node: Node) -> str:
@@ -244,7 +244,7 @@ class HandlerEmitter(Emitter):
         nbytes = FIELDS[name][1]
         pointer = self.context(field_offset(name))
         kind = "ptr" if value == self.record else f"i{nbytes * 8}"
-        self.line(f"store volatile {kind} {value}, ptr {pointer}, align {nbytes}")
+        self.line(f"store volatile {kind} {value}, {pointer}, align {nbytes}")
 
     def leave(self, code: ExitCode) -> None:
         """Return to Python with pc at this instruction."""
@@ -274,7 +274,7 @@ class HandlerEmitter(Emitter):
         """Leave when a stop was asked for; ``target`` emits the pc on that path."""
         stopping, going = self.name("stop"), self.name("go")
         pointer = self.context(field_offset("stop"))
-        flag = self.let(f"load volatile i32, ptr {pointer}, align 4")
+        flag = self.let(f"load volatile i32, {pointer}, align 4")
         asked = self.let(f"icmp ne i32 {flag}, 0")
         self.branch(asked, stopping, going, unlikely=True)
         self.label(stopping)
@@ -318,7 +318,7 @@ class HandlerEmitter(Emitter):
 
     def check_rounding(self) -> None:
         """Leave to the reference engine where the guest's rounding mode is not the host's."""
-        mode = self.let(f"load i32, ptr {self._rounding_mode()}, align 8")
+        mode = self.let(f"load i32, {self._rounding_mode()}, align 8")
         self.leave_if(self.let(f"icmp ugt i32 {mode}, 3"), ExitCode.EMULATE)
 
     def _guarded(self, effect: Effect, action: object) -> None:
@@ -358,7 +358,7 @@ class HandlerEmitter(Emitter):
         self.announce()
         address = self.value(node)
         if self.bounded:
-            limit = self.let(f"load i64, ptr {self.context(field_offset('memory_limit'))}, align 8")
+            limit = self.let(f"load i64, {self.context(field_offset('memory_limit'))}, align 8")
             last = self.let(f"sub i64 {limit}, {nbytes}")
             outside = self.let(f"icmp ugt i64 {address}, {last}")
             leaving, staying = self.name("outside"), self.name("inside")
@@ -462,14 +462,14 @@ class HandlerEmitter(Emitter):
         changed = self.value(new)
         where = self.value(address)
         held_at = self.context(field_offset("reservation_address"))
-        held = self.let(f"load i64, ptr {held_at}, align 8")
+        held = self.let(f"load i64, {held_at}, align 8")
         mine = self.let(f"icmp eq i64 {held}, {where}")
         trying, failed, done = self.name("try"), self.name("failed"), self.name("done")
         self.branch(mine, trying, failed)
         self.label(trying)
         self.push()
         value_at = self.context(field_offset("reservation_value"))
-        expected = self.let(f"load {t}, ptr {value_at}, align 8")
+        expected = self.let(f"load {t}, {value_at}, align 8")
         pointer = self._address(address, size // 8)
         stored = self._exchange(pointer, expected, changed, size)[1]
         self.pop()
@@ -505,7 +505,7 @@ class HandlerEmitter(Emitter):
     def _set_rounding(self, node: Node) -> None:
         (mode,) = node.args
         wide = self.let(f"zext i{mode.size} {self.value(mode)} to i32")
-        self.line(f"store i32 {wide}, ptr {self._rounding_mode()}, align 8")
+        self.line(f"store i32 {wide}, {self._rounding_mode()}, align 8")
         floats.set_control(self, wide)
 
     def _rounding_mode(self) -> str:
@@ -531,7 +531,7 @@ class HandlerEmitter(Emitter):
         index, value = node.args
         pointer = self._register("write", str(node.attrs[0]), index)
         align = min(value.size // 8, 8)
-        self.line(f"store i{value.size} {self.value(value)}, ptr {pointer}, align {align}")
+        self.line(f"store i{value.size} {self.value(value)}, {pointer}, align {align}")
 
     def written(self) -> str | None:
         """The value that :attr:`RecordLayout.write` stores, where that is unconditional."""
@@ -567,7 +567,7 @@ class HandlerEmitter(Emitter):
         if returning is not None:
             # A region that called may be waiting for it; at the base nobody is.
             stack = self.let("call i64 @llvm.read_register.i64(metadata !3)")
-            top = self.let(f"load i64, ptr {self.context(field_offset('own_stack'))}, align 8")
+            top = self.let(f"load i64, {self.context(field_offset('own_stack'))}, align 8")
             near = self.let(f"sub i64 {top}, {_BASE_NBYTES}")
             nested = self.let(f"icmp ult i64 {stack}, {near}")
             both = self.let(f"and i1 {nested}, {returning}")
@@ -613,7 +613,7 @@ class HandlerEmitter(Emitter):
 
     def find(self, pc: str) -> None:
         """Go to the block at ``pc``: first entry of the table inline, else the slow path."""
-        table = self.let(f"load ptr, ptr {self.context(field_offset('jump_cache'))}, align 8")
+        table = self.let(f"load ptr, {self.context(field_offset('jump_cache'))}, align 8")
         shifted = self.let(f"lshr i64 {pc}, 2")
         index = self.let(f"and i64 {shifted}, {(1 << TABLE_BITS) - 1}")
         offset = self.let(f"shl i64 {index}, 4")
@@ -650,7 +650,7 @@ class HandlerEmitter(Emitter):
         return self._slot(slot)
 
     def _syscall(self) -> None:
-        thunk = self.let(f"load ptr, ptr {self.context(field_offset('syscall_thunk'))}, align 8")
+        thunk = self.let(f"load ptr, {self.context(field_offset('syscall_thunk'))}, align 8")
         self.store_field("record", self.record)  # the thunk may fault on an argument
         next_pc = self._next_pc()
         self.store_field("pc", next_pc)

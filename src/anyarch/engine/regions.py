@@ -121,10 +121,13 @@ class Region:
 
 
 class RegionCompiler:
-    """Finds regions of one architecture; keeps the templates."""
+    """Finds regions of one architecture; keeps the templates.
 
-    def __init__(self, architecture: Architecture, *, bounded: bool) -> None:
-        self.architecture, self.bounded = architecture, bounded
+    ``bounded`` has them check addresses, ``direct`` has guest addresses be those of the host.
+    """
+
+    def __init__(self, architecture: Architecture, *, bounded: bool, direct: bool = False) -> None:
+        self.architecture, self.bounded, self.direct = architecture, bounded, direct
         self._templates: dict[str, Template] = {}
         self._shortest = min(row[2] for row in architecture.lengths)
 

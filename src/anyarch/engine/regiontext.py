@@ -18,6 +18,7 @@ from anyarch.engine.convention import (
     ATTRIBUTES,
     CALL,
     OFFSET_BITS,
+    STACK_POINTER,
     VECTOR_TYPES,
     Place,
     RegionConvention,
@@ -44,7 +45,7 @@ from anyarch.host.context import REGISTERS, ExitCode
 from anyarch.ir.graph import Graph, Node
 from anyarch.ir.ops import OPS, evaluate
 
-_GUEST: Final = "ptr addrspace(256)"  # relative to the segment that holds guest memory
+_SEGMENT: Final = "ptr addrspace(256)"  # relative to gs
 _FIRST_LOCATION: Final = 20
 POLLED_ARMS: Final = 4  # of a jump table that lead backwards and poll on their own
 _HEADER: Final = f"""\
@@ -241,7 +242,7 @@ class RegionEmitter(HandlerEmitter):
             self.line(f"{_variable(place)} = alloca {self._type(place)}, align 8")
             if place[0] in self.vector_files:
                 self.line(f"{_variable(place)}.s = alloca float, align 4")
-        self.lines.append(self.convention.context().rstrip())
+        self.lines.append(STACK_POINTER if self.compiler.direct else self.convention.context())
         for index, place in enumerate(self.convention.passed, 1):
             self._put(place, f"%in.{index}")
         if self.precise:
@@ -314,7 +315,7 @@ class RegionEmitter(HandlerEmitter):
                 kind, value = self._raw(self.registers.place(file, number), as_is=True)
                 return self.let(f"bitcast {kind} {value} to i{node.size}")
             pointer = self._register("read", file, node.args[0])
-            return self.let(f"load i{node.size}, ptr {pointer}, align 8")
+            return self.let(f"load i{node.size}, {pointer}, align 8")
         return super().leaf(node)
 
     def _register(self, kind: str, file: str, index: Node) -> str:
@@ -323,7 +324,7 @@ class RegionEmitter(HandlerEmitter):
             return self.context(field_offset("zero" if kind == "read" else "scratch"))
         if file in self.in_context:
             return self.context(REGISTERS + self.registers.offset(file, number))
-        return _variable(self.registers.place(file, number))
+        return f"ptr {_variable(self.registers.place(file, number))}"
 
     def _write(self, node: Node) -> None:
         file, number = str(node.attrs[0]), self.here.constant(node.args[0])
@@ -344,7 +345,7 @@ class RegionEmitter(HandlerEmitter):
             size = node.args[1].size
             pointer = self.context(self.convention.offset(place))
             order = "volatile " if self.precise else ""
-            self.line(f"store {order}i{size} {value}, ptr {pointer}, align 8")
+            self.line(f"store {order}i{size} {value}, {pointer}, align 8")
 
     def _write_vector(self, place: Place, value: Node) -> None:
         single = single_of(value)
@@ -414,7 +415,13 @@ class RegionEmitter(HandlerEmitter):
         """Who leaves for a region says so."""
 
     def memory(self, address: str) -> str:
-        return f"{_GUEST} " + self.let(f"inttoptr i64 {address} to {_GUEST}")
+        kind = "ptr" if self.compiler.direct else _SEGMENT
+        return f"{kind} " + self.let(f"inttoptr i64 {address} to {kind}")
+
+    def context(self, offset: int | str) -> str:
+        if self.compiler.direct:
+            return f"{_SEGMENT} inttoptr (i64 {offset} to {_SEGMENT})"
+        return super().context(offset)
 
     def access(self, text: str) -> str:
         if not self.pcs or self.pcs[-1] != self.here.pc:
@@ -545,7 +552,7 @@ class RegionEmitter(HandlerEmitter):
         for place in sorted(self.dirty if places is None else places):
             kind, value = self._raw(place)
             pointer = self.context(self.convention.offset(place))
-            self.line(f"store {kind} {value}, ptr {pointer}, align 8")
+            self.line(f"store {kind} {value}, {pointer}, align 8")
 
     def _commit_passed(self) -> None:
         """Write the registers that travel to the context."""
@@ -560,7 +567,7 @@ class RegionEmitter(HandlerEmitter):
     def _reload_one(self, place: Place) -> None:
         kind = self._type(place)
         pointer = self.context(self.convention.offset(place))
-        self._put(place, self.let(f"load {kind}, ptr {pointer}, align 8"))
+        self._put(place, self.let(f"load {kind}, {pointer}, align 8"))
 
     def _keep(self, *, leaving: bool = False) -> None:
         """Bring the kept registers in the context up to date: they are until the next write, unless
@@ -568,7 +575,7 @@ class RegionEmitter(HandlerEmitter):
         for place in self.pending:
             kind, value = self._raw(place)
             pointer = self.context(self.convention.offset(place))
-            self.line(f"store volatile {kind} {value}, ptr {pointer}, align 8")
+            self.line(f"store volatile {kind} {value}, {pointer}, align 8")
         if not leaving and len(self._known) == 1:
             self.pending = {}
 
@@ -581,11 +588,11 @@ class RegionEmitter(HandlerEmitter):
         self._keep(leaving=True)
         self._spill()
         self.store_field("exit_code", str(int(code)))
-        self._tail_call(self._native("region_leave"))
+        self._tail_call(self._native("region_leave"), link="undef")
 
     def _native(self, name: str) -> str:
         pointer = self.context(field_offset(name))
-        return self.let(f"load ptr, ptr {pointer}, align 8")
+        return self.let(f"load ptr, {pointer}, align 8")
 
     def _tail_call(self, function: str, values: list[str] | None = None, link: str = "") -> None:
         """Leave everything to another function of the convention."""
@@ -605,7 +612,7 @@ class RegionEmitter(HandlerEmitter):
     def _check_mode(self, pc: int) -> None:
         """The region takes the rounding mode for a valid one: checked where it may have changed."""
         if self.rounds and self.status is not None:
-            mode = self.let(f"load i32, ptr {self._rounding_mode()}, align 8")
+            mode = self.let(f"load i32, {self._rounding_mode()}, align 8")
             invalid = self.let(f"icmp ugt i32 {mode}, 3")
             leaving, staying = self.name("mode"), self.name("valid")
             self.branch(invalid, leaving, staying, unlikely=True)
@@ -620,13 +627,13 @@ class RegionEmitter(HandlerEmitter):
     def _check_stack(self, stack: str) -> None:
         """Host frames are a cache: drop them all when they have become too many."""
         pointer = self.context(field_offset("stack_limit"))
-        limit = self.let(f"load i64, ptr {pointer}, align 8")
+        limit = self.let(f"load i64, {pointer}, align 8")
         low = self.let(f"icmp ult i64 {stack}, {limit}")
         dropping, going = self.name("drop"), self.name("go")
         self.branch(low, dropping, going, unlikely=True)
         self.label(dropping)
         self.store_field("pc", str(self.region.pc))
-        self._tail_call(self._native("region_drop"))
+        self._tail_call(self._native("region_drop"), link="undef")
         self.label(going)
 
     # Control flow.
@@ -826,14 +833,15 @@ class RegionEmitter(HandlerEmitter):
         self.dirty = set()  # from here on the context has what is true: the call may write there
         self.store_field("pc", self._next_pc())
         thunk, memory = self._native("syscall_thunk"), self._native("memory_base")
-        result = self.let(f"call i32 {thunk}(ptr %context, ptr {memory})")
+        context = self._native("context") if self.compiler.direct else "%context"
+        result = self.let(f"call i32 {thunk}(ptr {context}, ptr {memory})")
         unserved = self.let(f"icmp ne i32 {result}, 0")
         leaving, staying = self.name("leave"), self.name("stay")
         self.branch(unserved, leaving, staying, unlikely=True)
         self.label(leaving)
         self.store_field("record", "1")
         leave = self._native("leave_pointer")
-        self.line(f"call void {leave}(ptr %context, i32 {int(ExitCode.SYSCALL)})")
+        self.line(f"call void {leave}(ptr {context}, i32 {int(ExitCode.SYSCALL)})")
         self.line("unreachable")
         self.label(staying)
         for place in dict.fromkeys([*self.used, *self.convention.passed]):

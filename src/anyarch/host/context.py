@@ -78,6 +78,7 @@ FIELDS: Final[dict[str, tuple[int, int]]] = {
     "signal_mask": (512, 8),  # what the guest blocks
     "signals_held": (520, 8),  # nonzero: signals have arrived that the mask may hold back
     "region_goto": (424, 8),  # like region_call, for what is no call
+    "context": (528, 8),  # host pointer of the context itself
     "syscall_block": (288, 56),  # number and six arguments of a host system call from Python
 }
 REGISTERS: Final = 1024  # first byte of the guest's registers
@@ -94,6 +95,7 @@ class Context:
         self._buffer = mmap.mmap(-1, NBYTES, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
         self.view = memoryview(self._buffer)
         self.pointer: int = ctypes.addressof(ctypes.c_char.from_buffer(self._buffer))
+        self.set("context", self.pointer)
 
     def get(self, name: str) -> int:
         """Read a header field as an unsigned integer."""

@@ -112,6 +112,19 @@ def reserve(nbytes: int, align: int) -> int:
     return pointer
 
 
+def reserve_at(pointer: int, nbytes: int) -> bool:
+    """Reserve address space at a place; False where something is there already."""
+    flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED_NOREPLACE
+    try:
+        found = map_pages(nbytes, PROT_NONE, pointer=pointer, flags=flags)
+    except OSError:
+        return False
+    if found != pointer:  # a kernel older than 4.17 takes the flag for a hint
+        unmap_pages(found, nbytes)
+        return False
+    return True
+
+
 def round_up(nbytes: int) -> int:
     """`nbytes` up to whole host pages."""
     return (nbytes + PAGE - 1) // PAGE * PAGE

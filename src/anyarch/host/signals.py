@@ -164,8 +164,9 @@ class _SignalStack:
 
     def bind(self, context: Context) -> None:
         self.context = context
-        # Compiled code reaches guest memory through this segment.
-        base = context.get("memory_base")
+        # Compiled code reaches guest memory through this segment; or, where guest addresses are
+        # those of the host, the context.
+        base = context.get("memory_base") or context.pointer
         _syscall(machine.NR_ARCH_PRCTL, machine.ARCH_SET_GS, base, 0, 0)
         ctypes.c_uint64.from_address(self.start).value = context.pointer
         self.actions.write_slot(self.slot, context.pointer, self.thread)

@@ -42,11 +42,12 @@ class AddressSpace:
     `page_flags` the host pointer of a byte per 4 KiB page (:mod:`anyarch.memory.pageflags`).
     `on_code_change(start, end)` is called, with the lock held, before pages whose code was
     translated, or that are marked like such, are unmapped, replaced or get another protection.
-    `bounded` tells native code to check every address against the limit. Safe to use from several
-    threads.
+    `bounded` tells native code to check every address against the limit. With `direct`, `base` is
+    0 where the host has nothing at these addresses yet: then no access has to add anything. Safe to
+    use from several threads.
     """
 
-    def __init__(self, bits: int = 38, *, bounded: bool = False) -> None:
+    def __init__(self, bits: int = 38, *, bounded: bool = False, direct: bool = False) -> None:
         if not 16 <= bits <= 46:
             raise HostError(f"address space of {bits} bits: expected 16 to 46")
         self.limit = 1 << bits
@@ -56,17 +57,25 @@ class AddressSpace:
         self.lock = RLock()
         self.version = 0  # changes when something executable is mapped
         self._regions = Regions()
-        self._start = 0
+        self._start = self._nbytes = 0
         try:
-            self._start = host.reserve(self.limit + 2 * _GUARD, _GUARD)
+            self._reserve_all(direct)
             self.flags = PageFlags(self.limit)
         except OSError as error:
             if self._start:
-                host.unmap_pages(self._start, self.limit + 2 * _GUARD)
+                host.unmap_pages(self._start, self._nbytes)
             raise HostError(
                 f"cannot reserve {bits} bits of address space: {error}; is there a limit on "
                 "virtual memory (ulimit -v)?"
             ) from error
+
+    def _reserve_all(self, direct: bool) -> None:
+        self._nbytes = self.limit + _GUARD - _LOWEST
+        if direct and host.reserve_at(_LOWEST, self._nbytes):
+            self._start, self.base = _LOWEST, 0
+            return
+        self._nbytes = self.limit + 2 * _GUARD
+        self._start = host.reserve(self._nbytes, _GUARD)
         self.base = self._start + _GUARD
 
     @property
@@ -77,7 +86,7 @@ class AddressSpace:
     def close(self) -> None:
         """Give all memory back; the space must not be used any more, by native code neither."""
         if self._start:
-            host.unmap_pages(self._start, self.limit + 2 * _GUARD)
+            host.unmap_pages(self._start, self._nbytes)
             self.flags.unmap()
             self._start = 0
 
