@@ -92,6 +92,17 @@ def test_a_region_is_kept_once_for_each_code(cache: CodeCache) -> None:
     assert store.find(KEY, CODE, guest_code) == region(CODE), "the one that applies"
 
 
+def test_a_precise_region_is_kept_beside_the_fast_one(cache: CodeCache) -> None:
+    """Where something has faulted, the next run compiles nothing either."""
+    store, fast = RegionStore(cache), region(CODE)
+    exact = CompiledRegion(CODE, 0, 2, fast.cells, fast.ranges, fast.digest, b"exact", precise=True)
+    for _ in range(2):
+        assert store.append(KEY, [fast])
+        assert store.append(KEY, [exact])
+    assert list(store.load(KEY)) == [fast, exact]
+    assert store.find(KEY, CODE, guest_code) == exact
+
+
 def test_keys_of_mappings() -> None:
     store = RegionStore(CodeCache("/nowhere"), "interpreter", files=True)
     text = Region(CODE, CODE + 8192, 5, file=True)

@@ -90,7 +90,7 @@ class RegionStore:
 
     def append(self, key: str, regions: Iterable[CompiledRegion], *, ahead: bool = False) -> bool:
         """Keep regions, compiled ``ahead`` of time or because they are hot; False where that is
-        impossible. Those that are there already are left."""
+        impossible. Those that are there already are left, and precise ones stand for both."""
         path = self.cache.path_of(key, REGIONS)
         try:
             self.cache.make_directory()
@@ -182,16 +182,18 @@ class _Index:
             self.end = start + at + nbytes
 
     def has(self, fd: int, region: CompiledRegion) -> bool:
-        """Whether the file has a region for the same pc and code."""
+        """Whether the file has a region for the same pc and code, precise if it is."""
         for position, nbytes in self.places.get(region.pc, ()):
             other = _region(os.pread(fd, nbytes, position))
-            if other and _source(other) == _source(region):
+            if other is None or other.precise < region.precise:
+                continue
+            if _source(other) == _source(region):
                 return True
         return False
 
 
 def _source(region: CompiledRegion) -> object:
-    return region.ranges, region.digest, region.tables, region.precise
+    return region.ranges, region.digest, region.tables
 
 
 def _header(end: int, identity: bytes = b"") -> bytes:
