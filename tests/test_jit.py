@@ -405,6 +405,9 @@ ENDINGS = {
     "load": "li a0, 5; li t1, 0x9000; sd a0, 0(s0); addi s3, a0, 7; ld a1, 0(t1); sd a1, 8(s0)",
     "store": "li a0, 5; li t1, 0x9000; sd a0, 0(s0); addi s3, a0, 7; sd a1, 0(t1); sd a1, 8(s0)",
     "unused-load": "li t1, 0x9000; sd t1, 0(s0); ld a1, 0(t1); li a1, 0; sd t1, 8(s0)",
+    "single": "ld a1, 0(s0); li t1, 0x9000; flw ft0, 0(t1); ld a2, 8(s0); sd a2, 16(s0)",
+    "half": "ld a1, 0(s0); li t1, 0x9000; flh ft0, 0(t1); ld a2, 8(s0); sd a2, 16(s0)",
+    "byte": "ld a1, 0(s0); li t1, 0x9000; lbu a0, 0(t1); ld a2, 8(s0); sb a0, 16(s0)",
     "load-in-call": "li a0, 5; jal ra, f; j end\nf: li t1, 0x9000; ld a1, 8(t1); ret\nend: nop",
     "misaligned-amo": "li a0, 5; addi a1, s0, 1; addi s3, a0, 7; amoadd.d a2, a0, (a1)",
 }

@@ -73,8 +73,8 @@ class RegionEmitter(HandlerEmitter):
     """Writes the module of a region; afterwards ``cells`` are the pcs that it is linked to, and
     ``pcs`` the guest addresses that lines of its debug information stand for, from line 1.
 
-    ``precise`` writes each register to the context when it changes. ``guarded`` keeps
-    LLVM from merging a load with a store, which would lose the place of one of them.
+    ``precise`` writes each register to the context when it changes. ``guarded`` keeps LLVM from
+    merging a load with a store, or with what is made of its value: its place would be lost.
     """
 
     def __init__(
@@ -433,14 +433,22 @@ class RegionEmitter(HandlerEmitter):
         if kind and node.attrs[0] == "plain":
             pointer = self._address(node.args[0], node.size // 8)
             loaded = self.let(self.access(f"load volatile {kind}, {pointer}, align 1"))
-            return self.let(f"bitcast {kind} {loaded} to i{node.size}")
+            # Where only the bits are used LLVM makes one load of both, which is where the cast is.
+            result = self.let(self.access(f"bitcast {kind} {loaded} to i{node.size}"))
+            return self._sealed(result, node.size) if self.guarded else result
         result = super()._load(node)
         if self.here.pc in self.entries:
             self.entries[self.here.pc] = self.value(node.args[0])
+        if self.guarded and node.size <= 64:
+            result = self._sealed(result, node.size)
         address = self._address_of(node.args[0])
         if address is not None:
             self.loaded.add(address)
         return result
+
+    def _sealed(self, value: str, size: int) -> str:
+        """The value, of which LLVM does not know what it is made from."""
+        return self.let(f'call i{size} asm "", "=r,0"(i{size} {value})')
 
     def _float_kind(self, node: Node) -> str:
         """The type of a loaded value that goes to a vector register as it is, else nothing."""
@@ -472,9 +480,7 @@ class RegionEmitter(HandlerEmitter):
         if value.number not in self.constants and (
             self.guarded or self._address_of(node.args[0]) in self.loaded
         ):
-            plain = self.value(value)
-            guarded = self.let(f'call i{value.size} asm "", "=r,0"(i{value.size} {plain})')
-            self.bind(value, guarded)
+            self.bind(value, self._sealed(self.value(value), value.size))
         super()._store(node)
 
     def _address_of(self, node: Node) -> tuple[Place, int] | None:
