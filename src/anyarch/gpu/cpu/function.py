@@ -11,9 +11,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final, NoReturn
 
-from anyarch.gpu.cpu.flow import END, Block, Flow, Loop, reads, writes
+from anyarch.gpu.cpu.flow import END, Block, Loop, reads, writes
 from anyarch.gpu.cpu.linear import Linear, Node
 from anyarch.gpu.cpu.records import FIBRE_LOCAL, FIBRE_WARP, LAUNCH, WORKER
+from anyarch.gpu.cpu.rounds import COMMON_NBYTES, Record, Rounds
 from anyarch.gpu.cpu.shapes import LANES, UNIFORM, Shape, Shapes
 from anyarch.gpu.cpu.writer import BITS, Writer, bits_of, float_text, integer_of
 from anyarch.gpu.errors import PtxError
@@ -87,9 +88,12 @@ class FunctionEmitter(Writer):
     def __init__(self, kernel: KernelCompiler, function: Function) -> None:
         super().__init__(kernel.declarations, kernel.width)
         self.kernel, self.function = kernel, function
-        self.flow = Flow(function)
+        self.flow = kernel.flow_of(function)
         self.shapes = Shapes(self.flow, kernel.block, kernel.local_stride, function.entry)
         self.linear = Linear(self.flow, self.shapes.divergent)
+        in_rounds = kernel.rounds and function.entry
+        self.rounds = Rounds(self.flow, self.shapes) if in_rounds else None
+        self.record = Record()
         if self.width > 1:
             self._look_for_locks()
         self.block = self.flow.blocks[0]
@@ -134,6 +138,8 @@ class FunctionEmitter(Writer):
             arguments[2] = "ptr noalias %base"
         if self.function.entry:
             arguments += ["i32 %warp", "i32 %block.x", "i32 %block.y", "i32 %block.z"]
+            if self.rounds is not None:
+                arguments += ["i32 %resume", "ptr noalias %kept", "ptr noalias %common"]
         else:
             arguments += ["i64 %frame", "i32 %lanes"]
             for number, variable in enumerate((*self.function.returns, *self.function.parameters)):
@@ -141,7 +147,7 @@ class FunctionEmitter(Writer):
                 self._parameters[variable.name] = f"%p{number}"
         body = self._body()
         name = self.kernel.symbol(self.function)
-        head = f"define internal void @{name}"
+        head = f"define internal {'i32' if self.rounds else 'void'} @{name}"
         attributes = self.kernel.attributes(self.function)
         lines = [f"{head}({', '.join(arguments)}) {attributes} {{", "entry:"]
         lines += [*self.allocas, *self._entry, *body, "}"]
@@ -154,7 +160,7 @@ class FunctionEmitter(Writer):
             else:
                 self._block(self.flow.blocks[node])
         self.label("end")
-        self.line("ret void")
+        self.line(f"ret i32 {self.rounds.end}" if self.rounds else "ret void")
         body, self.lines = self.lines, []
         if self.width > 1:
             if self.function.entry:
@@ -164,9 +170,52 @@ class FunctionEmitter(Writer):
             for slot in self._masks.values():
                 self.line(f"store {self.t('i1', True)} zeroinitializer, ptr {slot}")
             self.line(f"store {self.t('i1', True)} {first}, ptr {self._mask_slot(0)}")
-        self.line("br label %b0")
+        if self.rounds is None:
+            self.line("br label %b0")
+        else:
+            cases = " ".join(f"i32 {n}, label %r{n}" for n in range(1, self.rounds.end))
+            cases += f" i32 {self.rounds.end}, label %end"
+            self.line(f"switch i32 %resume, label %b0 [{cases}]")
         self._entry += self.lines
         return body
+
+    def wait(self, instruction: Instruction) -> None:
+        """Leave the kernel at a barrier, and go on there when it is entered again."""
+        rounds = self.rounds
+        assert rounds is not None
+        number = rounds.numbers[id(instruction)]
+        kept = [(r, self._places(r)) for r in rounds.kept[number]]
+        for register, places in kept:
+            base = "common.out" if register in rounds.common else "kept"
+            for (type_, place), value in zip(places, self._stored(register)):
+                self.line(f"store {type_} {value}, ptr {self._kept_pointer(base, place)}, align 8")
+        if not rounds.full[number]:
+            self.line(f"store i32 {self.mask_bits(self.mask)}, ptr {self._kept_pointer('kept', 0)}")
+        self.line(f"ret i32 {number}")
+        self.label(f"r{number}")
+        self.forget()
+        self.mask = self.k_mask(True)
+        if not rounds.full[number]:
+            bits = self.let(f"load i32, ptr {self._kept_pointer('kept', 0)}")
+            self.mask = self.let(f"bitcast i32 {bits} to {self.t('i1', True)}")
+        for register, places in kept:
+            base = "common" if register in rounds.common else "kept"
+            values = []
+            for type_, place in places:
+                pointer = self._kept_pointer(base, place)
+                values.append(self.let(f"load {type_}, ptr {pointer}, align 8"))
+            self._store(register, tuple(t for t, _ in places), tuple(values))
+
+    def _kept_pointer(self, base: str, place: int) -> str:
+        if base == "common.out":
+            base, place = "common", place + COMMON_NBYTES // 2
+        return self.let(f"getelementptr i8, ptr %{base}, i64 {place}")
+
+    def _places(self, register: Register) -> list[tuple[str, int]]:
+        """Types and places of what is kept of a register over a barrier."""
+        assert self.rounds is not None
+        common = register in self.rounds.common
+        return self.record.places(register, self._slot_types(register), common)
 
     def _entry_mask(self) -> str:
         if self.kernel.block.full:
@@ -320,9 +369,7 @@ class FunctionEmitter(Writer):
 
     def _latch(self, loop: Loop) -> None:
         self.label(f"l{loop.number}")
-        if self.kernel.fibres and any(
-            self.kernel.polls(self.flow.blocks[n].body) for n in loop.blocks
-        ):
+        if self.kernel.fibres and loop.number in self.kernel.polling_loops(self.function):
             pause = self.load_field("ptr", "worker", WORKER["pause"])
             self.line(f"call void {pause}(ptr %worker)")
         flag = self.at_entry("stop", lambda: self.load_field("ptr", "worker", WORKER["stop"]))
@@ -471,29 +518,24 @@ class FunctionEmitter(Writer):
     def _slot(self, register: Register) -> tuple[str, ...]:
         slots = self._slots.get(register)
         if slots is None:
-            elem = storage(register)
-            match self.shapes.of(register).kind:
-                case "wide":
-                    slots = self.alloca("i32", "r"), self.alloca("i64", "r")
-                case "indexed":
-                    slots = self.alloca(self.t("i32", True), "r"), self.alloca("i64", "r")
-                case "varying":
-                    slots = (self.alloca(self.t(elem, True), "r"),)
-                case _:
-                    slots = (self.alloca(elem, "r"),)
+            slots = tuple(self.alloca(t, "r") for t in self._slot_types(register))
             self._slots[register] = slots
         return slots
+
+    def _slot_types(self, register: Register) -> tuple[str, ...]:
+        match self.shapes.of(register).kind:
+            case "wide":
+                return "i32", "i64"
+            case "indexed":
+                return self.t("i32", True), "i64"
+            case kind:
+                return (self.t(storage(register), kind == "varying"),)
 
     def _stored(self, register: Register) -> tuple[str, ...]:
         """What a register's slots hold."""
         found = self._cache.get(register)
         if found is None:
-            slots = self._slot(register)
-            kind = self.shapes.of(register).kind
-            elem = storage(register)
-            types: tuple[str, ...] = (self.t(elem, kind == "varying"),)
-            if kind in ("wide", "indexed"):
-                types = self.t("i32", kind == "indexed"), "i64"
+            slots, types = self._slot(register), self._slot_types(register)
             found = tuple(self.let(f"load {t}, ptr {s}") for t, s in zip(types, slots))
             self._cache[register] = found
         return found

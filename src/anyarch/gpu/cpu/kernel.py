@@ -6,10 +6,12 @@ import math
 from dataclasses import astuple, dataclass
 from typing import Final
 
-from anyarch.gpu.cpu.flow import reads, writes
+from anyarch.gpu.cpu.entry import FIBRE, blocks_text, rounds_text
+from anyarch.gpu.cpu.flow import Flow, reads, writes
 from anyarch.gpu.cpu.function import FunctionEmitter, NeedsThreads
 from anyarch.gpu.cpu.layout import ModuleLayout
-from anyarch.gpu.cpu.records import LAUNCH, WORKER
+from anyarch.gpu.cpu.polling import observes, polling_loops
+from anyarch.gpu.cpu.rounds import is_wait, runs_in_rounds
 from anyarch.gpu.cpu.shapes import LANES, BlockShape, block_shape
 from anyarch.gpu.ptx import signature_of
 from anyarch.gpu.ptx.tree import (
@@ -29,7 +31,6 @@ __all__ = ["Facts", "KernelCompiler", "compile_text", "inspect"]
 
 _INLINE: Final = 400  # statements of a function that is merged into its callers
 _RECURSION_NBYTES: Final = 1 << 15  # local memory of a thread that calls itself
-_ORDERED: Final = {"volatile", "relaxed", "acquire", "mmio"}
 
 _WIDE: Final = '"prefer-vector-width"="512" "min-legal-vector-width"="512"'
 _TAIL: Final = f"""
@@ -39,82 +40,6 @@ attributes #2 = {{ noinline nounwind "no-builtins" {_WIDE} }}
 !0 = !{{!"branch_weights", i32 1, i32 100000}}
 !1 = !{{!"branch_weights", i32 100000, i32 1}}
 !2 = !{{}}
-"""
-
-
-def _field(result: str, record: str, offset: int, type_: str = "i32") -> str:
-    return (
-        f"%{result}.p = getelementptr i8, ptr %{record}, i64 {offset}\n"
-        f"  %{result} = load {type_}, ptr %{result}.p, !invariant.load !2"
-    )
-
-
-# What is called from outside. A kernel whose warps wait is called for each of them.
-_FIBRE: Final = f"""
-define void @kernel(ptr %worker, ptr %launch, ptr %base, i32 %warp) #0 {{
-  %x.p = getelementptr i8, ptr %worker, i64 {WORKER["ctaid"]}
-  %x = load i32, ptr %x.p
-  %y.p = getelementptr i8, ptr %worker, i64 {WORKER["ctaid"] + 4}
-  %y = load i32, ptr %y.p
-  %z.p = getelementptr i8, ptr %worker, i64 {WORKER["ctaid"] + 8}
-  %z = load i32, ptr %z.p
-  call void @body(ptr %worker, ptr %launch, ptr %base, i32 %warp, i32 %x, i32 %y, i32 %z)
-  ret void
-}}
-"""
-
-# Any other runs whole blocks in a loop, from which LLVM can move what is the same for all.
-_BLOCKS: Final = f"""
-define void @kernel(ptr %worker, ptr %launch, ptr %base, i64 %first, i64 %count) #0 {{
-entry:
-  {_field("gx", "launch", LAUNCH["grid"])}
-  {_field("gy", "launch", LAUNCH["grid"] + 4)}
-  %wide.x = zext i32 %gx to i64
-  %wide.y = zext i32 %gy to i64
-  %first.x.w = urem i64 %first, %wide.x
-  %rows = udiv i64 %first, %wide.x
-  %first.y.w = urem i64 %rows, %wide.y
-  %first.z.w = udiv i64 %rows, %wide.y
-  %first.x = trunc i64 %first.x.w to i32
-  %first.y = trunc i64 %first.y.w to i32
-  %first.z = trunc i64 %first.z.w to i32
-  %x.p = getelementptr i8, ptr %worker, i64 {WORKER["ctaid"]}
-  %y.p = getelementptr i8, ptr %worker, i64 {WORKER["ctaid"] + 4}
-  %z.p = getelementptr i8, ptr %worker, i64 {WORKER["ctaid"] + 8}
-  %warp.p = getelementptr i8, ptr %worker, i64 {WORKER["warp"]}
-  br label %block
-block:
-  %n = phi i64 [ 0, %entry ], [ %n.next, %next ]
-  %x = phi i32 [ %first.x, %entry ], [ %x.next, %next ]
-  %y = phi i32 [ %first.y, %entry ], [ %y.next, %next ]
-  %z = phi i32 [ %first.z, %entry ], [ %z.next, %next ]
-  store i32 %x, ptr %x.p
-  store i32 %y, ptr %y.p
-  store i32 %z, ptr %z.p
-  br label %warp
-warp:
-  %w = phi i32 [ 0, %block ], [ %w.next, %warp ]
-  store i32 %w, ptr %warp.p
-  call void @body(ptr %worker, ptr %launch, ptr %base, i32 %w, i32 %x, i32 %y, i32 %z)
-  %w.next = add i32 %w, 1
-  %more.warps = icmp ult i32 %w.next, %warps
-  br i1 %more.warps, label %warp, label %next
-next:
-  %n.next = add i64 %n, 1
-  %x.more = add i32 %x, 1
-  %x.over = icmp eq i32 %x.more, %gx
-  %x.next = select i1 %x.over, i32 0, i32 %x.more
-  %x.carry = zext i1 %x.over to i32
-  %y.more = add i32 %y, %x.carry
-  %y.over = icmp eq i32 %y.more, %gy
-  %y.next = select i1 %y.over, i32 0, i32 %y.more
-  %y.carry = zext i1 %y.over to i32
-  %z.next = add i32 %z, %y.carry
-  %more = icmp ult i64 %n.next, %count
-  br i1 %more, label %block, label %end
-end:
-  ret void
-}}
 """
 
 
@@ -179,6 +104,9 @@ class KernelCompiler:
         self.windows_escape = any(_escapes(f) for f in self.functions)
         self.parameter_offsets = {p.name: p.offset for p in signature_of(kernel).parameters}
         self._waiting: dict[str, bool] = {}
+        self._flows: dict[str, Flow] = {}
+        self._polling: dict[str, frozenset[int]] = {}
+        self._seeing: dict[str, bool] = {}
         self._shared: dict[int, int] = {}
         self.shared, self.dynamic = self._lay_out_shared()
         self._locals: dict[str, dict[str, int]] = {}
@@ -190,27 +118,38 @@ class KernelCompiler:
         # Not a power of two: the lanes' memory would fall on the same lines of the cache.
         self.local = local
         self.local_stride = (local + 63) // 64 * 64 + 64 if local else 0
-        self.fibres = any(
-            self.may_wait(f)
-            or self.polls([s for s in f.statements or () if isinstance(s, Instruction)])
-            for f in self.functions
-        ) or (self.width == 1 and any(_meets(f) for f in self.functions))
+        self.flows = -(-math.prod(block.size) // self.width)
+        waits = [f for f in self.functions if self.may_wait(f)]
+        polls = any(self.polling_loops(f) or _waits_for_phase(f) for f in self.functions)
+        self.rounds = waits == [kernel] and not polls and self.width > 1 and runs_in_rounds(kernel)
+        self.fibres = polls or bool(waits) and not self.rounds
+        if self.width == 1:
+            self.fibres = self.fibres or any(_meets(f) for f in self.functions)
 
     @property
     def facts(self) -> Facts:
         """What a launch needs to know."""
-        nbytes = self.local_stride * self.width
+        nbytes = self.local_stride * self.width * (self.flows if self.rounds else 1)
         return Facts(self.shared, self.dynamic, nbytes, self.local, int(self.fibres), self.width)
 
     def compile(self) -> str:
         """All functions as text."""
-        parts = [FunctionEmitter(self, f).text() for f in self.functions]
+        emitters = [FunctionEmitter(self, f) for f in self.functions]
+        parts = [e.text() for e in emitters]
         facts = self.facts
         numbers = ", ".join(f"i32 {n}" for n in astuple(facts))
-        flows = -(-math.prod(self.block.size) // self.width)
-        parts.append(_FIBRE if self.fibres else _BLOCKS.replace("%warps", str(flows)))
+        parts.append(self._entry(emitters[0]))
         constant = f"@facts = constant [{len(astuple(facts))} x i32] [{numbers}]"
         return "\n".join([constant, *self.declarations.values(), *parts, _TAIL])
+
+    def _entry(self, emitter: FunctionEmitter) -> str:
+        """What is called from outside."""
+        if self.fibres:
+            return FIBRE
+        if emitter.rounds is None:
+            return blocks_text(self.flows)
+        local_nbytes = self.local_stride * self.width
+        return rounds_text(emitter.rounds, emitter.record, self.flows, local_nbytes)
 
     def symbol(self, function: Function) -> str:
         """The name of a function in the text."""
@@ -269,21 +208,45 @@ class KernelCompiler:
         if known is None:
             self._waiting[function.name] = False  # while a recursion is looked at
             known = any(
-                isinstance(s, Instruction)
-                and s.opcode in ("bar", "barrier")
-                and not {"warp", "cluster"} & set(s.modifiers)
-                for s in function.statements or ()
+                isinstance(s, Instruction) and is_wait(s) for s in function.statements or ()
             ) or any(self.may_wait(f) for f in self._callees(function))
             self._waiting[function.name] = known
         return known
 
-    def polls(self, body: list[Instruction]) -> bool:
-        """Whether instructions may wait for what another thread writes."""
-        return any(
-            (i.opcode == "ld" and bool(_ORDERED & set(i.modifiers)))
-            or i.opcode in ("atom", "mbarrier")
-            for i in body
-        )
+    def flow_of(self, function: Function) -> Flow:
+        """The control flow of a function."""
+        found = self._flows.get(function.name)
+        if found is None:
+            found = self._flows[function.name] = Flow(function)
+        return found
+
+    def polling_loops(self, function: Function) -> frozenset[int]:
+        """Numbers of the loops that may wait for what another thread writes."""
+        found = self._polling.get(function.name)
+        if found is None:
+            self._polling[function.name] = frozenset()  # while a recursion is looked at
+            found = polling_loops(self.flow_of(function), self._observes)
+            self._polling[function.name] = found
+        return found
+
+    def _observes(self, instruction: Instruction) -> bool:
+        """Whether an instruction gives what other threads may have written just now."""
+        if instruction.opcode != "call":
+            return observes(instruction)
+        name = _called(instruction)
+        if name is None:
+            return True
+        callee = self.module.functions.get(name)
+        return callee is not None and callee.statements is not None and self._sees(callee)
+
+    def _sees(self, function: Function) -> bool:
+        known = self._seeing.get(function.name)
+        if known is None:
+            self._seeing[function.name] = False  # while a recursion is looked at
+            body = [s for s in function.statements or () if isinstance(s, Instruction)]
+            known = any(map(self._observes, body))
+            self._seeing[function.name] = known
+        return known
 
     # Memory.
 
@@ -359,6 +322,12 @@ def _meets(function: Function) -> bool:
     exchanges = ("shfl", "vote", "match", "redux", "elect", "bar", "barrier")
     body = function.statements or ()
     return any(isinstance(s, Instruction) and s.opcode in exchanges for s in body)
+
+
+def _waits_for_phase(function: Function) -> bool:
+    """Whether a function waits at an mbarrier."""
+    body = function.statements or ()
+    return any(isinstance(s, Instruction) and s.opcode == "mbarrier" for s in body)
 
 
 def _escapes(function: Function) -> bool:

@@ -58,6 +58,9 @@ def bar(e: FunctionEmitter, i: Instruction) -> None:
         kind = ARRIVE if "arrive" in i.modifiers else SYNC
         number = _scalar(e, operands[0])
         count = _scalar(e, operands[1]) if len(operands) > 1 else "0"
+        if e.rounds is not None:
+            e.wait(i)
+            return
         if (number, count, kind) == ("0", "0", SYNC):
             function = e.load_field("ptr", "worker", WORKER["sync"])
             e.line(f"call void {function}(ptr %worker)")
