@@ -9,9 +9,12 @@
 void saxpy(int n, float a, const float* x, float* y) { SIMD for (int i = 0; i < n; i++) y[i] = a * x[i] + y[i]; }
 
 void reduction(const float* x, float* out, int n) {
-  float sum = 0;
-  _Pragma("omp parallel for simd reduction(+ : sum)") for (int i = 0; i < n; i++) sum += x[i];
-  out[0] = sum;
+  BLOCKS for (int b = 0; b < 128; b++) {
+    float part[256] = {0};
+    for (int i = b * 256; i < n; i += 128 * 256) LANES for (int t = 0; t < 256; t++) part[t] += x[i + t];
+    for (int d = 128; d; d >>= 1) LANES for (int t = 0; t < d; t++) part[t] += part[t + d];
+    out[b] = part[0];
+  }
 }
 
 void transpose(const float* in, float* out, int n) {
@@ -46,8 +49,7 @@ void stencil(const float* in, float* out, int w, int h) {
 void histogram(const unsigned char* data, unsigned* bins, int n) {
   BLOCKS for (int b = 0; b < 64; b++) {
     unsigned local[256] = {0};
-    int first = (long)n * b / 64, last = (long)n * (b + 1) / 64;
-    for (int i = first; i < last; i++) local[data[i]]++;
+    for (int i = b * 256; i < n; i += 64 * 256) for (int t = 0; t < 256; t++) local[data[i + t]]++;
     for (int i = 0; i < 256; i++) {
       _Pragma("omp atomic") bins[i] += local[i];
     }

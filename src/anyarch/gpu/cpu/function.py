@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final, NoReturn
 
+from anyarch.gpu.cpu.activity import ALL_LANES, possible_lanes
 from anyarch.gpu.cpu.flow import END, Block, Loop, reads, writes
 from anyarch.gpu.cpu.linear import Linear, Node
 from anyarch.gpu.cpu.records import FIBRE_LOCAL, FIBRE_WARP, LAUNCH, WORKER
@@ -91,6 +92,9 @@ class FunctionEmitter(Writer):
         self.flow = kernel.flow_of(function)
         self.shapes = Shapes(self.flow, kernel.block, kernel.local_stride, function.entry)
         self.linear = Linear(self.flow, self.shapes.divergent)
+        self._possible = [ALL_LANES]
+        if self.width > 1:
+            self._possible = possible_lanes(self.flow, self.shapes)
         in_rounds = kernel.rounds and function.entry
         self.rounds = Rounds(self.flow, self.shapes) if in_rounds else None
         self.record = Record()
@@ -104,6 +108,7 @@ class FunctionEmitter(Writer):
         self._cache: dict[Register, tuple[str, ...]] = {}
         self._vectors: dict[Register, str] = {}
         self._masks: dict[int, str] = {}
+        self._lanes: dict[int, str] = {}
         self._entry: list[str] = []
         self._entry_values: dict[str, str] = {}
         self._parameters: dict[str, str] = {}
@@ -198,6 +203,9 @@ class FunctionEmitter(Writer):
         if not rounds.full[number]:
             bits = self.let(f"load i32, ptr {self._kept_pointer('kept', 0)}")
             self.mask = self.let(f"bitcast i32 {bits} to {self.t('i1', True)}")
+        # All lanes are here, so those of every block that is not over are.
+        for block in sorted(set(self.linear.source.values())):
+            self.line(f"store {self.t('i1', True)} {self.mask}, ptr {self._lanes_slot(block)}")
         for register, places in kept:
             base = "common" if register in rounds.common else "kept"
             values = []
@@ -254,6 +262,16 @@ class FunctionEmitter(Writer):
 
     # Masks and control flow.
 
+    @property
+    def possible(self) -> int:
+        """The lanes that can be active in the current block, as bits."""
+        return self._possible[self.block.index] if self.width > 1 else ALL_LANES
+
+    @property
+    def in_loop(self) -> bool:
+        """Whether the current block is part of a loop."""
+        return any(self.block.index in loop.blocks for loop in self.flow.loops)
+
     def k_mask(self, value: bool) -> str:
         """All lanes, or none."""
         if self.width == 1:
@@ -264,6 +282,12 @@ class FunctionEmitter(Writer):
         if block not in self._masks:
             self._masks[block] = self.alloca(self.t("i1", True), "mask")
         return self._masks[block]
+
+    def _lanes_slot(self, block: int) -> str:
+        """Where the lanes of a block are kept for those that have the same."""
+        if block not in self._lanes:
+            self._lanes[block] = self.alloca(self.t("i1", True), "lanes")
+        return self._lanes[block]
 
     def any_lane(self, mask: str) -> str:
         """Whether a mask has a lane."""
@@ -286,7 +310,11 @@ class FunctionEmitter(Writer):
         self.block = block
         self.label(f"b{block.index}")
         self.forget()
-        if self.width > 1:
+        source = self.linear.source.get(block.index)
+        if self.width > 1 and source is not None:
+            slot = self._lanes_slot(source)
+            self.mask = self.let(f"load {self.t('i1', True)}, ptr {slot}")
+        elif self.width > 1:
             slot = self._mask_slot(block.index)
             self.mask = self.let(f"load {self.t('i1', True)}, ptr {slot}")
             self.line(f"store {self.t('i1', True)} zeroinitializer, ptr {slot}")
@@ -295,6 +323,13 @@ class FunctionEmitter(Writer):
                 inside = f"b{block.index}.go"
                 self.branch(self.any_lane(self.mask), inside, follows)
                 self.label(inside)
+            if self.possible != ALL_LANES:
+                bits = [f"i1 {self.possible >> n & 1}" for n in range(LANES)]
+                lanes = f"<{', '.join(bits)}>"
+                self.mask = self.let(f"and {self.t('i1', True)} {self.mask}, {lanes}")
+            if block.index in self.linear.source.values():
+                kept = self._lanes_slot(block.index)
+                self.line(f"store {self.t('i1', True)} {self.mask}, ptr {kept}")
         for instruction in block.body:
             self._emit(instruction)
         self.instruction = None
@@ -307,7 +342,7 @@ class FunctionEmitter(Writer):
 
     def _send(self, target: int, lanes: str) -> None:
         """Let lanes wait at a block."""
-        if target == END or self.width == 1:
+        if target == END or self.width == 1 or target in self.linear.source:
             return
         slot = self._mask_slot(target)
         type_ = self.t("i1", True)

@@ -8,7 +8,7 @@ which goes on while lanes wait at the header.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
@@ -24,13 +24,15 @@ class Linear:
     """Where control really goes.
 
     `waiting[n]` are the nodes after n in which lanes may wait while n runs; `unsure` the nodes
-    that may be entered with no lane.
+    that may be entered with no lane; `source[b]` is an earlier block with the same lanes as b:
+    where an `if` or a loop begins, for what comes after it.
     """
 
     flow: Flow
     divergent: Collection[int]
     waiting: dict[Node, set[Node]] = field(default_factory=dict)
     unsure: set[Node] = field(default_factory=set)
+    source: dict[int, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         before = None
@@ -41,6 +43,50 @@ class Linear:
                     self._visit_latch(node)
                 else:
                     self._visit(node)
+        if self.divergent:
+            self._find_sources()
+
+    def _find_sources(self) -> None:
+        """Blocks that every lane of an earlier one comes to, and no other lane, once each."""
+        flow = self.flow
+        plain = _dominators(len(flow.blocks), flow.successors)
+        nodes: list[Node] = [
+            n if isinstance(n, int) else ("latch", n.number) for n in flow.order
+        ]
+        place = {node: at for at, node in enumerate(nodes)}
+        linear = _dominators(
+            len(nodes), lambda at: [place[n] for n in self._really(nodes[at]) if n != END]
+        )
+        inside = [
+            frozenset(loop.number for loop in flow.loops if n in loop.blocks)
+            for n in range(len(flow.blocks))
+        ]
+        for first in (n for n in flow.order if isinstance(n, int)):
+            after = flow.ipdom[first]
+            while after != END:
+                if (
+                    after not in self.source
+                    and plain[after] >> first & 1
+                    and linear[place[after]] >> place[first] & 1
+                    and inside[first] == inside[after]
+                ):
+                    self.source[after] = self.source.get(first, first)
+                after = flow.ipdom[after]
+
+    def _really(self, node: Node) -> list[Node]:
+        """Where control goes from a node."""
+        waiting = self.waiting.get(node, set())
+        if not isinstance(node, int):
+            loop = next(one for one in self.flow.loops if one.number == node[1])
+            return [loop.header, *([self.first(waiting)] if waiting else [])]
+        targets = {self.target(node, s) for s in self.flow.successors(node)}
+        if node in self.divergent:
+            found = [self.go(node, targets)]
+        else:
+            found = [self.go(node, {target}) for target in targets]
+        if self.checked(node):
+            found.append(self.first(waiting))
+        return found
 
     def _measure(self) -> tuple[int, int]:
         return sum(map(len, self.waiting.values())), len(self.unsure)
@@ -90,3 +136,23 @@ class Linear:
         self.waiting.setdefault(loop.header, set()).update(waiting)
         if waiting:
             self._edge(latch, set(), sure=False)
+
+
+def _dominators(count: int, successors: Callable[[int], Iterable[int]]) -> list[int]:
+    """For each of some nodes, of which 0 is the entry, the nodes that all ways to it go through,
+    as bits."""
+    everything = (1 << count) - 1
+    found = [everything] * count
+    found[0] = 1
+    changed = True
+    while changed:
+        changed = False
+        for node in range(count):
+            for target in successors(node):
+                if target == END:
+                    continue
+                new = found[target] & (found[node] | 1 << target)
+                if new != found[target]:
+                    found[target] = new
+                    changed = True
+    return found

@@ -10,6 +10,7 @@ different in lanes that meet again is varying (Karrenberg and Hack, Whole-Functi
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
@@ -29,7 +30,17 @@ from anyarch.gpu.ptx.tree import (
     VectorOperand,
 )
 
-__all__ = ["LANES", "UNIFORM", "VARYING", "BlockShape", "Shape", "Shapes", "block_shape"]
+__all__ = [
+    "LANES",
+    "UNIFORM",
+    "VARYING",
+    "BlockShape",
+    "Shape",
+    "Shapes",
+    "Split",
+    "block_shape",
+    "split_of",
+]
 
 LANES: Final = 32
 _MANY: Final = 64  # known zero bits of zero
@@ -39,7 +50,7 @@ _LONG: Final = ("wide", "indexed")
 @dataclass(frozen=True, slots=True)
 class Shape:
     """`lanes` are the constants of affine and wide values; `zeros` the low bits of the scalar that
-    are known to be zero. A wide value is extend(base32 + lanes) * scale + base64, an indexed one
+    are known to be zero; the scalar is 0 to `most` unless that is negative. A wide value is extend(base32 + lanes) * scale + base64, an indexed one
     extend(vector32) * scale + base64."""
 
     kind: str  # uniform | affine | wide | indexed | varying
@@ -47,6 +58,7 @@ class Shape:
     scale: int = 1
     signed: bool = False
     zeros: int = 0
+    most: int = -1
 
     @property
     def scalar(self) -> bool:
@@ -234,9 +246,12 @@ class Shapes:
             if axis < 0:
                 return UNIFORM
             lanes = self.block.axes[axis]
-            return VARYING if lanes is None else _affine(lanes, self.block.zeros[axis])
+            if lanes is None:
+                return VARYING
+            most = max(self.block.size[axis] - LANES, 0) if axis == 0 else -1
+            return _affine(lanes, self.block.zeros[axis], most)
         if name == "%laneid":
-            return _affine(tuple(range(LANES)), _MANY)
+            return _affine(tuple(range(LANES)), _MANY, 0)
         if name.startswith("%ntid.") and name[-1] in "xyz":
             return Shape("uniform", zeros=_zeros(self.block.size["xyz".index(name[-1])]))
         if name in _LANE_MASKS:
@@ -281,17 +296,18 @@ class Shapes:
         return self._all(shapes)
 
 
-def _affine(lanes: tuple[int, ...], zeros: int) -> Shape:
+def _affine(lanes: tuple[int, ...], zeros: int, most: int = -1) -> Shape:
     if not any(lanes):
         return Shape("uniform", zeros=zeros)
-    return Shape("affine", lanes, zeros=zeros)
+    return Shape("affine", lanes, zeros=zeros, most=0 if zeros >= _MANY else most)
 
 
 def _join(a: Shape, b: Shape) -> Shape:
     if a == b:
         return a
     if (a.kind, a.lanes, a.scale, a.signed) == (b.kind, b.lanes, b.scale, b.signed):
-        return Shape(a.kind, a.lanes, a.scale, a.signed, min(a.zeros, b.zeros))
+        most = a.most if a.most == b.most else -1
+        return Shape(a.kind, a.lanes, a.scale, a.signed, min(a.zeros, b.zeros), most)
     return VARYING
 
 
@@ -368,7 +384,8 @@ def _times(a: Shape, factor: int, size: int) -> Shape:
         case "uniform":
             return Shape("uniform", zeros=zeros)
         case "affine":
-            return _affine(_wrap([n * factor for n in a.lanes], size), zeros)
+            most = a.most * factor if 0 <= a.most * factor < 1 << 30 else -1
+            return _affine(_wrap([n * factor for n in a.lanes], size), zeros, most)
         case "wide" | "indexed" if factor and abs(a.scale * factor) < 1 << 31:
             return Shape(a.kind, a.lanes, a.scale * factor, a.signed)
     return VARYING
@@ -460,16 +477,19 @@ def _and(shapes: Shapes, instruction: Instruction) -> Shape | None:
     shape = shapes.operand(instruction.operands[1])
     if shape is None or mask is None or shape.kind != "affine" or not _within(shape):
         return shapes.plain(instruction)
-    return _affine(tuple(n & mask for n in shape.lanes), shape.zeros)
+    most = -1 if shape.most < 0 or mask < 0 else min(shape.most, mask)
+    return _affine(tuple(n & mask for n in shape.lanes), shape.zeros, most)
 
 
 def _or(shapes: Shapes, instruction: Instruction) -> Shape | None:
-    """`or` of a literal, where it touches neither scalar nor lanes."""
+    """`or` of a literal that does not reach into the scalar: the lanes have it then."""
     literal = _literal(instruction.operands[2])
     shape = shapes.operand(instruction.operands[1])
-    if shape is None or literal is None or shape.kind not in ("affine", "wide"):
+    if shape is None or literal is None or shape.kind != "affine" or not _within(shape):
         return shapes.plain(instruction)
-    return VARYING
+    if not 0 <= literal < 1 << min(shape.zeros, 31):
+        return shapes.plain(instruction)
+    return _affine(tuple(n | literal for n in shape.lanes), shape.zeros, shape.most)
 
 
 def _cvt(shapes: Shapes, instruction: Instruction) -> Shape | None:
@@ -505,6 +525,9 @@ def _setp(shapes: Shapes, instruction: Instruction) -> Shape | None:
     literal = _literal(instruction.operands[2])
     if a.kind != "affine" or b.kind != "uniform" or a.zeros < 5 or not _within(a):
         return plain
+    split = split_of(shapes, instruction)
+    if split is not None and len(set(split.inside)) == 1:
+        return UNIFORM
     if max(a.lanes) >= LANES:
         return plain
     name = set(instruction.modifiers)
@@ -513,6 +536,55 @@ def _setp(shapes: Shapes, instruction: Instruction) -> Shape | None:
     if (below and b.zeros >= 5) or (above and literal is not None and literal % LANES == LANES - 1):
         return UNIFORM
     return plain
+
+
+@dataclass(frozen=True, slots=True)
+class Split:
+    """What a comparison of an affine value with a literal gives: for each lane where the scalar is
+    `base`, and for all where it is below or above."""
+
+    base: int
+    inside: tuple[bool, ...]
+    below: bool
+    above: bool
+
+
+_BELOW: Final = {"lt": True, "lo": True, "le": True, "ls": True, "ne": True}
+_COMPARE: Final[dict[str, Callable[[int, int], bool]]] = {
+    "eq": operator.eq,
+    "ne": operator.ne,
+    "lt": operator.lt,
+    "lo": operator.lt,
+    "le": operator.le,
+    "ls": operator.le,
+    "gt": operator.gt,
+    "hi": operator.gt,
+    "ge": operator.ge,
+    "hs": operator.ge,
+}
+
+
+def split_of(shapes: Shapes, instruction: Instruction) -> Split | None:
+    """How a setp sorts warps, where it compares an affine value, whose lanes do not reach into the
+    scalar, with a literal that is not negative."""
+    if instruction.opcode != "setp" or len(instruction.operands) != 3:
+        return None
+    if instruction.types[-1] not in ("s32", "u32", "b32"):
+        return None
+    literal = _literal(instruction.operands[2])
+    shape = shapes.operand(instruction.operands[1])
+    if literal is None or not 0 <= literal < 1 << 31 or shape is None or shape.kind != "affine":
+        return None
+    if shape.zeros < 5 or not _within(shape) or instruction.guard is not None:
+        return None
+    names = [m for m in instruction.modifiers if m in _COMPARE]
+    if len(names) != 1:
+        return None
+    (name,) = names
+    low = literal & (1 << min(shape.zeros, 31)) - 1
+    inside = tuple(_COMPARE[name](n, low) for n in shape.lanes)
+    above = name in ("ne", "gt", "hi", "ge", "hs")
+    return Split(literal - low, inside, name in _BELOW, above)
 
 
 def _selp(shapes: Shapes, instruction: Instruction) -> Shape | None:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, TypeAlias
 
+from anyarch.gpu.cpu.activity import ALL_LANES
 from anyarch.gpu.cpu.shapes import LANES
 from anyarch.gpu.cpu.writer import bits_of
 from anyarch.gpu.ptx.tree import Address, Instruction, Register, Symbol
@@ -22,6 +23,8 @@ __all__ = ["Access", "Body", "each_lane", "load", "resolve", "space_of", "store"
 Body: TypeAlias = Callable[..., list[str]]  # of a loop over lanes: (lane, input…) -> outputs
 
 _SPACES: Final = ("global", "shared", "local", "const", "param")
+_LINE: Final = 64  # bytes of a line of the cache
+_FEW: Final = 8  # lanes whose values are taken from a vector one by one
 BARRIER: Final = 'call void asm sideeffect "", "~{memory}"()'
 
 
@@ -43,6 +46,7 @@ class Access:
     narrow: str = ""  # or a vector of i32, signed, in units of `scale` bytes
     scale: int = 1
     invariant: bool = False
+    ahead: bool = False  # whether what comes next in memory is worth fetching
     ordered: bool = False
 
     @property
@@ -98,6 +102,7 @@ def resolve(e: FunctionEmitter, i: Instruction, address: Address, space: str) ->
         else:
             lanes = result.lanes or (0,) * LANES
             result.lanes = tuple(a + b for a, b in zip(lanes, strides))
+    result.ahead = space != "shared" and e.in_loop and e.kernel.flows > 1
     result.invariant = space in ("param", "const") or "nc" in i.modifiers
     ordered = {"volatile", "relaxed", "acquire", "release", "mmio"}
     result.ordered = bool(ordered & set(i.modifiers))
@@ -231,20 +236,33 @@ def _load_lanes(e: FunctionEmitter, access: Access, elem: str, count: int, mask:
     runs = _runs(access.lanes, count * nbytes) if access.lanes else None
     if access.index or access.narrow:
         return _load_rows(e, access, elem, count, mask)
-    if runs is None:
-        return _gather(e, access, "", elem, count, mask)
-    starts = [offset_pointer(e, access.pointer, at) for at in _starts(access.lanes, runs)]
-    if not access.fits:
-        return _load_runs(e, starts, runs, elem, count, mask)
 
     def contiguous() -> list[str]:
+        if runs is None:
+            places = Access(access.pointer, lanes=access.lanes)
+            return _gather(e, places, "", elem, count, mask)
+        starts = [offset_pointer(e, access.pointer, at) for at in _starts(access.lanes, runs)]
+        if access.ahead and len(starts) == 1:
+            _prefetch(e, starts[0], LANES * count * nbytes)
         return _load_runs(e, starts, runs, elem, count, mask)
+
+    if not access.fits:
+        return contiguous()
 
     def gathered() -> list[str]:
         assert access.exact is not None
         return _gather(e, Access(access.origin), access.exact(), elem, count, mask)
 
     return _either(e, access.fits, e.t(elem, True), contiguous, gathered)
+
+
+def _prefetch(e: FunctionEmitter, pointer: str, nbytes: int) -> None:
+    """What the next warp will load: a loop that goes over an array in steps of a grid looks random
+    to the processor, but the next warp's turn is next door."""
+    e.declare("llvm.prefetch.p0", "void", ["ptr", "i32", "i32", "i32"])
+    for at in range(0, max(nbytes, _LINE), _LINE):
+        place = offset_pointer(e, pointer, max(nbytes, _LINE) + at)
+        e.line(f"call void @llvm.prefetch.p0(ptr {place}, i32 0, i32 3, i32 1)")
 
 
 def _either(
@@ -488,11 +506,16 @@ def _gather_narrow(
 
 def _gather_scalars(e: FunctionEmitter, pointer: str, narrow: tuple[str, int], elem: str) -> str:
     """Load by load: on most processors less work than what a gather is made of."""
+    strided = _load_strided(e, pointer, narrow, elem)
+    if strided:
+        return strided
     here_of = _lane_pointers(e, pointer, narrow)
     parts = []
     for at in range(0, LANES, 4):
         part = "poison"
         for lane in range(at, at + 4):
+            if not e.possible >> lane & 1:
+                continue
             here = here_of(lane)
             value = e.let(f"load {elem}, ptr {here}, align {bits_of(elem) // 8}")
             part = e.let(f"insertelement <4 x {elem}> {part}, {elem} {value}, i64 {lane - at}")
@@ -500,9 +523,71 @@ def _gather_scalars(e: FunctionEmitter, pointer: str, narrow: tuple[str, int], e
     return e.whole(elem, parts, 4)
 
 
+def _stride(narrow: tuple[str, int], nbytes: int) -> int:
+    """Elements from each lane's place to the next one's, if that is a small constant; else 0."""
+    index, scale = narrow
+    if index.startswith("%"):
+        return 0
+    places = [_constant_lane(index, n) * scale for n in range(LANES)]
+    steps = {b - a for a, b in zip(places, places[1:])}
+    step = steps.pop()
+    return step // nbytes if not steps and step in (2 * nbytes, 4 * nbytes) else 0
+
+
+def _load_strided(e: FunctionEmitter, pointer: str, narrow: tuple[str, int], elem: str) -> str:
+    """All lanes, a few elements apart: load all that lies between, and drop it."""
+    nbytes = bits_of(elem) // 8
+    stride = _stride(narrow, nbytes)
+    if not stride or e.possible != ALL_LANES:
+        return ""
+    first = _constant_lane(narrow[0], 0) * narrow[1]
+    size = 64 // nbytes
+    last = (LANES - 1) * stride + 1 - size  # nothing behind the last lane's element is read
+    starts = [min(at, last) for at in range(0, LANES * stride, size)]
+    blocks = [
+        e.let(
+            f"load <{size} x {elem}>, ptr {offset_pointer(e, pointer, first + at * nbytes)}, "
+            f"align {nbytes}"
+        )
+        for at in starts
+    ]
+    each = LANES // len(blocks)
+    parts = []
+    for number, (block, start) in enumerate(zip(blocks, starts)):
+        picked = [lane * stride - start for lane in range(number * each, (number + 1) * each)]
+        parts.append(e.shuffle(size, elem, block, "poison", picked))
+    return e.whole(elem, parts, each)
+
+
+def _store_strided(
+    e: FunctionEmitter, pointer: str, narrow: tuple[str, int], elem: str, value: str
+) -> bool:
+    """All lanes, a few elements apart: stores with a fixed mask. Whether it was done."""
+    nbytes = bits_of(elem) // 8
+    stride = _stride(narrow, nbytes)
+    if not stride or e.possible != ALL_LANES:
+        return False
+    first = _constant_lane(narrow[0], 0) * narrow[1]
+    size = 64 // nbytes
+    type_ = f"<{size} x {elem}>"
+    name = f"llvm.masked.store.v{size}{_suffix(elem)}.p0"
+    e.declare(name, "void", [type_, "ptr", f"<{size} x i1>"])
+    for at in range(0, LANES * stride, size):
+        picked = [n // stride if n % stride == 0 else -1 for n in range(at, at + size)]
+        block = e.shuffle(LANES, elem, value, "poison", picked)
+        lanes = f"<{', '.join(f'i1 {int(n >= 0)}' for n in picked)}>"
+        place = offset_pointer(e, pointer, first + at * nbytes)
+        operands = f"{type_} {block}, ptr align {nbytes} {place}, <{size} x i1> {lanes}"
+        e.line(f"call void @{name}({operands})")
+    return True
+
+
 def _is_full(e: FunctionEmitter, mask: str) -> str:
-    """Whether a mask has all lanes, as a scalar."""
-    return e.let(f"icmp eq i32 {e.mask_bits(mask)}, -1") if mask.startswith("%") else "true"
+    """Whether a mask has all lanes that it can have, as a scalar."""
+    if not mask.startswith("%"):
+        return "true"
+    wanted = e.possible - (1 << LANES if e.possible >> LANES - 1 else 0)
+    return e.let(f"icmp eq i32 {e.mask_bits(mask)}, {wanted}")
 
 
 def _lane_pointers(
@@ -556,10 +641,21 @@ def _scatter_narrow(
     e: FunctionEmitter, pointer: str, narrow: tuple[str, int], elem: str, value: str, mask: str
 ) -> None:
     def scalars() -> list[str]:
+        if _store_strided(e, pointer, narrow, elem, value):
+            return []
+        here_of = _lane_pointers(e, pointer, narrow)
+        if e.possible.bit_count() <= _FEW:
+            for lane in range(LANES):
+                if e.possible >> lane & 1:
+                    one = e.let(f"extractelement {e.t(elem, True)} {value}, i64 {lane}")
+                    align = bits_of(elem) // 8
+                    e.line(f"store {elem} {one}, ptr {here_of(lane)}, align {align}")
+            return []
         slot = e.alloca(e.t(elem, True), "values")
         e.line(f"store volatile {e.t(elem, True)} {value}, ptr {slot}")
-        here_of = _lane_pointers(e, pointer, narrow)
         for lane in range(LANES):
+            if not e.possible >> lane & 1:
+                continue
             place = e.let(f"getelementptr {elem}, ptr {slot}, i64 {lane}")
             one = e.let(f"load {elem}, ptr {place}")
             e.line(f"store {elem} {one}, ptr {here_of(lane)}, align {bits_of(elem) // 8}")
@@ -665,12 +761,12 @@ def _store_lanes(
     nbytes = bits_of(elem) // 8
     total = len(vectors) * nbytes
     runs = _runs(access.lanes, total) if access.lanes else None
+    condition = access.fits
+    length, starts = 0, []
     if runs is not None and not {"same", "down"} & set(runs[1]):
         length = runs[0]
         starts = [offset_pointer(e, access.pointer, at) for at in _starts(access.lanes, runs)]
-        condition = access.fits
     else:
-        length, starts, condition = 0, [], ""
         if access.index or access.narrow:
             length = _row_length(e, access, total, nbytes)
         if length:
@@ -680,26 +776,32 @@ def _store_lanes(
         if access.fits:
             assert access.exact is not None
             _scatter(e, access.origin, access.exact(), elem, vectors, mask)
-            return []
+        else:
+            spread()
+        return []
+
+    def spread() -> None:
         narrow = _narrow_index(e, access, nbytes)
         if narrow is None:
             _scatter(e, access.pointer, index_of(e, access), elem, vectors, mask)
-            return []
+            return
         for n, value in enumerate(vectors):
             pointer = offset_pointer(e, access.pointer, n * nbytes)
             _scatter_narrow(e, pointer, narrow, elem, value, mask)
-        return []
 
     def contiguous() -> list[str]:
-        _store_runs(e, starts, length, elem, vectors, mask)
+        if length:
+            _store_runs(e, starts, length, elem, vectors, mask)
+        else:
+            spread()
         return []
 
-    if not length:
-        scattered()
-    elif not condition:
+    if condition:
+        _either(e, condition, "", contiguous, scattered)
+    elif length:
         contiguous()
     else:
-        _either(e, condition, "", contiguous, scattered)
+        scattered()
 
 
 def _store_runs(

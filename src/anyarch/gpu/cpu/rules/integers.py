@@ -8,6 +8,7 @@ from anyarch.gpu.cpu.flow import CARRY
 from anyarch.gpu.cpu.function import elem_of
 from anyarch.gpu.cpu.rules import floats
 from anyarch.gpu.cpu.rules.registry import rule
+from anyarch.gpu.cpu.shapes import Split, split_of
 from anyarch.gpu.ptx.tree import SIZES, Constant, Immediate, Instruction, Operand, Pair, Register
 
 if TYPE_CHECKING:
@@ -319,6 +320,9 @@ def logic(e: FunctionEmitter, i: Instruction) -> None:
     d, a, b = i.operands
     elem = elem_of(i.types[-1])
     e.choose(i, a, b)
+    if i.opcode == "or" and not e.vec and e.shape(d).kind == "affine":
+        e.define(d, elem, e.get(a, elem))  # the lanes have the literal
+        return
     e.define(d, elem, e.op(i.opcode, elem, e.get(a, elem), e.get(b, elem)))
 
 
@@ -754,6 +758,9 @@ def setp(e: FunctionEmitter, i: Instruction) -> None:
     if elem[0] == "2":
         _setp_packed(e, i, elem)
         return
+    if e.width > 1 and not isinstance(d, Pair) and (split := split_of(e.shapes, i)) is not None:
+        _setp_split(e, d, e.get(a, elem, False), split, type_[0] == "s")
+        return
     if type_ == "bf16":
         elem = "float"
         x, y = (floats.widen_bf16(e, e.get(o, "i16")) for o in (a, b))
@@ -769,6 +776,31 @@ def setp(e: FunctionEmitter, i: Instruction) -> None:
         e.define(d.first, "i1", combine(e, i, result, other))
     else:
         e.define(d, "i1", combine(e, i, result, other))
+
+
+def _setp_split(
+    e: FunctionEmitter, d: Operand, scalar: str, split: Split, signed: bool
+) -> None:
+    """Compare the scalar part only: it decides for all lanes but in one case."""
+    vec, e.vec = e.vec, False
+    outside = "true" if split.below else "false"
+    if split.below != split.above:
+        side = "lt" if split.below else "gt"
+        letter = "s" if signed else "u"
+        outside = e.cmp(f"icmp {letter}{side}", "i32", scalar, str(split.base))
+    if not vec:
+        inside = e.k("i1", int(split.inside[0]))
+        value = outside
+        if inside != outside:
+            here = e.cmp("icmp eq", "i32", scalar, str(split.base))
+            value = e.sel(here, "i1", inside, outside)
+        e.define(d, "i1", value, False)
+        return
+    here = e.cmp("icmp eq", "i32", scalar, str(split.base))
+    lanes = e.lanes("i1", tuple(map(int, split.inside)))
+    type_ = e.t("i1", True)
+    others = e.splat("i1", outside)
+    e.define(d, "i1", e.let(f"select i1 {here}, {type_} {lanes}, {type_} {others}"), True)
 
 
 def _setp_packed(e: FunctionEmitter, i: Instruction, elem: str) -> None:
