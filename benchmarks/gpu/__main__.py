@@ -57,7 +57,9 @@ def cases() -> dict[str, Case]:
     result: dict[str, Case] = {}
     n = 1 << 20
     result["saxpy"] = Case(n // 256, 256, [n, 2.5, real(n), real(n)], [3])
-    case = result["reduction"] = Case(128, 256, [real(n), np.zeros(128, "f4"), n], [1])
+    g = 120  # blocks: a power of two apart, what a thread reads would share lines of the cache
+    case = result["reduction"] = Case(g, 256, [real(n), np.zeros(g, "f4"), n], [1])
+    case.c_arguments = [g]
     case.combine = lambda a: a.sum()
     m = 1056  # rows a power of two apart would share lines of the cache
     result["transpose"] = Case((m // 32, m // 32), (32, 8), [real(m, m), real(m, m), m], [1])
@@ -68,8 +70,8 @@ def cases() -> dict[str, Case]:
         (m // 32, m // 8), (32, 8), [real(m, m), np.zeros((m, m), "f4"), m, m], [1]
     )
     data = rng.integers(0, 256, n).astype("u1")
-    case = result["histogram"] = Case(64, 256, [data, np.zeros(256, "u4"), n], [1])
-    case.exact = True
+    case = result["histogram"] = Case(g, 256, [data, np.zeros(256, "u4"), n], [1])
+    case.exact, case.c_arguments = True, [g]
     b = 2048
     result["nbody"] = Case(b // 256, 256, [real(b, 4), np.zeros((b, 4), "f4"), b, 0.01], [1])
     q = 1 << 18

@@ -8,10 +8,13 @@
 
 void saxpy(int n, float a, const float* x, float* y) { SIMD for (int i = 0; i < n; i++) y[i] = a * x[i] + y[i]; }
 
-void reduction(const float* x, float* out, int n) {
-  BLOCKS for (int b = 0; b < 128; b++) {
+void reduction(const float* x, float* out, int n, int blocks) {
+  BLOCKS for (int b = 0; b < blocks; b++) {
     float part[256] = {0};
-    for (int i = b * 256; i < n; i += 128 * 256) LANES for (int t = 0; t < 256; t++) part[t] += x[i + t];
+    for (int i = b * 256; i < n; i += blocks * 256) {
+      int m = n - i < 256 ? n - i : 256;
+      LANES for (int t = 0; t < m; t++) part[t] += x[i + t];
+    }
     for (int d = 128; d; d >>= 1) LANES for (int t = 0; t < d; t++) part[t] += part[t + d];
     out[b] = part[0];
   }
@@ -46,10 +49,13 @@ void stencil(const float* in, float* out, int w, int h) {
   }
 }
 
-void histogram(const unsigned char* data, unsigned* bins, int n) {
-  BLOCKS for (int b = 0; b < 64; b++) {
+void histogram(const unsigned char* data, unsigned* bins, int n, int blocks) {
+  BLOCKS for (int b = 0; b < blocks; b++) {
     unsigned local[256] = {0};
-    for (int i = b * 256; i < n; i += 64 * 256) for (int t = 0; t < 256; t++) local[data[i + t]]++;
+    for (int i = b * 256; i < n; i += blocks * 256) {
+      int m = n - i < 256 ? n - i : 256;
+      for (int t = 0; t < m; t++) local[data[i + t]]++;
+    }
     for (int i = 0; i < 256; i++) {
       _Pragma("omp atomic") bins[i] += local[i];
     }

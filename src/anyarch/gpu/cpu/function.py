@@ -107,6 +107,7 @@ class FunctionEmitter(Writer):
         self._slots: dict[Register, tuple[str, ...]] = {}
         self._cache: dict[Register, tuple[str, ...]] = {}
         self._vectors: dict[Register, str] = {}
+        self.loaded: dict[int, str] = {}  # what one load has brought for later ones, by their id
         self._masks: dict[int, str] = {}
         self._lanes: dict[int, str] = {}
         self._entry: list[str] = []

@@ -18,7 +18,24 @@ from anyarch.gpu.ptx.tree import Address, Instruction, Register, Symbol
 if TYPE_CHECKING:
     from anyarch.gpu.cpu.function import FunctionEmitter
 
-__all__ = ["Access", "Body", "each_lane", "load", "resolve", "space_of", "store"]
+__all__ = [
+    "BARRIER",
+    "Access",
+    "Body",
+    "each_lane",
+    "either",
+    "index_of",
+    "is_full",
+    "load",
+    "load_runs",
+    "masked_load",
+    "offset_pointer",
+    "resolve",
+    "row_length",
+    "rows",
+    "space_of",
+    "store",
+]
 
 Body: TypeAlias = Callable[..., list[str]]  # of a loop over lanes: (lane, input…) -> outputs
 
@@ -244,7 +261,7 @@ def _load_lanes(e: FunctionEmitter, access: Access, elem: str, count: int, mask:
         starts = [offset_pointer(e, access.pointer, at) for at in _starts(access.lanes, runs)]
         if access.ahead and len(starts) == 1:
             _prefetch(e, starts[0], LANES * count * nbytes)
-        return _load_runs(e, starts, runs, elem, count, mask)
+        return load_runs(e, starts, runs, elem, count, mask)
 
     if not access.fits:
         return contiguous()
@@ -253,7 +270,7 @@ def _load_lanes(e: FunctionEmitter, access: Access, elem: str, count: int, mask:
         assert access.exact is not None
         return _gather(e, Access(access.origin), access.exact(), elem, count, mask)
 
-    return _either(e, access.fits, e.t(elem, True), contiguous, gathered)
+    return either(e, access.fits, e.t(elem, True), contiguous, gathered)
 
 
 def _prefetch(e: FunctionEmitter, pointer: str, nbytes: int) -> None:
@@ -265,7 +282,7 @@ def _prefetch(e: FunctionEmitter, pointer: str, nbytes: int) -> None:
         e.line(f"call void @llvm.prefetch.p0(ptr {place}, i32 0, i32 3, i32 1)")
 
 
-def _either(
+def either(
     e: FunctionEmitter,
     condition: str,
     type_: str,
@@ -299,7 +316,7 @@ def _starts(lanes: Sequence[int], runs: tuple[int, list[str]]) -> list[int]:
     ]
 
 
-def _rows(e: FunctionEmitter, access: Access, total: int, mask: str) -> tuple[str, list[str]]:
+def rows(e: FunctionEmitter, access: Access, total: int, mask: str) -> tuple[str, list[str]]:
     """Whether an index that nothing is known of is contiguous in each row of the block, and the
     pointers to the rows: a gather costs many times this question."""
     length = e.kernel.row
@@ -324,7 +341,7 @@ def _rows(e: FunctionEmitter, access: Access, total: int, mask: str) -> tuple[st
     return e.let(f"icmp eq i32 {good}, -1"), starts
 
 
-def _row_length(e: FunctionEmitter, access: Access, total: int, nbytes: int) -> int:
+def row_length(e: FunctionEmitter, access: Access, total: int, nbytes: int) -> int:
     """Lanes of a row, 0 where it is not to be asked for."""
     if nbytes > 8 or total % access.scale:
         return 0
@@ -337,15 +354,15 @@ def _load_rows(e: FunctionEmitter, access: Access, elem: str, count: int, mask: 
     def gathered() -> list[str]:
         return _gather(e, access, "", elem, count, mask)
 
-    length = _row_length(e, access, count * nbytes, nbytes)
+    length = row_length(e, access, count * nbytes, nbytes)
     if not length:
         return gathered()
-    good, starts = _rows(e, access, count * nbytes, mask)
+    good, starts = rows(e, access, count * nbytes, mask)
 
     def contiguous() -> list[str]:
-        return _load_runs(e, starts, (length, ["up"] * len(starts)), elem, count, mask)
+        return load_runs(e, starts, (length, ["up"] * len(starts)), elem, count, mask)
 
-    return _either(e, good, e.t(elem, True), contiguous, gathered)
+    return either(e, good, e.t(elem, True), contiguous, gathered)
 
 
 def index_of(e: FunctionEmitter, access: Access) -> str:
@@ -381,7 +398,7 @@ def _mask_part(e: FunctionEmitter, mask: str, at: int, length: int, repeat: int 
     return e.shuffle(LANES, "i1", mask, "poison", indices)
 
 
-def _load_runs(
+def load_runs(
     e: FunctionEmitter,
     starts: list[str],
     runs: tuple[int, list[str]],
@@ -493,9 +510,9 @@ def _gather_narrow(
 ) -> str:
     """By the processor's own instruction: LLVM makes 64-bit pointers of a hoisted index."""
     if bits_of(elem) == 32:
-        (result,) = _either(
+        (result,) = either(
             e,
-            _is_full(e, mask),
+            is_full(e, mask),
             e.t(elem, True),
             lambda: [_gather_scalars(e, pointer, narrow, elem)],
             lambda: [_gather_instruction(e, pointer, narrow, elem, mask)],
@@ -582,7 +599,7 @@ def _store_strided(
     return True
 
 
-def _is_full(e: FunctionEmitter, mask: str) -> str:
+def is_full(e: FunctionEmitter, mask: str) -> str:
     """Whether a mask has all lanes that it can have, as a scalar."""
     if not mask.startswith("%"):
         return "true"
@@ -665,7 +682,7 @@ def _scatter_narrow(
         _scatter_instruction(e, pointer, narrow, elem, value, mask)
         return []
 
-    _either(e, _is_full(e, mask), "", scalars, scattered)
+    either(e, is_full(e, mask), "", scalars, scattered)
 
 
 def _scatter_instruction(
@@ -768,9 +785,9 @@ def _store_lanes(
         starts = [offset_pointer(e, access.pointer, at) for at in _starts(access.lanes, runs)]
     else:
         if access.index or access.narrow:
-            length = _row_length(e, access, total, nbytes)
+            length = row_length(e, access, total, nbytes)
         if length:
-            condition, starts = _rows(e, access, total, mask)
+            condition, starts = rows(e, access, total, mask)
 
     def scattered() -> list[str]:
         if access.fits:
@@ -797,7 +814,7 @@ def _store_lanes(
         return []
 
     if condition:
-        _either(e, condition, "", contiguous, scattered)
+        either(e, condition, "", contiguous, scattered)
     elif length:
         contiguous()
     else:

@@ -57,16 +57,31 @@ def atom(e: FunctionEmitter, i: Instruction) -> None:
     if d is None and place.scalar and _reduce(e, name, type_, elem, place, sources, alone):
         e.line(access.BARRIER)
         return
-    index = access.index_of(e, place) if not place.scalar else e.lanes("i64", (0,) * LANES)
     pointer = place.pointer
-    if place.fits:
+    inputs: list[tuple[str, str]] = []
+    if place.narrow:
+        inputs.append(("i32", place.narrow))
+    elif place.fits:
         assert place.exact is not None
-        index, pointer = place.exact(), place.origin
-    inputs = [("i64", index), *((elem, e.get(o, elem, True)) for o in sources)]
+        inputs.append(("i64", place.exact()))
+        pointer = place.origin
+    elif not place.scalar:
+        inputs.append(("i64", access.index_of(e, place)))
+    # What is the same in all lanes needs no vector.
+    same = [None if e.shape(o).kind != "uniform" else e.get(o, elem, False) for o in sources]
+    inputs += [(elem, e.get(o, elem, True)) for o, one in zip(sources, same) if one is None]
 
-    def body(_: str, at: str, *values: str) -> list[str]:
-        where = access.offset_pointer(e, pointer, at)
-        return [_one(e, name, type_, where, list(values), alone)]
+    def body(_: str, *taken: str) -> list[str]:
+        rest = iter(taken)
+        where = pointer
+        if not place.scalar:
+            at = next(rest)
+            if place.narrow:
+                at = e.let(f"sext i32 {at} to i64")
+                at = e.let(f"mul i64 {at}, {place.scale}") if place.scale != 1 else at
+            where = access.offset_pointer(e, pointer, at)
+        values = [next(rest) if one is None else one for one in same]
+        return [_one(e, name, type_, where, values, alone)]
 
     if d is None and alone:
         _each_unrolled(e, e.active(), inputs, body)
@@ -96,7 +111,7 @@ def _each_unrolled(
     before = e.vec
     for lane in range(LANES):
         places = [(t, e.let(f"getelementptr {t}, ptr {s}, i64 {lane}")) for t, s in slots]
-        body("", *[e.let(f"load {elem}, ptr {place}") for elem, place in places])
+        body("", *[e.let(f"load volatile {elem}, ptr {place}") for elem, place in places])
     e.vec = before
     e.jump(after)
     e.label(part)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from anyarch.gpu.cpu.function import elem_of
 from anyarch.gpu.cpu.rules import access
+from anyarch.gpu.cpu.rules.neighbours import load_neighbours
 from anyarch.gpu.cpu.rules.registry import rule
 from anyarch.gpu.cpu.shapes import LANES
 from anyarch.gpu.cpu.writer import bits_of
@@ -43,6 +44,12 @@ def ld(e: FunctionEmitter, i: Instruction) -> None:
             _load_parameter(e, slot, address, elem, targets, signed)
             return
     place = access.resolve(e, i, address, space)
+    if e.width > 1 and id(i) not in e.loaded:
+        load_neighbours(e, i, place)
+    if (known := e.loaded.get(id(i))) is not None:
+        e.vec = True
+        e.define(targets[0], elem, e.bits("i32", elem, known), True, signed)
+        return
 
     def finish() -> None:
         vec, values = access.load(e, place, elem, len(targets))
