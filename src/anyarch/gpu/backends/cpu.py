@@ -20,7 +20,7 @@ from anyarch.gpu.backend import (
 )
 from anyarch.gpu.cpu.compiler import runtime
 from anyarch.gpu.cpu.launcher import Launcher, Outcome
-from anyarch.gpu.cpu.program import CpuKernel, CpuProgram, max_threads
+from anyarch.gpu.cpu.program import CpuKernel, CpuProgram
 from anyarch.gpu.cpu.workers import worker_count
 from anyarch.gpu.errors import DriverError, Error, ImageError, KernelError
 from anyarch.gpu.software import SoftwareDevice
@@ -102,13 +102,13 @@ class CpuDevice(SoftwareDevice):
 
     def _validate(self, kernel: CpuKernel, config: LaunchConfig) -> None:
         x, y, z = config.block
-        limit = max_threads(kernel.function)
-        required = kernel.function.directives.get("reqntid")
+        limit = kernel.outline.max_threads
+        required = kernel.outline.required_block
         problem = ""
         if x * y * z > limit:
             problem = f"a block of {x} × {y} × {z} threads; at most {limit}"
-        elif required and (*required, 1, 1)[:3] != config.block:
-            problem = f"the kernel asks for blocks of {(*required, 1, 1)[:3]}"
+        elif required and required != config.block:
+            problem = f"the kernel asks for blocks of {required}"
         elif config.shared_memory > _SHARED_OPTIN:
             problem = f"{config.shared_memory:,} bytes of shared memory; at most {_SHARED_OPTIN:,}"
         if problem:
@@ -116,7 +116,7 @@ class CpuDevice(SoftwareDevice):
 
     def occupancy(self, kernel: Handle, block: int, shared_memory: int) -> Occupancy:
         """One block at a time on each processor; large blocks cost least."""
-        best = min(max_threads(kernel.function), 256)
+        best = min(kernel.outline.max_threads, 256)
         return Occupancy(1, best, self.properties.multiprocessors)
 
     def cooperative_blocks(self, kernel: Handle, block: int, shared_memory: int) -> int:

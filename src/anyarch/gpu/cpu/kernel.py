@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from dataclasses import astuple, dataclass
+from dataclasses import astuple
 from typing import Final
 
 from anyarch.gpu.cpu.entry import FIBRE, blocks_text, rounds_text
 from anyarch.gpu.cpu.flow import Flow, reads, writes
 from anyarch.gpu.cpu.function import FunctionEmitter, NeedsThreads
 from anyarch.gpu.cpu.layout import ModuleLayout
+from anyarch.gpu.cpu.outline import Facts
 from anyarch.gpu.cpu.polling import observes, polling_loops
 from anyarch.gpu.cpu.rounds import is_wait, runs_in_rounds
 from anyarch.gpu.cpu.shapes import LANES, BlockShape, block_shape
@@ -27,7 +28,7 @@ from anyarch.gpu.ptx.tree import (
 )
 from anyarch.host.cpu import features
 
-__all__ = ["Facts", "KernelCompiler", "compile_text", "inspect"]
+__all__ = ["KernelCompiler", "compile_text", "inspect"]
 
 _INLINE: Final = 400  # statements of a function that is merged into its callers
 _RECURSION_NBYTES: Final = 1 << 15  # local memory of a thread that calls itself
@@ -41,18 +42,6 @@ attributes #2 = {{ noinline nounwind "no-builtins" {_WIDE} }}
 !1 = !{{!"branch_weights", i32 100000, i32 1}}
 !2 = !{{}}
 """
-
-
-@dataclass(frozen=True, slots=True)
-class Facts:
-    """What a launch needs to know of a compiled kernel; kept beside its code, as numbers."""
-
-    shared: int  # bytes of static shared memory
-    dynamic: int  # offset of dynamic shared memory
-    local_nbytes: int  # of a flow of control
-    local: int  # of a thread
-    fibres: int  # whether flows of control of a block must be able to wait for each other
-    width: int  # lanes of a flow of control
 
 
 def compile_text(

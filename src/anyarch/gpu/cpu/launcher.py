@@ -13,9 +13,13 @@ from typing import Final
 from anyarch.gpu.backend import LaunchConfig
 from anyarch.gpu.cpu.output import format_text, read_c_string
 from anyarch.gpu.cpu.program import CpuKernel
-from anyarch.gpu.cpu.records import LAUNCH, LAUNCH_NBYTES, MODE_BLOCKS, MODE_FIBRES, MODE_WARPS
-from anyarch.gpu.cpu.rules.synchronisation import (
+from anyarch.gpu.cpu.records import (
     ASSERTION,
+    LAUNCH,
+    LAUNCH_NBYTES,
+    MODE_BLOCKS,
+    MODE_FIBRES,
+    MODE_WARPS,
     OUTPUT_ARGUMENTS,
     OUTPUT_RECORD,
     TRAP,

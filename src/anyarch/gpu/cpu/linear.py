@@ -50,9 +50,7 @@ class Linear:
         """Blocks that every lane of an earlier one comes to, and no other lane, once each."""
         flow = self.flow
         plain = _dominators(len(flow.blocks), flow.successors)
-        nodes: list[Node] = [
-            n if isinstance(n, int) else ("latch", n.number) for n in flow.order
-        ]
+        nodes: list[Node] = [n if isinstance(n, int) else ("latch", n.number) for n in flow.order]
         place = {node: at for at, node in enumerate(nodes)}
         linear = _dominators(
             len(nodes), lambda at: [place[n] for n in self._really(nodes[at]) if n != END]

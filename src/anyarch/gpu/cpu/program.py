@@ -7,20 +7,31 @@ import mmap
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Final
 
 from anyarch.engine.cache import CodeCache, key_for
 from anyarch.errors import CompileError
 from anyarch.gpu.backend import KernelAttributes
 from anyarch.gpu.cpu.compiler import compile_kernel, sources_key
-from anyarch.gpu.cpu.kernel import Facts, compile_text, inspect
-from anyarch.gpu.cpu.layout import ModuleLayout, lay_out_module
+from anyarch.gpu.cpu.outline import (
+    FACTS,
+    Facts,
+    Outline,
+    outline_of,
+    pack_facts,
+    pack_outline,
+    unpack_facts,
+    unpack_outline,
+)
 from anyarch.gpu.errors import PtxError
-from anyarch.gpu.ptx import signature_of
-from anyarch.gpu.ptx.parser import parse
-from anyarch.gpu.ptx.tree import Function, Module
 from anyarch.gpu.signature import Signature
 from anyarch.host.code import load
+
+if TYPE_CHECKING:
+    # What reads PTX is slow to import, and not needed for what is in the cache.
+    from anyarch.gpu.cpu.layout import ModuleLayout
+    from anyarch.gpu.ptx.tree import Function, Module
 
 __all__ = ["CpuKernel", "CpuProgram", "Variant"]
 
@@ -39,13 +50,31 @@ class Variant:
 class CpuKernel:
     """One kernel; compiled for the shapes of block that it is launched with."""
 
-    def __init__(self, program: CpuProgram, function: Function) -> None:
-        self.program, self.function = program, function
-        self.name = function.name
-        self.signature = signature_of(function)
+    def __init__(self, program: CpuProgram, name: str) -> None:
+        self.program, self.name = program, name
+        self.outline = program.outline.kernels[name]
+        self.signature = self.outline.signature
         self._variants: dict[tuple[int, int, int], Variant] = {}
-        # What is wrong with the kernel is found before it is launched, without compiling it.
-        self.facts = inspect(program.module, program.layout, function, _usual_block(function))
+        self.facts = self._look()
+
+    @property
+    def function(self) -> Function:
+        """The kernel's text."""
+        return self.program.module.kernels[self.name]
+
+    def _look(self) -> Facts:
+        """What is wrong with the kernel is found before it is launched, without compiling it."""
+        cache = CodeCache()
+        key = key_for("ptx facts", self.program.key, self.name)
+        known = cache.get(key)
+        if known is not None:
+            return unpack_facts(known.code)
+        from anyarch.gpu.cpu.kernel import inspect
+
+        block = self.outline.required_block or (256, 1, 1)
+        facts = inspect(self.program.module, self.program.layout, self.function, block)
+        cache.put(key, pack_facts(facts))
+        return facts
 
     def variant(self, block: tuple[int, int, int]) -> Variant:
         """Code for a block of x × y × z threads."""
@@ -56,10 +85,11 @@ class CpuKernel:
 
     def _load(self, block: tuple[int, int, int]) -> Variant:
         cache = CodeCache()
-        options = self.program.options_key
-        key = key_for("ptx", self.program.text, self.name, str(block), options, sources_key())
+        key = key_for("ptx", self.program.key, self.name, str(block), self.program.options_key)
         blob = cache.get(key)
         if blob is None:
+            from anyarch.gpu.cpu.kernel import compile_text
+
             text = compile_text(
                 self.program.module,
                 self.program.layout,
@@ -76,9 +106,8 @@ class CpuKernel:
                 ) from error
             cache.put(key, blob)
         code = load(blob)
-        count = len(Facts.__dataclass_fields__)
-        numbers = ctypes.string_at(code.address("facts"), 4 * count)
-        return Variant(code.address("kernel"), Facts(*struct.unpack(f"<{count}i", numbers)))
+        facts = unpack_facts(ctypes.string_at(code.address("facts"), FACTS.size))
+        return Variant(code.address("kernel"), facts)
 
 
 class CpuProgram:
@@ -87,25 +116,46 @@ class CpuProgram:
     def __init__(self, text: str, options: Mapping[str, Any]) -> None:
         self.log = ""
         self.text = text
-        self.module: Module = parse(text)
-        self.layout: ModuleLayout = lay_out_module(self.module)
-        functions = self.module.functions
-        self.allocates = "malloc" in functions  # whether device code may call it
-        self.prints = bool({"vprintf", "__assertfail", "__assert_fail"} & functions.keys())
+        self.key = key_for("ptx text", text, sources_key())
+        self.outline = self._load_outline()
+        self.allocates, self.prints = self.outline.allocates, self.outline.prints
         level = options.get("optimization_level")
         self.level = 3 if level is None or level >= 2 else 0
         self.threads = bool(options.get("threads"))
         self.options_key = f"{self.level} {self.threads}"
-        self._memory: mmap.mmap | None = _map(len(self.layout.image))
+        self._memory: mmap.mmap | None = _map(len(self.outline.image))
         self.memory = _address_of(self._memory)
         self._fill()
         self._heap: mmap.mmap | None = None
         self.heap = 0
         self._kernels: dict[str, CpuKernel] = {}
 
+    @cached_property
+    def module(self) -> Module:
+        """The text, parsed when it is first needed."""
+        from anyarch.gpu.ptx.parser import parse
+
+        return parse(self.text)
+
+    @cached_property
+    def layout(self) -> ModuleLayout:
+        """Where its variables lie."""
+        from anyarch.gpu.cpu.layout import lay_out_module
+
+        return lay_out_module(self.module)
+
+    def _load_outline(self) -> Outline:
+        cache = CodeCache()
+        known = cache.get(self.key)
+        if known is not None:
+            return unpack_outline(known)
+        outline = outline_of(self.module, self.layout)
+        cache.put(self.key, pack_outline(outline))
+        return outline
+
     def _fill(self) -> None:
-        image = self.layout.image
-        for at, offset in self.layout.addresses:
+        image = bytearray(self.outline.image)
+        for at, offset in self.outline.addresses:
             _U64.pack_into(image, at, self.memory + offset)
         assert self._memory is not None
         self._memory[: len(image)] = bytes(image)
@@ -121,31 +171,30 @@ class CpuProgram:
 
     def kernels(self) -> tuple[str, ...]:
         """Names of the kernels."""
-        return tuple(self.module.kernels)
+        return tuple(self.outline.kernels)
 
     def kernel(self, name: str) -> tuple[CpuKernel, Signature]:
         """A kernel; it is compiled when it is first launched with a size of block."""
         found = self._kernels.get(name)
         if found is None:
-            function = self.module.kernels[name]
-            found = self._kernels[name] = CpuKernel(self, function)
+            found = self._kernels[name] = CpuKernel(self, name)
         return found, found.signature
 
     def variable(self, name: str) -> tuple[int, int]:
         """Pointer and size of a global or constant variable."""
-        return self.memory + self.layout.offsets[name], self.module.variables[name].nbytes
+        offset, nbytes = self.outline.variables[name]
+        return self.memory + offset, nbytes
 
     def attributes(self, kernel: CpuKernel) -> KernelAttributes:
         """What the compiler made of a kernel."""
         facts = kernel.facts
-        version = self.module.version
-        constant = sum(v.nbytes for v in self.module.variables.values() if v.space == "const")
+        version = self.outline.version
         return KernelAttributes(
             registers=0,
             shared=facts.shared,
             local=facts.local,
-            constant=constant,
-            max_threads_per_block=max_threads(kernel.function),
+            constant=self.outline.constant_nbytes,
+            max_threads_per_block=kernel.outline.max_threads,
             ptx_version=version[0] * 10 + version[1],
             binary_version=0,
         )
@@ -153,26 +202,6 @@ class CpuProgram:
     def unload(self) -> None:
         """Forget the memory; views that Python holds keep it."""
         self._memory = self._heap = None
-
-
-def max_threads(function: Function) -> int:
-    """The largest block that a kernel's directives allow."""
-    for directive in ("reqntid", "maxntid"):
-        numbers = function.directives.get(directive)
-        if numbers:
-            product = 1
-            for n in numbers:
-                product *= n
-            return product
-    return 1024
-
-
-def _usual_block(function: Function) -> tuple[int, int, int]:
-    numbers = function.directives.get("reqntid")
-    if numbers:
-        x, y, z = (*numbers, 1, 1)[:3]
-        return x, y, z
-    return 256, 1, 1
 
 
 def _map(nbytes: int) -> mmap.mmap:

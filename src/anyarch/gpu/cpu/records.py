@@ -73,3 +73,10 @@ WORKER_NBYTES: Final = 4096
 # A fibre: stack pointer, next, previous, worker, warp, local memory.
 FIBRE_NBYTES: Final = 64
 FIBRE_WARP, FIBRE_LOCAL = 32, 40
+
+# Exit codes of a launch beyond those of anyarch.host.context.
+TRAP: Final = 32
+ASSERTION: Final = 33
+
+OUTPUT_RECORD: Final = 512  # kind i64, format i64, block 3 × i32, warp i32, lane i32, arguments
+OUTPUT_ARGUMENTS: Final = 64

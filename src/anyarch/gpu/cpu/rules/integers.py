@@ -778,9 +778,7 @@ def setp(e: FunctionEmitter, i: Instruction) -> None:
         e.define(d, "i1", combine(e, i, result, other))
 
 
-def _setp_split(
-    e: FunctionEmitter, d: Operand, scalar: str, split: Split, signed: bool
-) -> None:
+def _setp_split(e: FunctionEmitter, d: Operand, scalar: str, split: Split, signed: bool) -> None:
     """Compare the scalar part only: it decides for all lanes but in one case."""
     vec, e.vec = e.vec, False
     outside = "true" if split.below else "false"

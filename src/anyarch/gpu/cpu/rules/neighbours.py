@@ -130,9 +130,7 @@ def _load(e: FunctionEmitter, place: access.Access, first: int, count: int) -> l
 def _with_idle(e: FunctionEmitter, elem: str, index: str, mask: str) -> str:
     """Lanes that are not active go where the first active one does: all places can be read."""
     type_ = e.t(elem, True)
-    lane = e.invoke(
-        "llvm.cttz.i32", "i32", [("i32", e.mask_bits(mask)), ("i1", "false")]
-    )
+    lane = e.invoke("llvm.cttz.i32", "i32", [("i32", e.mask_bits(mask)), ("i1", "false")])
     inside = e.let(f"and i32 {lane}, {LANES - 1}")
     one = e.let(f"extractelement {type_} {index}, i32 {inside}")
     return e.let(f"select {e.t('i1', True)} {mask}, {type_} {index}, {type_} {e.splat(elem, one)}")
@@ -168,9 +166,7 @@ def _transposed(
     parts_of: list[list[str]] = [[] for _ in range(4)]
     for half in range(0, LANES, 16):
         # Row k has the blocks of lanes k, k + 4, k + 8, k + 12: turned by fours they are in order.
-        rows = [
-            e.whole("i32", [block(half + k + 4 * n) for n in range(4)], 4) for k in range(4)
-        ]
+        rows = [e.whole("i32", [block(half + k + 4 * n) for n in range(4)], 4) for k in range(4)]
         low, high = _interleaved(1, 0), _interleaved(1, 2)
         pairs_ = [
             (
@@ -181,9 +177,7 @@ def _transposed(
         ]
         for n in range(4):
             order = _interleaved(2, n % 2 * 2)
-            parts_of[n].append(
-                e.shuffle(16, "i32", pairs_[0][n // 2], pairs_[1][n // 2], order)
-            )
+            parts_of[n].append(e.shuffle(16, "i32", pairs_[0][n // 2], pairs_[1][n // 2], order))
     return [e.whole("i32", parts, 16) for parts in parts_of]
 
 

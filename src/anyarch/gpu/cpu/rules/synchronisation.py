@@ -6,7 +6,14 @@ from typing import TYPE_CHECKING, Final
 
 from anyarch.gpu.cpu.flow import END
 from anyarch.gpu.cpu.function import NeedsThreads
-from anyarch.gpu.cpu.records import LAUNCH, WORKER
+from anyarch.gpu.cpu.records import (
+    ASSERTION,
+    LAUNCH,
+    OUTPUT_ARGUMENTS,
+    OUTPUT_RECORD,
+    TRAP,
+    WORKER,
+)
 from anyarch.gpu.cpu.rules.access import BARRIER, each_lane
 from anyarch.gpu.cpu.rules.memory import memory_elem
 from anyarch.gpu.cpu.rules.registry import rule
@@ -24,12 +31,6 @@ from anyarch.gpu.ptx.tree import (
 
 if TYPE_CHECKING:
     from anyarch.gpu.cpu.function import FunctionEmitter
-
-__all__ = ["ASSERTION", "TRAP"]
-
-# Exit codes of a launch beyond those of anyarch.host.context.
-TRAP: Final = 32
-ASSERTION: Final = 33
 
 SYNC, ARRIVE, POPC, AND, OR = range(5)
 
@@ -292,10 +293,6 @@ def _runtime(
 def _per_lane(e: FunctionEmitter, values: list[str], outputs: list[str], body: object) -> list[str]:
     inputs = [("i64", v) for v in values]
     return each_lane(e, e.active(), inputs, outputs, body)  # type: ignore[arg-type]
-
-
-OUTPUT_RECORD: Final = 512  # kind i64, format i64, block 3 × i32, warp i32, lane i32, arguments
-OUTPUT_ARGUMENTS: Final = 64
 
 
 def _output(e: FunctionEmitter, values: list[str], kind: int) -> None:
