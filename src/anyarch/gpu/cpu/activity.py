@@ -47,7 +47,8 @@ def _predicates(flow: Flow, shapes: Shapes) -> dict[Register, tuple[int, int]]:
     found = {}
     for register, instructions in written.items():
         if register.type == "pred" and len(instructions) == 1:
-            lanes = tuple(_lanes(shapes, instructions[0], value) for value in (True, False))
+            (one,) = instructions
+            lanes = _lanes(shapes, one, True), _lanes(shapes, one, False)
             if lanes != (ALL_LANES, ALL_LANES):
                 found[register] = lanes
     return found

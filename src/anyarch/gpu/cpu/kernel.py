@@ -111,7 +111,7 @@ class KernelCompiler:
         waits = [f for f in self.functions if self.may_wait(f)]
         polls = any(self.polling_loops(f) or _waits_for_phase(f) for f in self.functions)
         self.rounds = waits == [kernel] and not polls and self.width > 1 and runs_in_rounds(kernel)
-        self.fibres = polls or bool(waits) and not self.rounds
+        self.fibres = polls or (bool(waits) and not self.rounds)
         if self.width == 1:
             self.fibres = self.fibres or any(_meets(f) for f in self.functions)
 

@@ -1,5 +1,7 @@
-"""What loading PTX and launching its kernels needs to know of the text, kept in the code cache: with
-it, and the code of the kernels, nothing is parsed when the text is loaded again."""
+"""What loading PTX and launching its kernels needs to know of the text, kept in the code cache.
+
+With it, and the code of the kernels, nothing is parsed when the same text is loaded again.
+"""
 
 from __future__ import annotations
 

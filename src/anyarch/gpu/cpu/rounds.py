@@ -1,7 +1,7 @@
 """Kernels whose warps can run in rounds: each from one barrier to the next, in a plain loop.
 
-A barrier for all threads of a block needs no fibres: run every warp as far as its next barrier, then
-every warp on from there. What a warp keeps over a barrier lies in a record of its own.
+A barrier for all threads of a block needs no fibres: run every warp as far as its next barrier,
+then every warp on from there. What a warp keeps over a barrier lies in a record of its own.
 Where warps cannot differ in which barrier comes next, each barrier has a loop of its own, and what
 is the same in all warps stays in registers.
 """

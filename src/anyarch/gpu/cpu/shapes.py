@@ -50,8 +50,8 @@ _LONG: Final = ("wide", "indexed")
 @dataclass(frozen=True, slots=True)
 class Shape:
     """`lanes` are the constants of affine and wide values; `zeros` the low bits of the scalar that
-    are known to be zero; the scalar is 0 to `most` unless that is negative. A wide value is extend(base32 + lanes) * scale + base64, an indexed one
-    extend(vector32) * scale + base64."""
+    are known to be zero; the scalar is 0 to `most` unless that is negative. A wide value is
+    extend(base32 + lanes) * scale + base64, an indexed one extend(vector32) * scale + base64."""
 
     kind: str  # uniform | affine | wide | indexed | varying
     lanes: tuple[int, ...] = ()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 from anyarch.gpu.cpu.activity import ALL_LANES
@@ -546,7 +547,7 @@ def _stride(narrow: tuple[str, int], nbytes: int) -> int:
     if index.startswith("%"):
         return 0
     places = [_constant_lane(index, n) * scale for n in range(LANES)]
-    steps = {b - a for a, b in zip(places, places[1:])}
+    steps = {b - a for a, b in pairwise(places)}
     step = steps.pop()
     return step // nbytes if not steps and step in (2 * nbytes, 4 * nbytes) else 0
 

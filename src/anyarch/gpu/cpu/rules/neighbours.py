@@ -3,6 +3,7 @@ differ from lane to lane: one wide load for each lane in place of several gather
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import TYPE_CHECKING, Final
 
 from anyarch.gpu.cpu.flow import writes
@@ -56,7 +57,7 @@ def _hints(i: Instruction) -> set[str]:
 
 def _is_spread(place: access.Access) -> bool:
     """Whether constant places are too far apart for a few wide loads."""
-    steps = [abs(b - a) for a, b in zip(place.lanes, place.lanes[1:])]
+    steps = [abs(b - a) for a, b in pairwise(place.lanes)]
     return bool(steps) and min(steps) > 4 * _NBYTES
 
 
@@ -77,7 +78,7 @@ def _group(e: FunctionEmitter, i: Instruction) -> dict[int, list[Instruction]]:
             and _hints(other) == _hints(i)
         ):
             found.setdefault(there.offset, []).append(other)
-        if address.base in writes(other):
+        if any(register == address.base for register in writes(other)):
             break
     low = high = address.offset
     while low - _NBYTES in found:
