@@ -1,9 +1,11 @@
-"""PTX on the cpu against the same algorithms in C.
+"""PTX on the cpu against the same algorithms in C, and in OpenCL C where there is a platform for it.
 
-python -m benchmarks.gpu [--threads N] [KERNEL...]
+python -m benchmarks.gpu [--threads N] [--opencl] [KERNEL...]
 
-Each figure is the ratio of processor times of interleaved runs, C's over ours: above 1 we are
-faster. Results are compared first.
+Each figure is the ratio of processor times of interleaved runs, theirs over ours: above 1 we are
+faster. Results are compared first. With --opencl every platform with a CPU that the loader finds
+takes part: PoCL (apt-get install pocl-opencl-icd), Intel's (pip install intel-opencl-rt
+intel-cmplr-lib-rt; OCL_ICD_VENDORS names a folder with a file that names its libintelocl.so).
 """
 
 from __future__ import annotations
@@ -17,11 +19,12 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
 from anyarch import gpu
+from benchmarks.gpu import opencl
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 ROUNDS = 7
@@ -104,65 +107,122 @@ def c_value(value: Any) -> Any:
     return ctypes.c_float(value) if isinstance(value, float) else ctypes.c_int(value)
 
 
-def measure(name: str, case: Case, module: Any, library: ctypes.CDLL) -> float:
-    """Compare results, then times."""
+Runner: TypeAlias = Callable[[], None]
+
+
+def in_c(library: ctypes.CDLL) -> Callable[[str, Case, list[Any]], Runner]:
+    """What runs a case in C."""
+
+    def runner(name: str, case: Case, arguments: list[Any]) -> Runner:
+        function = getattr(library, name)
+        passed = [c_value(a) for a in (*arguments, *(case.c_arguments or ()))]
+
+        def run() -> None:
+            function(*passed)
+
+        return run
+
+    return runner
+
+
+def in_opencl(platform: opencl.Platform) -> Callable[[str, Case, list[Any]], Runner]:
+    """What runs a case on an OpenCL platform."""
+
+    def runner(name: str, case: Case, arguments: list[Any]) -> Runner:
+        grid, block = (
+            (size,) if isinstance(size, int) else tuple(size) for size in (case.grid, case.block)
+        )
+        return platform.kernel(name, grid, block, arguments)
+
+    return runner
+
+
+def copies(case: Case) -> list[Any]:
+    """Arguments with arrays of their own."""
+    return [a.copy() if isinstance(a, np.ndarray) else a for a in case.arguments]
+
+
+def measure(
+    name: str,
+    case: Case,
+    module: Any,
+    others: dict[str, Callable[[str, Case, list[Any]], Runner]],
+) -> list[float]:
+    """Compare results, then times: how many times as long each of the others takes."""
     device = gpu.Device("cpu")
     mine = [gpu.to_device(a, device) if isinstance(a, np.ndarray) else a for a in case.arguments]
-    theirs = [a.copy() if isinstance(a, np.ndarray) else a for a in case.arguments]
     kernel = module[name]
-    function = getattr(library, name)
-    passed = [c_value(a) for a in (*theirs, *(case.c_arguments or ()))]
 
     def ours() -> None:
         kernel.launch(case.grid, case.block, *mine)
         device.synchronize()
 
-    def c() -> None:
-        function(*passed)
-
     ours()
-    c()
-    for index in case.outputs:
-        got, wanted = case.combine(mine[index].to_host()), case.combine(theirs[index])
-        if case.exact:
-            assert (got == wanted).all(), name
-        else:
-            assert np.allclose(got, wanted, rtol=2e-3, atol=2e-3), name
-    pairs = []
+    runners = [ours]
+    held = []  # arrays that runners know by address only
+    for label, make in others.items():
+        theirs = copies(case)
+        held.append(theirs)
+        runners.append(make(name, case, theirs))
+        runners[-1]()
+        for index in case.outputs:
+            got, wanted = case.combine(mine[index].to_host()), case.combine(theirs[index])
+            if case.exact:
+                assert (got == wanted).all(), (name, label)
+            else:
+                assert np.allclose(got, wanted, rtol=2e-3, atol=2e-3), (name, label)
+    rounds = []
     for _ in range(ROUNDS):
         times = []
-        for function_ in (ours, c):
+        for runner in runners:
             start = time.process_time()
             repeats = 0
             while time.process_time() - start < 0.02 or not repeats:
-                function_()
+                runner()
                 repeats += 1
             times.append((time.process_time() - start) / repeats)
-        pairs.append(times)
-    mine_s = statistics.median(a for a, _ in pairs)
-    c_s = statistics.median(b for _, b in pairs)
-    print(f"{name:14} ours {mine_s * 1e3:9.3f} ms   C {c_s * 1e3:9.3f} ms   {c_s / mine_s:6.2f}")
-    return c_s / mine_s
+        rounds.append(times)
+    seconds, *theirs_s = (statistics.median(column) for column in zip(*rounds))
+    ratios = [s / seconds for s in theirs_s]
+    shown = "".join(f"   {s * 1e3:9.3f} ms {r:6.2f}" for s, r in zip(theirs_s, ratios))
+    print(f"{name:14}{seconds * 1e3:9.3f} ms{shown}", flush=True)
+    return ratios
 
 
 def main() -> None:
     """Measure what the command line names, by default all."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--opencl", action="store_true")
     parser.add_argument("kernels", nargs="*")
     options = parser.parse_args()
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: options.threads])
     os.environ["OMP_NUM_THREADS"] = str(options.threads)
-    with open(os.path.join(HERE, "kernels.ptx"), encoding="utf-8") as file:
-        module = gpu.Device("cpu").load(file.read())
+    module = gpu.Device("cpu").load(read("kernels.ptx"))
     with tempfile.TemporaryDirectory() as directory:
-        library = compile_reference(directory)
-    ratios = [
-        measure(name, case, module, library)
+        others = {"C": in_c(compile_reference(directory))}
+    if options.opencl:
+        found = opencl.platforms()
+        if not found:
+            print("no OpenCL platform: is a loader installed, and a runtime for CPUs?")
+        for platform in found:
+            platform.build(read("kernels.cl"))
+            others[platform.name] = in_opencl(platform)
+    print(f"ours, then: {'; '.join(others)}")
+    table = [
+        measure(name, case, module, others)
         for name, case in cases().items()
         if not options.kernels or name in options.kernels
     ]
-    print(f"geometric mean {math.exp(statistics.fmean(map(math.log, ratios))):.2f}")
+    for label, ratios in zip(others, zip(*table)):
+        mean = math.exp(statistics.fmean(map(math.log, ratios)))
+        print(f"against {label}: geometric mean {mean:.2f}, least {min(ratios):.2f}")
+
+
+def read(name: str) -> str:
+    """A file beside this one."""
+    with open(os.path.join(HERE, name), encoding="utf-8") as file:
+        return file.read()
 
 
 if __name__ == "__main__":
