@@ -17,11 +17,13 @@ from anyarch.isa.architecture import Architecture
 CALL: Final = "x86_regcallcc"
 ATTRIBUTES: Final = (
     "attributes #2 = { nounwind strictfp null_pointer_is_valid "
-    '"no-stack-arg-probe" "no_callee_saved_registers" }'
+    '"no-stack-arg-probe" "no-realign-stack" "no_callee_saved_registers" }'
 )
 FROM_REGION: Final = 2  # who polls, where a region calls code of another kind
 OFFSET_BITS: Final = 28  # of an entry's place relative to region_base
 
+# Of a stack frame: what a call leaves. A region that has no frame then needs no padding either.
+STACK_ALIGNMENT: Final = '!{i32 1, !"override-stack-alignment", i32 8}'
 STACK_POINTER: Final = "  %sp = call i64 @llvm.read_register.i64(metadata !3)"
 VECTOR_TYPES: Final = {64: "double", 128: "<2 x i64>"}
 

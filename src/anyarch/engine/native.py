@@ -10,7 +10,7 @@ import itertools
 from dataclasses import dataclass, field
 
 from anyarch.emit.llvm import Emitter, declarations
-from anyarch.engine.convention import RegionConvention
+from anyarch.engine.convention import STACK_ALIGNMENT, RegionConvention
 from anyarch.engine.fusion import fusion_text
 from anyarch.engine.records import (
     BuilderEmitter,
@@ -68,6 +68,8 @@ class InterpreterModule:
             "!1 = !{}",
             '!2 = !{!"branch_weights", i32 1000, i32 1}',
             '!3 = !{!"rsp"}',
+            f"!4 = {STACK_ALIGNMENT}",
+            "!llvm.module.flags = !{!4}",
             'attributes #0 = { nounwind strictfp "no-stack-arg-probe" }',
             "attributes #1 = { strictfp }",
             *self.handlers_text(),

@@ -18,6 +18,7 @@ from anyarch.engine.convention import (
     ATTRIBUTES,
     CALL,
     OFFSET_BITS,
+    STACK_ALIGNMENT,
     STACK_POINTER,
     VECTOR_TYPES,
     Place,
@@ -61,11 +62,12 @@ attributes #1 = {{ strictfp }}
 !5 = distinct !DICompileUnit(language: DW_LANG_C, file: !4, isOptimized: true, \
 runtimeVersion: 0, emissionKind: LineTablesOnly)
 !6 = !{{i32 2, !"Debug Info Version", i32 3}}
+!9 = {STACK_ALIGNMENT}
 !7 = distinct !DISubprogram(name: "region", scope: !4, file: !4, type: !8, unit: !5, \
 spFlags: DISPFlagDefinition)
 !8 = !DISubroutineType(types: !1)
 !llvm.dbg.cu = !{{!5}}
-!llvm.module.flags = !{{!6}}
+!llvm.module.flags = !{{!6, !9}}
 """
 
 
