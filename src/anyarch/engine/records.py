@@ -444,7 +444,7 @@ class HandlerEmitter(Emitter):
     def _load_reserved(self, node: Node) -> str:
         pointer = self._address(node.args[0], node.size // 8)
         result = self.let(self.access(f"load volatile i{node.size}, {pointer}, align 1"))
-        self.line("fence seq_cst")
+        self.line("fence acquire")
         self.store_field("reservation_address", self.value(node.args[0]))
         if node.size < 128:
             wide = self.let(f"zext i{node.size} {result} to i128")
@@ -486,7 +486,7 @@ class HandlerEmitter(Emitter):
         self.store_field("reservation_address", "-1")
 
     def _fence(self, node: Node) -> None:
-        self.line("fence seq_cst")
+        self.line(f"fence {node.attrs[0]}")
 
     def _exception(self, node: Node) -> None:
         self.store_field("fault_address", self.value(node.args[0]))

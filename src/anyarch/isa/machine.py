@@ -301,8 +301,8 @@ class Machine:
         """Give the reservation up."""
         self.perform("clear_reservation", 0, ())
 
-    def fence(self, order: str = "seq") -> None:
-        """Order memory accesses."""
+    def fence(self, order: str = "seq_cst") -> None:
+        """Order memory accesses: all, or with "acq_rel" all but earlier writes and later reads."""
         self.perform("fence", 0, (), order)
 
     def exception(self, cause: int, value: Bits | None = None) -> None:

@@ -134,8 +134,12 @@ def pssbb(m: Machine) -> None:
 
 @insn("11010101000000110011 crm:4 101 11111", "dmb {crm}")
 def dmb(m: Machine, crm: Bits) -> None:
-    """Order memory accesses."""
-    m.fence()
+    """Order memory accesses: all, or reads before others (ld), or writes (st)."""
+    partial = (crm & 3 == 1) | (crm & 3 == 2)
+    with when(~partial):
+        m.fence()
+    with when(partial):
+        m.fence("acq_rel")
 
 
 @insn("11010101000000110011 crm:4 110 11111", "isb {crm}")

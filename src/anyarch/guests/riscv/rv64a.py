@@ -1,7 +1,7 @@
 """A, atomic instructions (unprivileged ISA manual 20240411, chapter 14).
 
-Every access is sequentially consistent, whatever ``order`` (aq above rl) asks for: no weaker
-order is cheaper on a host with locked instructions.
+Every write is sequentially consistent, whatever ``order`` (aq above rl) asks for: no weaker order
+is cheaper on a host with locked instructions. Reads wait for earlier writes where rl says so.
 """
 
 from __future__ import annotations
@@ -24,17 +24,26 @@ def aligned(m: Machine, address: Bits, size: int, cause: int = STORE_MISALIGNED)
     return address
 
 
+def released(m: Machine, order: Bits) -> None:
+    """Complete earlier writes before a load with the bit rl."""
+    with when(order & 1 != 0):
+        m.fence()
+
+
 @insn("00010 order:2 00000 rs1 010 rd 0101111", "lr.w{order:ordering} {rd}, ({rs1})")
 def lr_w(m: Machine, order: Bits, rs1: Bits, rd: Bits) -> None:
     """Load a word, sign-extended, and reserve it."""
     address = aligned(m, m.x[rs1], 32, LOAD_MISALIGNED)
+    released(m, order)
     m.x[rd] = m.load_reserved(address, 32).sext(64)
 
 
 @insn("00010 order:2 00000 rs1 011 rd 0101111", "lr.d{order:ordering} {rd}, ({rs1})")
 def lr_d(m: Machine, order: Bits, rs1: Bits, rd: Bits) -> None:
     """Load a doubleword and reserve it."""
-    m.x[rd] = m.load_reserved(aligned(m, m.x[rs1], 64, LOAD_MISALIGNED), 64)
+    address = aligned(m, m.x[rs1], 64, LOAD_MISALIGNED)
+    released(m, order)
+    m.x[rd] = m.load_reserved(address, 64)
 
 
 @insn("00011 order:2 rs2 rs1 010 rd 0101111", "sc.w{order:ordering} {rd}, {rs2}, ({rs1})")

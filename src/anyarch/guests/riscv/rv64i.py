@@ -311,8 +311,12 @@ def sraw(m: Machine, rs2: Bits, rs1: Bits, rd: Bits) -> None:
 
 @insn("fm:4 pred:4 succ:4 rs1 000 rd 0001111", "fence {pred:fence}, {succ:fence}")
 def fence(m: Machine, fm: Bits, pred: Bits, succ: Bits, rs1: Bits, rd: Bits) -> None:
-    """Order memory accesses; every form, reserved ones too, is a full fence or stronger."""
-    m.fence()
+    """Order memory accesses: earlier writes before later reads, or all other pairs only."""
+    writes_reads = (pred & 0b0101 != 0) & (succ & 0b1010 != 0) & (fm != 8)  # 8 is fence.tso
+    with when(writes_reads):
+        m.fence()
+    with when(~writes_reads):
+        m.fence("acq_rel")
 
 
 @insn("000000000000 00000 000 00000 1110011", "ecall")
