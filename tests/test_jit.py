@@ -23,6 +23,7 @@ from anyarch.engine import bundle
 from anyarch.engine.cache import CodeCache
 from anyarch.engine.compiler import Request
 from anyarch.engine.convention import FROM_REGION
+from anyarch.engine.interpreter import Note
 from anyarch.engine.jit import Jit
 from anyarch.engine.sampler import Sampler
 from anyarch.engine.store import RegionStore
@@ -760,20 +761,55 @@ def test_the_state_is_exact_at_stops(variant: str, engines: Engines) -> None:
     assert len(seen) > 1
 
 
-class Once:
+class Once(LocalCompiler):
     """A compiler that counts what it is asked for, and keeps what it makes."""
 
     def __init__(self, store: RegionStore | None = None) -> None:
-        self.inner = LocalCompiler(ARCHITECTURE, bounded=False)
+        super().__init__(ARCHITECTURE, bounded=False)
         self.store = store
         self.asked: list[int] = []
 
     def compile(self, request: Request) -> bundle.CompiledRegion | None:
         self.asked.append(request.pc)
-        region = self.inner.compile(request)
+        region = super().compile(request)
         if self.store is not None and request.key is not None and region is not None:
             assert self.store.append(request.key, [region])
         return region
+
+
+def test_polls_are_noted_and_the_guest_goes_on() -> None:
+    """What is interpreted notes where it polls; native code is not left for it."""
+    engine = JitEngine(bounded=False)
+    _mapped(
+        engine,
+        """
+        li s0, 3
+    again:
+        jal ra, one
+        addi s0, s0, -1
+        bnez s0, again
+        ebreak
+    one:
+        ret
+        """,
+    )
+    runner = engine.engine
+    assert runner.take_notes() == []
+    runner.inside = True  # as a sampler finds it while the guest runs
+    runner.sample()
+    runner.inside = False
+    assert runner.take_notes() == [], "nothing has polled yet"
+    runner.state.pc = CODE
+    assert runner.run().code is ExitCode.BREAKPOINT
+    notes = runner.take_notes()
+    again, one, after = CODE + 4, CODE + 20, CODE + 8
+    once = [one, after, again]
+    assert [note.pc for note in notes] == [CODE, *once, *once, one]
+    assert notes[0].source == 0
+    assert [runner.arena.find(note.source)[2] for note in notes[1:4]] == [again, one, after + 4]
+    assert [note.link for note in notes[1:4]] == [after] * 3
+    assert struct.unpack_from("<Q", notes[4].registers, 8 * 8)[0] == 2, "s0"
+    assert runner.take_notes() == [], "they are taken once"
 
 
 def test_a_sampler_compiles_what_runs() -> None:
@@ -832,8 +868,7 @@ def test_what_is_compiled_already_is_installed_at_the_first_sample(tmp_path: Pat
     sampler = Sampler(engine.jit, threshold=1000)
     sampler.begin(CODE + 4)
     try:
-        engine.engine.state.pc = CODE
-        assert not sampler.note(engine.engine, FROM_REGION)
+        sampler.consider([Note(FROM_REGION, CODE, 0, bytes(256))])
         deadline = time.monotonic() + 60
         while CODE not in engine.jit.installed:
             assert time.monotonic() < deadline

@@ -20,6 +20,7 @@ from anyarch._native import native_code, native_key, region_compiler
 from anyarch.engine.cache import REGIONS, CodeCache
 from anyarch.engine.collection import verify
 from anyarch.engine.compiler import Client, Request
+from anyarch.engine.leftovers import Leftovers, Root
 from anyarch.engine.store import RegionStore
 from anyarch.errors import MemoryFault
 from anyarch.guests.riscv import ARCHITECTURE
@@ -59,7 +60,7 @@ def _compilers(marker: str) -> list[int]:
 def client(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[tuple[Client, str]]:
     marker = f"ANYARCH_TEST_MARKER={tmp_path}"
     monkeypatch.setenv(*marker.split("=", 1))
-    made = region_compiler("riscv64", "flat")
+    made = region_compiler("riscv64", "flat", CodeCache(str(tmp_path / "cache")))
     yield made, marker
     made.close()
 
@@ -150,6 +151,41 @@ def test_the_compiler_ends_with_its_client(client: tuple[Client, str]) -> None:
     while _compilers(marker):
         assert time.monotonic() < deadline
         time.sleep(0.01)
+
+
+def test_the_compiler_goes_on_with_what_its_client_has_left(
+    client: tuple[Client, str], tmp_path: Path
+) -> None:
+    compiler, marker = client
+    key, file = "ab" * 32, tmp_path / "program"
+    file.write_bytes(bytes(4096) + WINDOW)
+    there = (CODE, CODE + 4096, 4096, str(file))
+    gone = (CODE + 4096, CODE + 8192, 0, str(tmp_path / "gone"))
+    beyond = (CODE + 8192, CODE + 12288, 8192, str(file))
+    roots = [Root(pc, key, b"") for pc in (0, CODE + 4096, CODE + 8192, CODE)]
+    assert compiler.compile(REQUEST)
+    compiler.leave(Leftovers(tuple(roots), (there, gone, beyond)))
+    compiler.close()
+    deadline = time.monotonic() + 60
+    while _compilers(marker):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    store = RegionStore(CodeCache(str(tmp_path / "cache")))
+    region = store.find(key, CODE, REQUEST.read_code)
+    assert region is not None
+    assert (region.pc, region.instructions) == (CODE, 3)
+    assert [found.pc for found in store.load(key)] == [CODE]
+
+
+def test_who_waits_for_a_region_when_the_guest_ends_gets_none() -> None:
+    script = "import sys; sys.stdin.read()"
+    client = Client([sys.executable, "-c", script], dict(os.environ), native_code("riscv64"))
+    timer = threading.Timer(0.2, client.end)
+    timer.start()
+    assert client.compile(REQUEST) is None
+    timer.join()
+    assert client.compile(REQUEST) is None
+    client.close()
 
 
 def test_no_compiler_is_no_region() -> None:
@@ -394,10 +430,9 @@ class Eager:
         while self.left > 0:
             time.sleep(0.0002)
             for runner in list(self.jit.arena.runners):
-                runner.sample()
-    def note(self, runner, source):
+                runner.ask_pass()
+    def passed(self, runner):
         self.add(runner.state.pc)
-        return False
     def add(self, pc):
         if self.left > 0 and self.jit.add(pc):
             cells = self.jit.installed[pc].region.targets

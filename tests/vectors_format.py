@@ -23,6 +23,7 @@ from anyarch.engine.compiler import Request, compile_with
 from anyarch.engine.exits import Exit
 from anyarch.engine.interpreter import Interpreter
 from anyarch.engine.jit import Jit
+from anyarch.engine.leftovers import Leftovers
 from anyarch.engine.native import InterpreterModule
 from anyarch.engine.reference import Reference
 from anyarch.engine.regions import RegionCompiler
@@ -326,6 +327,12 @@ class LocalCompiler:
         if asked not in self.made:
             self.made[asked] = self._compile(request)
         return self.made[asked]
+
+    def end(self) -> None:
+        """Nothing is asked for any more."""
+
+    def leave(self, leftovers: Leftovers) -> None:
+        """Nothing is compiled for later runs."""
 
 
 class CompiledMachine(NativeMachine):

@@ -25,6 +25,7 @@ from anyarch.host.mapping import (
 )
 
 if TYPE_CHECKING:
+    from anyarch.engine.interpreter import Note
     from anyarch.host.code import NativeCode
     from anyarch.memory.space import AddressSpace
 
@@ -62,7 +63,9 @@ class Runner(Protocol):
     @property
     def epoch(self) -> int: ...
     def request_stop(self) -> None: ...
+    def ask_pass(self) -> None: ...
     def sample(self) -> None: ...
+    def take_notes(self) -> list[Note]: ...
 
 
 class RecordArena:

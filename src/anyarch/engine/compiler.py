@@ -15,7 +15,7 @@ import signal
 import socket
 import struct
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from typing import TYPE_CHECKING, Final
 
 from anyarch.data import dataclass
@@ -23,23 +23,29 @@ from anyarch.engine.bundle import CompiledRegion, digest_of, pack_lines, unpack
 from anyarch.errors import CompileError, DefinitionError, MemoryFault
 
 if TYPE_CHECKING:
+    from anyarch.engine.leftovers import Leftovers
     from anyarch.engine.regions import Region
     from anyarch.engine.store import RegionStore
     from anyarch.host.code import NativeCode
 
+# What a client sends begins with one byte and the size of what follows.
+_MESSAGE: Final = struct.Struct("<cI")
+_COMPILE, _MEMORY, _LEAVE = b"c", b"m", b"l"
 # pc, address of the window, its size, precise, key of the mapping or zeros, size of the hints; then
 # the window and the hints.
 _REQUEST: Final = struct.Struct("<QQIB32sI")
 # A reply with the size of the packed region, 0 for none, and microseconds that it took to compile;
 # or, before it, that many bytes of guest memory are needed from an address, or whether they are
-# constant. The client answers with their number and the bytes; with their number or 0.
+# constant: the client answers with the bytes, with a byte or none.
 _REPLY: Final = struct.Struct("<cIQ")
 _DONE, _READ, _CONSTANT = b"d", b"r", b"c"
-_COUNT: Final = struct.Struct("<I")
 WINDOW: Final = 16384  # guest code on either side of pc that the compiler is shown
 MEMORY_LIMIT: Final = 400 << 20  # of the compiler's process, in bytes
 _HIGH_DESCRIPTOR: Final = 900
+_GLANCE: Final = 10  # milliseconds after which who waits for a region sees that the guest has ended
+_LEAVING: Final = 0.1  # seconds that a guest that ends waits for its compiler at most
 _IDLE: Final = 1.0  # seconds without a request after which there is time for other work
+_LEFT_SECONDS: Final = 30.0  # of processor time, for what a guest that has ended has left
 _PATIENCE: Final = 8  # compilers that die before one answers; then there is none to be had
 
 
@@ -79,14 +85,15 @@ class Client:
         self._inode = 0
         self._failures = 0  # since the last success
         self._owner = 0
+        self._is_ending = False
         self.started = 0
         self.seconds = 0.0  # that compilers have worked for us
 
     def compile(self, request: Request) -> CompiledRegion | None:
         """The region, or None; the compiler's death is None as well."""
-        if self._failures >= _PATIENCE:
-            return None
         for _ in range(2):
+            if self._failures >= _PATIENCE or self._is_ending:
+                return None
             try:
                 connection = self._connect()
                 head = _REQUEST.pack(
@@ -97,27 +104,49 @@ class Client:
                     bytes.fromhex(request.key or ""),
                     len(request.hints),
                 )
-                connection.sendall(head + request.window + request.hints)
-                kind, nbytes, number = _REPLY.unpack(_receive(connection, _REPLY.size))
+                _send(connection, _COMPILE, head + request.window + request.hints)
+                kind, nbytes, number = self._reply(connection)
                 while kind != _DONE:
                     if kind == _CONSTANT:
-                        is_constant = request.is_constant(number, nbytes)
-                        connection.sendall(_COUNT.pack(nbytes if is_constant else 0))
+                        data = b"y" if request.is_constant(number, nbytes) else b""
                     else:
                         try:
                             data = request.read(number, nbytes)
                         except MemoryFault:
                             data = b""
-                        connection.sendall(_COUNT.pack(len(data)) + data)
-                    kind, nbytes, number = _REPLY.unpack(_receive(connection, _REPLY.size))
+                    _send(connection, _MEMORY, data)
+                    kind, nbytes, number = self._reply(connection)
                 packed = _receive(connection, nbytes)
                 self._failures = 0
                 self.seconds += number / 1e6
                 return unpack(packed)[0] if packed else None
+            except _Ending:
+                return None
             except (OSError, struct.error, ValueError):
                 self._failures += 1
                 self.close()
         return None
+
+    def _reply(self, connection: socket.socket) -> tuple[bytes, int, int]:
+        ready = select.poll()
+        ready.register(connection, select.POLLIN)
+        while not ready.poll(_GLANCE):
+            if self._is_ending:
+                raise _Ending
+        kind, nbytes, number = _REPLY.unpack(_receive(connection, _REPLY.size))
+        return kind, nbytes, number
+
+    def end(self) -> None:
+        """Nothing more is asked for; who waits in :meth:`compile` gets None. From any thread."""
+        self._is_ending = True
+
+    def leave(self, leftovers: Leftovers) -> None:
+        """The compiler, if there is one, goes on with these when its client has gone."""
+        connection = self._socket
+        if connection is not None and self._owner == os.getpid() and self._is_open(connection):
+            with contextlib.suppress(OSError):
+                connection.settimeout(_LEAVING)  # it may be in the middle of something
+                _send(connection, _LEAVE, leftovers.pack())
 
     def close(self) -> None:
         """Drop the connection; the compiler ends."""
@@ -149,6 +178,10 @@ class Client:
         return self._socket
 
 
+class _Ending(Exception):
+    """The guest has ended before the compiler answered."""
+
+
 def _raise_descriptor(connection: socket.socket) -> socket.socket:
     """Move the socket out of the way of the guest's descriptors."""
     import fcntl
@@ -159,6 +192,10 @@ def _raise_descriptor(connection: socket.socket) -> socket.socket:
         return connection
     connection.close()
     return socket.socket(fileno=high)
+
+
+def _send(connection: socket.socket, kind: bytes, data: bytes) -> None:
+    connection.sendall(_MESSAGE.pack(kind, len(data)) + data)
 
 
 def _receive(connection: socket.socket, nbytes: int) -> bytes:
@@ -188,69 +225,114 @@ def serve(
     for number in range(1, signal.SIGRTMIN):  # as the guest may have left them
         with contextlib.suppress(OSError):
             signal.signal(number, signal.SIG_DFL)
+    signal.signal(signal.SIGPIPE, signal.SIG_IGN)  # a client that has gone is an error like others
     signal.pthread_sigmask(signal.SIG_SETMASK, [])
     os.nice(5)
     os.chdir("/")
-    connection = socket.socket(fileno=os.dup(0))
+    service = _Service(socket.socket(fileno=os.dup(0)), compile_region, store)
     try:
         while _resident() < MEMORY_LIMIT:
-            if not select.select([connection], [], [], _IDLE)[0]:
+            if not select.select([service.connection], [], [], _IDLE)[0]:
                 collect_when_due(store.cache)
-            _serve_one(connection, compile_region, store)
+            service.serve_one()
     except (OSError, struct.error):  # the client has gone
-        connection.close()
+        service.finish()
         collect_when_due(store.cache)
 
 
-def _serve_one(
-    connection: socket.socket,
-    compile_region: Callable[[Request], CompiledRegion | None],
-    store: RegionStore,
-) -> None:
-    pc, start, nbytes, precise, raw_key, hints_nbytes = _REQUEST.unpack(
-        _receive(connection, _REQUEST.size)
-    )
-    window = _receive(connection, nbytes)
-    hints = _receive(connection, hints_nbytes)
-    key = raw_key.hex() if any(raw_key) else None
+class _Service:
+    """The compiler's end of a connection."""
 
-    def read(address: int, count: int) -> bytes:
-        if start <= address <= start + nbytes - count:
-            return window[address - start : address - start + count]
-        connection.sendall(_REPLY.pack(_READ, count, address))
-        (received,) = _COUNT.unpack(_receive(connection, _COUNT.size))
-        data = _receive(connection, received)
-        if received < count:
-            raise MemoryFault(address, "read")
-        return data
+    def __init__(
+        self,
+        connection: socket.socket,
+        compile_region: Callable[[Request], CompiledRegion | None],
+        store: RegionStore,
+    ) -> None:
+        self.connection, self._compile, self._store = connection, compile_region, store
+        self._left = b""  # what the client has left to be done, packed
 
-    def is_constant(address: int, count: int) -> bool:
-        connection.sendall(_REPLY.pack(_CONSTANT, count, address))
-        return bool(_COUNT.unpack(_receive(connection, _COUNT.size))[0])
+    def _receive(self) -> tuple[bytes, bytes]:
+        """The next message, other than what is left."""
+        while True:
+            kind, nbytes = _MESSAGE.unpack(_receive(self.connection, _MESSAGE.size))
+            data = _receive(self.connection, nbytes)
+            if kind != _LEAVE:
+                return kind, data
+            self._left = data
 
-    request = Request(pc, start, window, read, key, bool(precise), hints, is_constant)
-    begun = time.perf_counter_ns()
-    # Another process may have had it compiled since the client looked.
-    region = store.find(key, pc, request.read_code) if key else None
-    if region is not None and request.precise and not region.precise:
-        region = None
-    if region is not None and not all(
-        is_constant(at, len(data)) and read(at, len(data)) == data for at, data in region.tables
-    ):
-        region = None
-    known = region is not None
-    if region is None:
+    def serve_one(self) -> None:
+        """Answer one request."""
+        _, data = self._receive()
+        pc, start, nbytes, precise, raw_key, hints_nbytes = _REQUEST.unpack_from(data)
+        window, hints = data[_REQUEST.size :][:nbytes], data[len(data) - hints_nbytes :]
+
+        def read(address: int, count: int) -> bytes:
+            if start <= address <= start + nbytes - count:
+                return window[address - start : address - start + count]
+            self.connection.sendall(_REPLY.pack(_READ, count, address))
+            _, received = self._receive()
+            if len(received) < count:
+                raise MemoryFault(address, "read")
+            return received
+
+        def is_constant(address: int, count: int) -> bool:
+            self.connection.sendall(_REPLY.pack(_CONSTANT, count, address))
+            return bool(self._receive()[1])
+
+        key = raw_key.hex() if any(raw_key) else None
+        request = Request(pc, start, window, read, key, bool(precise), hints, is_constant)
+        begun = time.perf_counter_ns()
+        region, known = self._find(request)
+        packed = b"" if region is None else region.pack()
+        microseconds = (time.perf_counter_ns() - begun) // 1000
         try:
-            region = compile_region(request)
+            self.connection.sendall(_REPLY.pack(_DONE, len(packed), microseconds) + packed)
+        finally:  # what a guest that has gone was waiting for is kept too
+            if key and region is not None and not known:
+                self._store.append(key, [region])
+
+    def _find(self, request: Request) -> tuple[CompiledRegion | None, bool]:
+        """The region that was asked for, and whether the store has it: another process may have had
+        it compiled since the client looked."""
+        if request.key:
+            known = self._store.find(request.key, request.pc, request.read_code)
+            if known is not None and _is_for(known, request):
+                return known, True
+        try:
+            return self._compile(request), False
         except (CompileError, DefinitionError):
-            region = None
-    packed = b"" if region is None else region.pack()
-    microseconds = (time.perf_counter_ns() - begun) // 1000
+            return None, False
+
+    def finish(self) -> None:
+        """Compile what the client has left, for a while."""
+        with contextlib.suppress(OSError, struct.error):
+            while True:
+                self._receive()
+        self.connection.close()
+        if not self._left:
+            return
+        from anyarch.engine.leftovers import Leftovers
+
+        os.nice(15)
+        until = time.process_time() + _LEFT_SECONDS
+        for request in Leftovers.unpack(self._left).requests():
+            if time.process_time() > until or _resident() >= MEMORY_LIMIT:
+                break
+            region, known = self._find(request)
+            if region is not None and request.key and not known:
+                self._store.append(request.key, [region])
+
+
+def _is_for(region: CompiledRegion, request: Request) -> bool:
+    """Whether a region whose code is there has the tables and the form that were asked for."""
     try:
-        connection.sendall(_REPLY.pack(_DONE, len(packed), microseconds) + packed)
-    finally:  # what a guest that has gone was waiting for is kept too
-        if key and region is not None and not known:
-            store.append(key, [region])
+        return region.precise >= request.precise and all(
+            request.is_constant(at, len(data)) and request.read(at, len(data)) == data
+            for at, data in region.tables
+        )
+    except MemoryFault:
+        return False
 
 
 def compile_with(compiler: object) -> Callable[[Request], CompiledRegion | None]:
@@ -269,10 +351,11 @@ def compile_with(compiler: object) -> Callable[[Request], CompiledRegion | None]
         )
         if region is None:
             return None
-        emitter, blob = build(region, precise=request.precise, guarded=False)
-        missing = set(range(1, len(emitter.pcs) + 1)) - {line for _, line in blob.lines}
-        if missing:  # an access was merged into another
-            emitter, blob = build(region, precise=request.precise, guarded=True)
+        emitter, blob = build(region, request.precise, frozenset())
+        seen = {line for _, line in blob.lines}
+        missing = {pc for line, pc in enumerate(emitter.pcs, 1) if line not in seen}
+        if missing:  # an access was merged into another instruction
+            emitter, blob = build(region, request.precise, missing)
         ranges = tuple(region.ranges)
         return CompiledRegion(
             pc,
@@ -287,7 +370,7 @@ def compile_with(compiler: object) -> Callable[[Request], CompiledRegion | None]
             tuple(region.tables),
         )
 
-    def build(region: Region, *, precise: bool, guarded: bool) -> tuple[RegionEmitter, Blob]:
+    def build(region: Region, precise: bool, guarded: Set[int]) -> tuple[RegionEmitter, Blob]:
         emitter = RegionEmitter(compiler, region, precise=precise, guarded=guarded)
         return emitter, compile_blob(emitter.text(), places={"cells": CELL_DISTANCE})
 

@@ -9,11 +9,20 @@ from __future__ import annotations
 import ctypes
 from typing import TYPE_CHECKING, Final, Protocol, Self
 
+from anyarch.data import dataclass
 from anyarch.engine.arena import RecordArena
 from anyarch.engine.exits import Exit
 from anyarch.host import signals
 from anyarch.host.code import NativeCode, region_base
-from anyarch.host.context import FIELDS, REGISTERS, Context, ExitCode
+from anyarch.host.context import (
+    FIELDS,
+    NOTE_COUNT,
+    NOTE_NBYTES,
+    NOTES,
+    REGISTERS,
+    Context,
+    ExitCode,
+)
 from anyarch.host.stack import Stack
 from anyarch.isa.registers import State
 
@@ -24,9 +33,10 @@ if TYPE_CHECKING:
 
 IN_CONTEXT: Final = 1  # value of the record field: a region stored its pc
 _STACK_RESERVE: Final = 1 << 16  # for the frames of one region and what it calls
-# The bytes of the stop field: asked from outside, a sample wanted, one instruction only. Each has
-# one writer at a time, so that none can undo another.
-_STOP, _SAMPLE, _STEPPING = (FIELDS["stop"][0] + index for index in range(3))
+# The bytes of the stop field: asked from outside, a pass through Python wanted, one instruction
+# only. Each has one writer at a time, so that none can undo another.
+_STOP, _PASS, _STEPPING = (FIELDS["stop"][0] + index for index in range(3))
+_NOTES: Final = FIELDS["notes"][0] >> 2
 _UNLIMITED: Final = 1 << 62  # a budget that is never spent
 _SI_KERNEL, _SEGV_MAPERR = 128, 1  # si_code, sigaction(2)
 
@@ -67,11 +77,24 @@ _GUEST_FLAGS: Final = tuple(_to_guest_flags(value) for value in range(64))
 _MXCSR_FLAGS: Final = tuple(_to_mxcsr_flags(value) for value in range(32))
 
 
+@dataclass(frozen=True, slots=True)
+class Note:
+    """A poll: what led to a pc, the link register there, and all registers of its file.
+
+    ``source`` is the host pointer of the record that jumped, FROM_REGION, or 0 for neither.
+    """
+
+    source: int
+    pc: int
+    link: int
+    registers: bytes
+
+
 class Sampler(Protocol):
     """Who wants to know where time is spent."""
 
     def begin(self, pc: int) -> None: ...
-    def note(self, runner: Interpreter, source: int) -> bool: ...
+    def passed(self, runner: Interpreter) -> None: ...
     def after_fork(self) -> None: ...
     def close(self) -> None: ...
 
@@ -127,6 +150,10 @@ class Interpreter:
         self._step_entry = native.address("aa_step")
         self._reference: Reference | None = None
         self.sampler: Sampler | None = None
+        link = architecture.convention.link
+        count = architecture.layout.by_name[link[0]].count if link is not None else 0
+        self._noted = 16 + 8 * count  # bytes of a note
+        self._link = 8 * link[1] if link is not None else 0  # where its registers have the link
         self._counted = _UNLIMITED if self.counting else 0  # total of the budgets given so far
         self._set("remaining", self._counted)
 
@@ -278,10 +305,10 @@ class Interpreter:
                     return ended
             elif code == ExitCode.CODE_CHANGED:
                 self.arena.code_announced()
-            elif code == ExitCode.STOP and self._bytes[_SAMPLE]:
-                self._bytes[_SAMPLE] = 0
-                if self.sampler is not None and self.sampler.note(self, self._get("record")):
-                    self._bytes[_SAMPLE] = 1
+            elif code == ExitCode.STOP and self._bytes[_PASS]:
+                self._bytes[_PASS] = 0
+                if self.sampler is not None:
+                    self.sampler.passed(self)
                 if self._bytes[_STOP]:
                     return self._exit(code)
             elif code == ExitCode.BUDGET and self._get("remaining"):
@@ -370,23 +397,42 @@ class Interpreter:
 
     # What the layers above use.
     def syscall(self, number: int, /, *arguments: int) -> int:
-        """Host system call; see :meth:`NativeCode.syscall`. A sample is not worth interrupting it:
+        """Host system call; see :meth:`NativeCode.syscall`. A pass is not worth interrupting it:
         it is taken back, for the guest may have nowhere to leave it but after the call."""
-        self._bytes[_SAMPLE] = 0
+        self._bytes[_PASS] = 0
         return self.native.syscall(self.context, number, *arguments)
 
     def request_stop(self) -> None:
         """Ask for a return from :meth:`run`; from any thread."""
         signals.request_stop(self.context)
 
-    def sample(self) -> None:
-        """Ask for the pc at the next taken branch; it goes to :attr:`sampler`."""
+    def ask_pass(self) -> None:
+        """Ask for a pass through Python at the next poll: the host stack is empty behind it."""
         if self.inside:
-            self._bytes[_SAMPLE] = 1
+            self._bytes[_PASS] = 1
+
+    def sample(self) -> None:
+        """Have the next polls in interpreted code noted, once the last ones are."""
+        if self.inside and not self._u32[_NOTES]:
+            self._u32[_NOTES] = NOTE_COUNT
+
+    def take_notes(self) -> list[Note]:
+        """What was noted since the last time, the first first; none while polls are to come."""
+        found: list[Note] = []
+        if self._u32[_NOTES]:
+            return found
+        for at in range(NOTES + (NOTE_COUNT - 1) * NOTE_NBYTES, NOTES - 1, -NOTE_NBYTES):
+            source, pc = self._u64[at >> 3], self._u64[(at >> 3) + 1]
+            if pc:
+                self._u64[(at >> 3) + 1] = 0
+                registers = bytes(self._bytes[at + 16 : at + self._noted])
+                link = int.from_bytes(registers[self._link : self._link + 8], "little")
+                found.append(Note(source, pc, link, registers))
+        return found
 
     @property
     def is_stop_requested(self) -> bool:
-        """Whether somebody has asked for a return; a sample that is wanted is none."""
+        """Whether somebody has asked for a return; a pass that is wanted is none."""
         return bool(self._bytes[_STOP])
 
     def clear_stop(self) -> None:

@@ -19,6 +19,7 @@ from anyarch.engine.bundle import CALLS, CompiledRegion, digest_of
 from anyarch.engine.compiler import WINDOW, Request
 from anyarch.engine.convention import table_entry
 from anyarch.engine.journal import COMPILED, DROPPED, LOADED, REFUSED, Journal
+from anyarch.engine.leftovers import Leftovers, Root
 from anyarch.engine.retirement import Retirement
 from anyarch.engine.store import Bundle, RegionStore
 from anyarch.errors import HostError, MemoryFault
@@ -46,6 +47,12 @@ class Compiler(Protocol):
 
     def compile(self, request: Request) -> CompiledRegion | None:
         """The region that was asked for, or None."""
+
+    def end(self) -> None:
+        """The guest has ended; who waits for a region gets none. From any thread."""
+
+    def leave(self, leftovers: Leftovers) -> None:
+        """The guest would have liked to have these: they are for its next run."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +102,7 @@ class Jit:
         self._retirement = Retirement(arena, self._release)
         self._refused: set[int] = set()
         self._precise: set[int] = set()  # regions in which something faulted
+        self._has_ended = False
         self._version = -1  # of the address space, when what is mapped was last looked at
         self._seen: set[int] = set()  # where executable mappings begin
         self._bundles: dict[str, Bundle] = {}  # by cache key
@@ -144,6 +152,8 @@ class Jit:
         region = self.compiler.compile(request)
         with self._lock:
             seconds = time.monotonic() - begun
+            if self._has_ended:
+                return False
             if region is None:
                 self._refused.add(pc)
                 self.journal.note(REFUSED, None, seconds)
@@ -152,6 +162,23 @@ class Jit:
             if key is not None:
                 self._bundles[key].keep(region)
             return self._place(region)
+
+    def end(self) -> None:
+        """The guest has ended: nothing more is compiled for it."""
+        self._has_ended = True
+        self.compiler.end()
+
+    def leave(self, roots: Iterable[tuple[int, bytes]]) -> None:
+        """What has no region yet, with its hints, is compiled for the next run."""
+        with self._lock:
+            mapped = list(self.arena.space.regions())
+            left = []
+            for pc, hints in roots:
+                key = None if self.is_settled(pc) or self._is_precise(pc) else self._load_bundle(pc)
+                if key is not None:
+                    left.append(Root(pc, key, hints))
+        if left:
+            self.compiler.leave(Leftovers.of(left, mapped))
 
     def is_settled(self, pc: int) -> bool:
         """Whether there is a region at ``pc``, or can be none."""

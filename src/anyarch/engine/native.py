@@ -23,7 +23,7 @@ from anyarch.engine.records import (
 )
 from anyarch.engine.translator import BRANCHES, ENDS, MAXIMUM_RECORD, translator_text
 from anyarch.errors import DefinitionError
-from anyarch.host.context import ExitCode
+from anyarch.host.context import REGISTERS, ExitCode
 from anyarch.ir.graph import Graph
 from anyarch.ir.rewrite import optimise
 from anyarch.isa.architecture import Architecture
@@ -83,10 +83,17 @@ class InterpreterModule:
             fusion_text(self.sequences, [handler.layout for handler in self.handlers.values()]),
             self._internal(),
             RegionConvention(self.architecture).text(),
-            translator_text(self.architecture.lengths),
+            translator_text(self.architecture.lengths, self._noted()),
         ]
         body = "\n".join(parts)
         return body + "\n" + declarations(body)
+
+    def _noted(self) -> tuple[int, int]:
+        """Registers that may lead to jump tables: offset in the context, and how many."""
+        layout, link = self.architecture.layout, self.architecture.convention.link
+        if link is None:
+            return REGISTERS, 1
+        return REGISTERS + layout.offset(link[0], 0), layout.by_name[link[0]].count
 
     def handlers_text(self) -> list[str]:
         """Definitions of all handlers."""

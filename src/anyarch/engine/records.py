@@ -166,6 +166,8 @@ def field_offset(name: str) -> int:
 class HandlerEmitter(Emitter):
     """The body of a handler: reads slots, performs effects, commits, goes on."""
 
+    polled = "i64"  # the context's fields `stop` and `notes`
+
     def __init__(
         self,
         graph: Graph,
@@ -274,18 +276,22 @@ class HandlerEmitter(Emitter):
         """Leave when a stop was asked for; ``target`` emits the pc on that path."""
         stopping, going = self.name("stop"), self.name("go")
         pointer = self.context(field_offset("stop"))
-        flag = self.let(f"load volatile i32, {pointer}, align 4")
-        asked = self.let(f"icmp ne i32 {flag}, 0")
+        flag = self.let(f"load volatile {self.polled}, {pointer}, align 4")
+        asked = self.let(f"icmp ne {self.polled} {flag}, 0")
         self.branch(asked, stopping, going, unlikely=True)
         self.label(stopping)
-        self.announce_source()
         self.store_field("pc", target())
-        self.end(ExitCode.STOP)
+        self.answer()
         self.label(going)
 
-    def announce_source(self) -> None:
-        """Before a stop: tell who polled."""
-        self.store_field("record", self.record)
+    def answer(self) -> None:
+        """A poll has found that something is wanted; the pc is in the context."""
+        result = "%" + self.name("r")
+        self.line(
+            f"{result} = musttail call i32 @aa_answer"
+            f"(ptr noalias %context, ptr {self.record}, ptr %memory)"
+        )
+        self.line(f"ret i32 {result}")
 
     def dispatch(self, record: str) -> None:
         """Tail-call the handler of a record."""

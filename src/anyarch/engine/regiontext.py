@@ -7,7 +7,8 @@ access has a debug location, whose line is the index of the guest's pc.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Set
 from typing import Final
 
 from anyarch.emit import floats
@@ -49,6 +50,8 @@ from anyarch.ir.ops import OPS, evaluate
 _SEGMENT: Final = "ptr addrspace(256)"  # relative to gs
 _FIRST_LOCATION: Final = 20
 POLLED_ARMS: Final = 4  # of a jump table that lead backwards and poll on their own
+_NAME: Final = re.compile(r"%[\w.]+")
+_STEPS: Final = 5  # from a load to what LLVM may merge it into
 _HEADER: Final = f"""\
 target triple = "x86_64-unknown-linux-gnu"
 @cells = external hidden global [1 x ptr]
@@ -75,9 +78,12 @@ class RegionEmitter(HandlerEmitter):
     """Writes the module of a region; afterwards ``cells`` are the pcs that it is linked to, and
     ``pcs`` the guest addresses that lines of its debug information stand for, from line 1.
 
-    ``precise`` writes each register to the context when it changes. ``guarded`` keeps LLVM from
-    merging a load with a store, or with what is made of its value: its place would be lost.
+    ``precise`` writes each register to the context when it changes. At the pcs in ``guarded`` LLVM
+    is kept from merging a load with a store, or with what is made of its value: its place would be
+    lost.
     """
+
+    polled = "i32"  # the field `stop` alone: what is compiled need not be noted
 
     def __init__(
         self,
@@ -85,7 +91,7 @@ class RegionEmitter(HandlerEmitter):
         region: Region,
         *,
         precise: bool = False,
-        guarded: bool = False,
+        guarded: Set[int] = frozenset(),
     ) -> None:
         super().__init__(
             Graph("region"),
@@ -123,6 +129,9 @@ class RegionEmitter(HandlerEmitter):
         self.known: dict[Place, int] = {}  # registers that hold a constant in this block
         self.loaded: set[tuple[Place, int]] = set()  # addresses (register, offset) loaded from
         self.entries: dict[int, str] = {}  # by pc: where a jump table's entry was loaded from
+        # Values and variables that hold what was loaded, or something made of it: the debug
+        # location of that load, and in how many steps.
+        self.origins: dict[str, tuple[str, int]] = {}
 
     # Which registers.
     def _is_zero(self, file: str, number: int) -> bool:
@@ -266,7 +275,7 @@ class RegionEmitter(HandlerEmitter):
         self.label(_label(block.key))
         self.block_key = block.key
         self.dirty = set(self.entry_dirty[block.key])
-        self.known, self.loaded, self.pending = {}, set(), {}
+        self.known, self.loaded, self.pending, self.origins = {}, set(), {}, {}
         self.entries = {found.table.load: "" for found in block.instructions if found.table}
         self.singles = set(self.entry_singles[block.key])
         exact = self.precise or self.float_rules == "arm"  # there every NaN tells its origin
@@ -409,12 +418,44 @@ class RegionEmitter(HandlerEmitter):
         )
 
     # Memory.
+    def let(self, text: str) -> str:
+        if self.origins or "!dbg" in text:
+            text, origin = self._placed(text)
+            result = super().let(text)
+            if origin is not None:
+                self.origins[result] = origin
+            return result
+        return super().let(text)
+
+    def line(self, text: str) -> None:
+        if self.origins:
+            if text.startswith("store"):
+                value, variable, *_ = (*_NAME.findall(text), "", "")
+                self.origins.pop(variable, None)
+                if value in self.origins and variable:
+                    self.origins[variable] = self.origins[value]
+            elif text.startswith(("br i1", "switch")):
+                text = self._placed(text)[0]
+        super().line(text)
+
+    def _placed(self, text: str) -> tuple[str, tuple[str, int] | None]:
+        """An instruction that LLVM may merge a load into, with the location of that load; and the
+        origin of its result."""
+        _, found, location = text.partition(", !dbg ")
+        if found:
+            return text, (location, 0) if text.startswith(("load", "bitcast")) else None
+        origins = [self.origins[name] for name in _NAME.findall(text) if name in self.origins]
+        if not origins:
+            return text, None
+        location, steps = min(origins, key=lambda origin: origin[1])
+        return f"{text}, !dbg {location}", (location, steps + 1) if steps < _STEPS else None
+
     def announce(self) -> None:
         """Kept registers have to be in the context; where we are the debug location tells."""
         self._keep()
 
-    def announce_source(self) -> None:
-        """Who leaves for a region says so."""
+    def answer(self) -> None:
+        self.end(ExitCode.STOP)
 
     def memory(self, address: str) -> str:
         kind = "ptr" if self.compiler.direct else _SEGMENT
@@ -437,11 +478,12 @@ class RegionEmitter(HandlerEmitter):
             loaded = self.let(self.access(f"load volatile {kind}, {pointer}, align 1"))
             # Where only the bits are used LLVM makes one load of both, which is where the cast is.
             result = self.let(self.access(f"bitcast {kind} {loaded} to i{node.size}"))
-            return self._sealed(result, node.size) if self.guarded else result
+            is_guarded = self.here.pc in self.guarded
+            return self._sealed(result, node.size) if is_guarded else result
         result = super()._load(node)
         if self.here.pc in self.entries:
             self.entries[self.here.pc] = self.value(node.args[0])
-        if self.guarded and node.size <= 64:
+        if self.here.pc in self.guarded and node.size <= 64:
             result = self._sealed(result, node.size)
         address = self._address_of(node.args[0])
         if address is not None:
@@ -480,7 +522,7 @@ class RegionEmitter(HandlerEmitter):
             self.line(self.access(f"store volatile {kind} {stored}, {pointer}, align 1"))
             return
         if value.number not in self.constants and (
-            self.guarded or self._address_of(node.args[0]) in self.loaded
+            self.here.pc in self.guarded or self._address_of(node.args[0]) in self.loaded
         ):
             self.bind(value, self._sealed(self.value(value), value.size))
         super()._store(node)

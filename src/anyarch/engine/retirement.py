@@ -43,7 +43,7 @@ class Retirement(Generic[Item]):
     def hurry(self) -> None:
         """Have the threads that are waited for pass through Python when they next can."""
         for runner in list(self._arena.runners):
-            runner.sample()
+            runner.ask_pass()
 
     def _entered(self) -> Iterator[int]:
         for runner in list(self._arena.runners):

@@ -1,27 +1,24 @@
 """Hot code: where running threads are seen often, regions are asked for.
 
-A sampler asks threads for their pc now and then: at taken branches and calls, where they poll
+A sampler has threads note their pc now and then: at taken branches and calls, where they poll
 anyway, so that counting costs nothing.
 """
 
 from __future__ import annotations
 
-import struct
 import threading
 from collections import Counter
 from time import process_time
 from typing import TYPE_CHECKING, Final
 
 from anyarch.engine.convention import FROM_REGION
-from anyarch.engine.interpreter import IN_CONTEXT
 from anyarch.host.descriptors import unshare_descriptors
 from anyarch.host.signalmask import block_signals, set_host_mask
 
 if TYPE_CHECKING:
-    from anyarch.engine.interpreter import Interpreter
+    from anyarch.engine.interpreter import Interpreter, Note
     from anyarch.engine.jit import Jit
 
-_TRIES: Final = 4  # polls at which one sample looks for a root
 _LONGEST: Final = 16  # bytes of an instruction
 _LONGEST_INTERVAL: Final = 0.02  # seconds between samples
 _QUIET: Final = 50  # samples without a running guest, after which the sampler sleeps
@@ -32,9 +29,9 @@ _GRACE: Final = 0.01  # seconds that a guest runs before it is sampled
 class Sampler:
     """Finds hot code and has it compiled, in two threads of its own.
 
-    One asks running threads for their pc now and then; they tell it where they poll. The other
-    compiles what has been seen ``threshold`` times. Roots of regions are heads of loops and of
-    functions: what is seen at another place is asked again at the next poll.
+    One asks running threads to note some polls now and then. The other compiles what has been seen
+    ``threshold`` times. Roots of regions are heads of loops and of functions: of some polls in a
+    row the first at one counts.
     """
 
     def __init__(self, jit: Jit, *, threshold: int = 2, interval: float = 0.001) -> None:
@@ -44,7 +41,6 @@ class Sampler:
     def _begin_anew(self) -> None:
         self._counts: Counter[int] = Counter()
         self._hints: dict[int, bytes] = {}
-        self._tries = 0
         self._found = False
         self._wake = threading.Event()
         self._ready = threading.Event()
@@ -71,44 +67,34 @@ class Sampler:
         """In a forked child: begin anew when it runs."""
         self._begin_anew()
 
-    def note(self, runner: Interpreter, source: int) -> bool:
-        """A thread was at its pc, to which ``source`` led; whether to ask again soon."""
-        if source == IN_CONTEXT:  # a region: compiled already
-            return False
+    def passed(self, runner: Interpreter) -> None:
+        """Nothing is to be done: notes tell what is hot."""
+
+    def consider(self, notes: list[Note]) -> None:
+        """Count the first root that a thread came to, of those without a region."""
+        for note in notes:
+            if not self.jit.is_settled(note.pc) and self._is_root(note):
+                self._count(note)
+                return
+
+    def _count(self, note: Note) -> None:
+        pc = note.pc
         self._found = True
-        pc = runner.state.pc
-        if not self._is_root(runner, pc, source):
-            self._tries = (self._tries + 1) % _TRIES
-            return self._tries != 0
-        self._tries = 0
-        if self.jit.is_settled(pc):
-            return False
         self._counts[pc] += 1
+        self._hints[pc] = note.registers
         if self._counts[pc] == 1 < self.threshold and self.jit.knows(pc):
             self._counts[pc] = self.threshold  # it costs little
         if self._counts[pc] == self.threshold:
-            self._hints[pc] = self._registers(runner)
             self._ready.set()
-        return False
 
-    def _is_root(self, runner: Interpreter, pc: int, source: int) -> bool:
-        """Whether a jump by the record ``source`` went backwards or was a call, but no return."""
-        link = runner.architecture.convention.link
-        if not source or (link is not None and runner.state.get(*link) == pc):
+    def _is_root(self, note: Note) -> bool:
+        """Whether a jump went backwards, was a call, or left a region; but was no return."""
+        if not note.source or note.pc == note.link:
             return False
-        if source == FROM_REGION:
+        if note.source == FROM_REGION:
             return True
-        from_pc = self.jit.arena.find(source)[2]
-        if pc <= from_pc:
-            return True
-        return link is not None and 0 < runner.state.get(*link) - from_pc <= _LONGEST
-
-    def _registers(self, runner: Interpreter) -> bytes:
-        link = runner.architecture.convention.link
-        if link is None:
-            return b""
-        count = runner.architecture.layout.by_name[link[0]].count
-        return struct.pack(f"<{count}Q", *(runner.state.get(link[0], i) for i in range(count)))
+        from_pc = self.jit.arena.find(note.source)[2]
+        return note.pc <= from_pc or 0 < note.link - from_pc <= _LONGEST
 
     def _sample(self) -> None:
         unshare_descriptors()
@@ -123,6 +109,7 @@ class Sampler:
                 asked = used
                 self._found = False
                 for runner in runners:
+                    self.consider(runner.take_notes())
                     runner.sample()
             # Where all that is hot is compiled there is less and less to ask for. Asleep it waits
             # until a guest runs; who begins in this instant waits for the end of a nap.
@@ -145,6 +132,9 @@ class Sampler:
                 if self.jit.add(pc, self._hints.pop(pc, b"")):
                     self._credit(pc)
                 del self._counts[pc]
+        # Here, for the connection to the compiler is in this thread's table of descriptors.
+        seen = sorted(self._hints.items(), key=lambda item: -self._counts[item[0]])
+        self.jit.leave(seen)
 
     def _credit(self, pc: int) -> None:
         """What a hot region calls needs one sample less: calls between regions are cheap."""
@@ -154,8 +144,9 @@ class Sampler:
                 self._counts[target] = self.threshold - 1
 
     def close(self) -> None:
-        """Stop sampling."""
+        """Stop sampling; what was seen and is not compiled is left to the compiler."""
         self._done = True
+        self.jit.end()
         self._wake.set()
         self._ready.set()
         for thread in self._threads:

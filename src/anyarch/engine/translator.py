@@ -17,8 +17,9 @@ from anyarch.engine.arena import (
     TRANSLATOR,
 )
 from anyarch.engine.records import LINK_NBYTES, field_offset
-from anyarch.host.context import ExitCode
+from anyarch.host.context import NOTE_NBYTES, NOTES, ExitCode
 
+_FIELDS: Final = ("translator", "pc", "record", "stop", "notes")
 OFFSETS: Final = {name: 8 * index for index, name in enumerate(TRANSLATOR)}
 MAXIMUM_RECORD: Final = 256
 BLOCK_LIMIT: Final = 128  # instructions in one block
@@ -26,8 +27,9 @@ ENDS: Final = 1 << 24  # control does not fall through
 BRANCHES: Final = 1 << 25  # control may leave; counted blocks end here
 
 
-def translator_text(lengths: Sequence[tuple[int, int, int]]) -> str:
-    """LLVM text; ``lengths`` are the architecture's rows of mask, value, bytes."""
+def translator_text(lengths: Sequence[tuple[int, int, int]], noted: tuple[int, int]) -> str:
+    """LLVM text; ``lengths`` are the architecture's rows of mask, value, bytes, ``noted`` is the
+    offset in the context of registers that are noted at polls, and how many."""
     tests = "\n".join(
         f"  %lm{i} = and i64 %window, {mask}\n"
         f"  %lc{i} = icmp eq i64 %lm{i}, {value}\n"
@@ -41,7 +43,11 @@ def translator_text(lengths: Sequence[tuple[int, int, int]]) -> str:
     )
     return length + _TEXT.format(
         **{f"t_{name}": offset for name, offset in OFFSETS.items()},
-        **{f"c_{name}": field_offset(name) for name in ("translator", "pc", "record", "stop")},
+        **{f"c_{name}": field_offset(name) for name in _FIELDS},
+        notes=NOTES,
+        note_nbytes=NOTE_NBYTES,
+        registers=noted[0],
+        words=noted[1],
         exec=PAGE_EXEC,
         code=PAGE_CODE,
         hook=PAGE_HOOK,
@@ -550,15 +556,58 @@ patch:
 ; Continue at the context's pc. Where no host frame expects a return, it is a poll like a branch.
 define hidden i32 @aa_run(ptr noalias %context, ptr %record, ptr %memory) #0 {{
 entry:
+  %wantedp = getelementptr i8, ptr %context, i64 {c_stop}
+  %wanted = load volatile i64, ptr %wantedp
+  %asked = icmp ne i64 %wanted, 0
+  br i1 %asked, label %answer, label %look
+answer:
+  %a = musttail call i32 @aa_answer(ptr noalias %context, ptr %record, ptr %memory)
+  ret i32 %a
+look:
+  %r = musttail call i32 @aa_go(ptr noalias %context, ptr %record, ptr %memory)
+  ret i32 %r
+}}
+
+; A poll found that something is wanted: leave, or note the pc, what led there and the registers.
+define hidden i32 @aa_answer(ptr noalias %context, ptr %record, ptr %memory) #0 {{
+entry:
   %stopp = getelementptr i8, ptr %context, i64 {c_stop}
   %stop = load volatile i32, ptr %stopp
   %asked = icmp ne i32 %stop, 0
-  br i1 %asked, label %leave, label %look
+  br i1 %asked, label %leave, label %count
 leave:
   %sourcep = getelementptr i8, ptr %context, i64 {c_record}
   store volatile ptr %record, ptr %sourcep
   ret i32 {stop}
-look:
+count:
+  %notesp = getelementptr i8, ptr %context, i64 {c_notes}
+  %notes = load volatile i32, ptr %notesp
+  %none = icmp eq i32 %notes, 0
+  br i1 %none, label %go, label %note
+note:
+  %left = sub i32 %notes, 1
+  %index = zext i32 %left to i64
+  %scaled = mul i64 %index, {note_nbytes}
+  %offset = add i64 %scaled, {notes}
+  %entryp = getelementptr i8, ptr %context, i64 %offset
+  store volatile ptr %record, ptr %entryp
+  %pcp = getelementptr i8, ptr %context, i64 {c_pc}
+  %pc = load i64, ptr %pcp
+  %pcnotep = getelementptr i8, ptr %entryp, i64 8
+  store volatile i64 %pc, ptr %pcnotep
+  %registersp = getelementptr i8, ptr %context, i64 {registers}
+  %registers = load <{words} x i64>, ptr %registersp, align 8
+  %copyp = getelementptr i8, ptr %entryp, i64 16
+  store volatile <{words} x i64> %registers, ptr %copyp, align 8
+  store atomic i32 %left, ptr %notesp release, align 4
+  br label %go
+go:
+  %r = musttail call i32 @aa_go(ptr noalias %context, ptr %record, ptr %memory)
+  ret i32 %r
+}}
+
+define hidden i32 @aa_go(ptr noalias %context, ptr %record, ptr %memory) #0 {{
+entry:
   %pcp = getelementptr i8, ptr %context, i64 {c_pc}
   %pc = load i64, ptr %pcp
   %target = call ptr @aa_find_block(ptr %context, i64 %pc, ptr %memory)

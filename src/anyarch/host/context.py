@@ -35,7 +35,7 @@ class ExitCode(enum.IntEnum):
 # name: (offset, nbytes). Offsets are part of the cache key of native code.
 FIELDS: Final[dict[str, tuple[int, int]]] = {
     "stop": (0, 4),  # nonzero asks running code to return; polled at taken branches and calls
-    "exit_code": (4, 4),
+    "notes": (4, 4),  # how many polls the interpreter notes without returning, see NOTES
     "pc": (8, 8),
     "record": (16, 8),  # host pointer: the record whose instruction may fault or has left
     "memory_base": (24, 8),  # host pointer of guest address 0
@@ -60,6 +60,7 @@ FIELDS: Final[dict[str, tuple[int, int]]] = {
     "jump_cache": (168, 8),  # host pointer: direct-mapped {guest pc, record pointer}
     "reservation_address": (176, 8),  # load-reserved: address, or all ones
     "reservation_value": (184, 16),
+    "exit_code": (204, 4),
     "in_native": (200, 4),  # nonzero between enter and leave
     "scratch": (208, 16),  # written by discarded register writes
     "zero": (224, 32),  # always zero: read for hard-wired zero registers
@@ -83,7 +84,12 @@ FIELDS: Final[dict[str, tuple[int, int]]] = {
 }
 REGISTERS: Final = 1024  # first byte of the guest's registers
 SIGNAL_INFO: Final = 16384  # 64 entries of 128 bytes: the siginfo of each pending signal
-NBYTES: Final = 16384 + 64 * 128
+# What was noted at polls, the latest first: source (see Sampler.note), pc, and the registers of the
+# link register's file.
+NOTES: Final = SIGNAL_INFO + 64 * 128
+NOTE_COUNT: Final = 8
+NOTE_NBYTES: Final = 512
+NBYTES: Final = NOTES + NOTE_COUNT * NOTE_NBYTES
 
 
 class Context:
