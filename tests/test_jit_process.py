@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+from array import array
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
@@ -158,23 +159,27 @@ def test_the_compiler_goes_on_with_what_its_client_has_left(
 ) -> None:
     compiler, marker = client
     key, file = "ab" * 32, tmp_path / "program"
-    file.write_bytes(bytes(4096) + WINDOW)
+    calling = "a: addi a0, a0, 1; bnez a0, a; jal ra, visited; jal ra, unvisited; ret"
+    functions = "visited: ecall; ret; unvisited: ecall; ret"
+    code = assemble(ARCHITECTURE, f"{calling}; {functions}", CODE).ljust(4096, b"\0")
+    file.write_bytes(bytes(4096) + code)
     there = (CODE, CODE + 4096, 4096, str(file))
     gone = (CODE + 4096, CODE + 8192, 0, str(tmp_path / "gone"))
     beyond = (CODE + 8192, CODE + 12288, 8192, str(file))
     roots = [Root(pc, key, b"") for pc in (0, CODE + 4096, CODE + 8192, CODE)]
+    visited = {CODE: array("I", [0, 20 >> 1])}
     assert compiler.compile(REQUEST)
-    compiler.leave(Leftovers(tuple(roots), (there, gone, beyond)))
+    compiler.leave(Leftovers(tuple(roots), (there, gone, beyond), visited))
     compiler.close()
     deadline = time.monotonic() + 60
     while _compilers(marker):
         assert time.monotonic() < deadline
         time.sleep(0.01)
     store = RegionStore(CodeCache(str(tmp_path / "cache")))
-    region = store.find(key, CODE, REQUEST.read_code)
-    assert region is not None
-    assert (region.pc, region.instructions) == (CODE, 3)
-    assert [found.pc for found in store.load(key)] == [CODE]
+    regions = {region.pc: region for region in store.load(key)}
+    assert list(regions) == [CODE, CODE + 20], "calls are followed where the guest has been"
+    assert regions[CODE].instructions == 5
+    assert regions[CODE].targets == (CODE + 20, CODE + 28)
 
 
 def test_who_waits_for_a_region_when_the_guest_ends_gets_none() -> None:

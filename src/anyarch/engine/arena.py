@@ -138,6 +138,10 @@ class RecordArena:
         pc = int(self._pcs[index])
         return int(self._records[index]), pc, pc + offset
 
+    def visited(self) -> list[int]:
+        """Where blocks begin that were translated."""
+        return self._pcs[: self.blocks]
+
     def mark(self) -> tuple[int, int]:
         """For :meth:`forget_since`: what has been translated so far."""
         return int(self._fields[0]), self.blocks

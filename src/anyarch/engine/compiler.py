@@ -316,12 +316,13 @@ class _Service:
 
         os.nice(15)
         until = time.process_time() + _LEFT_SECONDS
-        for request in Leftovers.unpack(self._left).requests():
-            if time.process_time() > until or _resident() >= MEMORY_LIMIT:
-                break
-            region, known = self._find(request)
-            if region is not None and request.key and not known:
-                self._store.append(request.key, [region])
+        requests, region = Leftovers.unpack(self._left).requests(), None
+        with contextlib.suppress(StopIteration):
+            while time.process_time() < until and _resident() < MEMORY_LIMIT:
+                request = requests.send(region)
+                region, known = self._find(request)
+                if region is not None and request.key and not known:
+                    self._store.append(request.key, [region])
 
 
 def _is_for(region: CompiledRegion, request: Request) -> bool:

@@ -11,6 +11,7 @@ import struct
 import time
 from bisect import bisect_left, bisect_right, insort
 from collections.abc import Iterable
+from itertools import chain
 from typing import Final, Protocol
 
 from anyarch.data import dataclass
@@ -169,16 +170,20 @@ class Jit:
         self.compiler.end()
 
     def leave(self, roots: Iterable[tuple[int, bytes]]) -> None:
-        """What has no region yet, with its hints, is compiled for the next run."""
+        """What has no region yet, with its hints, is compiled for the next run: these, then what
+        regions have led to."""
         with self._lock:
             mapped = list(self.arena.space.regions())
-            left = []
-            for pc, hints in roots:
-                key = None if self.is_settled(pc) or self._is_precise(pc) else self._load_bundle(pc)
-                if key is not None:
-                    left.append(Root(pc, key, hints))
+            visited = self.arena.visited()
+            others = {pc for found in self.installed.values() for pc in found.region.targets}
+            left: dict[int, Root] = {}
+            for pc, hints in chain(roots, ((pc, b"") for pc in others.intersection(visited))):
+                if pc not in left and not self.is_settled(pc) and not self._is_precise(pc):
+                    key = self._load_bundle(pc)
+                    if key is not None:
+                        left[pc] = Root(pc, key, hints)
         if left:
-            self.compiler.leave(Leftovers.of(left, mapped))
+            self.compiler.leave(Leftovers.of(left.values(), mapped, visited))
 
     def is_settled(self, pc: int) -> bool:
         """Whether there is a region at ``pc``, or can be none."""

@@ -1,21 +1,26 @@
 """What a guest had no time to have compiled: the compiler goes on with it when the guest has ended.
 
 Then the guest's memory is gone, so the code is read from the files that were mapped. Whether it is
-the same is seen when the regions are used: each has a digest of its code.
+the same is seen when the regions are used: each has a digest of its code. From the roots it goes on
+to what their regions call or jump to, as far as the guest has been there.
 """
 
 from __future__ import annotations
 
 import marshal
 import os
-from collections.abc import Iterable, Iterator
+import zlib
+from array import array
+from collections import deque
+from collections.abc import Generator, Iterable, Sequence
 from typing import NamedTuple
 
 from anyarch.data import dataclass
+from anyarch.engine.bundle import CompiledRegion
 from anyarch.engine.compiler import WINDOW, Request
 from anyarch.errors import MemoryFault
 from anyarch.memory.regions import Region
-from anyarch.memory.space import PROT_WRITE
+from anyarch.memory.space import PROT_EXEC, PROT_WRITE
 
 
 class Root(NamedTuple):
@@ -28,39 +33,63 @@ class Root(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Leftovers:
-    """Roots, the hottest first, and what was mapped from files: start, end, offset, path."""
+    """Roots, the hottest first; what was mapped from files: start, end, offset, path; and by start
+    of a mapping, where in it the guest has been: half the offsets of basic blocks."""
 
     roots: tuple[Root, ...]
     pieces: tuple[tuple[int, int, int, str], ...]
+    visited: dict[int, array[int]]
 
     @staticmethod
-    def of(roots: Iterable[Root], mapped: Iterable[Region]) -> Leftovers:
+    def of(roots: Iterable[Root], mapped: Iterable[Region], blocks: Sequence[int]) -> Leftovers:
         """From what is mapped now; writable memory may differ from its file."""
         fixed = [m for m in mapped if m.file and not m.shared and not m.prot & PROT_WRITE]
         pieces = ((m.start, m.end, m.offset, m.name) for m in fixed)
-        return Leftovers(tuple(roots), tuple(pieces))
+        visited = {
+            m.start: array("I", [pc - m.start >> 1 for pc in blocks if m.start <= pc < m.end])
+            for m in fixed
+            if m.prot & PROT_EXEC
+        }
+        return Leftovers(tuple(roots), tuple(pieces), visited)
 
     def pack(self) -> bytes:
         """For a process of the same Python."""
-        return marshal.dumps((tuple(map(tuple, self.roots)), self.pieces))
+        roots = tuple((root.pc, root.key, root.hints) for root in self.roots)
+        visited = {
+            start: zlib.compress(array("I", sorted(offsets)).tobytes(), 1)
+            for start, offsets in self.visited.items()
+        }
+        return marshal.dumps((roots, self.pieces, visited))
 
     @staticmethod
     def unpack(data: bytes) -> Leftovers:
         """What :meth:`pack` was given."""
-        roots, pieces = marshal.loads(data)
-        return Leftovers(tuple(Root(*root) for root in roots), pieces)
+        roots, pieces, packed = marshal.loads(data)
+        visited = {start: array("I", zlib.decompress(part)) for start, part in packed.items()}
+        return Leftovers(tuple(Root(*root) for root in roots), pieces, visited)
 
-    def requests(self) -> Iterator[Request]:
-        """What to compile, as long as its files can be read."""
+    def requests(self) -> Generator[Request, CompiledRegion | None]:
+        """What to compile, as far as its files can be read; who does it sends the region."""
         files: dict[str, int] = {}
+        seen = {root.pc for root in self.roots}
+        unseen = {start + 2 * at for start, part in self.visited.items() for at in part} - seen
+        waiting = deque(self.roots)
         try:
-            for root in self.roots:
+            while waiting:
+                root = waiting.popleft()
                 request = self._request(root, files)
-                if request is not None:
-                    yield request
+                region = None if request is None else (yield request)
+                for pc in region.targets if region is not None else ():
+                    if pc in unseen and self._start(pc) == self._start(root.pc):
+                        unseen.remove(pc)
+                        waiting.append(Root(pc, root.key, b""))
         finally:
             for fd in files.values():
                 os.close(fd)
+
+    def _start(self, pc: int) -> int | None:
+        """Of the mapping at a pc: calls of other mappings lead through addresses in memory."""
+        return next((start for start, end, _, _ in self.pieces if start <= pc < end), None)
 
     def _request(self, root: Root, files: dict[str, int]) -> Request | None:
         def read(address: int, nbytes: int) -> bytes:
