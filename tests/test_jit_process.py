@@ -166,7 +166,7 @@ def test_the_compiler_goes_on_with_what_its_client_has_left(
     there = (CODE, CODE + 4096, 4096, str(file))
     gone = (CODE + 4096, CODE + 8192, 0, str(tmp_path / "gone"))
     beyond = (CODE + 8192, CODE + 12288, 8192, str(file))
-    roots = [Root(pc, key, b"") for pc in (0, CODE + 4096, CODE + 8192, CODE)]
+    roots = [Root(pc, key, b"", pc == 0) for pc in (0, CODE + 4096, CODE + 8192, CODE)]
     visited = {CODE: array("I", [0, 20 >> 1])}
     assert compiler.compile(REQUEST)
     compiler.leave(Leftovers(tuple(roots), (there, gone, beyond), visited))
@@ -178,6 +178,7 @@ def test_the_compiler_goes_on_with_what_its_client_has_left(
     store = RegionStore(CodeCache(str(tmp_path / "cache")))
     regions = {region.pc: region for region in store.load(key)}
     assert list(regions) == [CODE, CODE + 20], "calls are followed where the guest has been"
+    assert [region.pc for region in store.load(key).hot] == [CODE]
     assert regions[CODE].instructions == 5
     assert regions[CODE].targets == (CODE + 20, CODE + 28)
 

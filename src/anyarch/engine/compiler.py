@@ -319,10 +319,10 @@ class _Service:
         requests, region = Leftovers.unpack(self._left).requests(), None
         with contextlib.suppress(StopIteration):
             while time.process_time() < until and _resident() < MEMORY_LIMIT:
-                request = requests.send(region)
+                request, ahead = requests.send(region)
                 region, known = self._find(request)
                 if region is not None and request.key and not known:
-                    self._store.append(request.key, [region])
+                    self._store.append(request.key, [region], ahead=ahead)
 
 
 def _is_for(region: CompiledRegion, request: Request) -> bool:

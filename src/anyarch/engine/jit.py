@@ -104,6 +104,7 @@ class Jit:
         self._refused: set[int] = set()
         self._precise: set[int] = set()  # regions in which something faulted
         self._has_ended = False
+        self._made: set[int] = set()  # regions that were compiled in this run
         self._version = -1  # of the address space, when what is mapped was last looked at
         self._seen: set[int] = set()  # where executable mappings begin
         self._bundles: dict[str, Bundle] = {}  # by cache key
@@ -160,6 +161,7 @@ class Jit:
                 self.journal.note(REFUSED, None, seconds)
                 return False
             self.journal.note(COMPILED, region, seconds)
+            self._made.add(pc)
             if key is not None:
                 self._bundles[key].keep(region)
             return self._place(region)
@@ -171,17 +173,19 @@ class Jit:
 
     def leave(self, roots: Iterable[tuple[int, bytes]]) -> None:
         """What has no region yet, with its hints, is compiled for the next run: these, then what
-        regions have led to."""
+        regions that are new lead to."""
         with self._lock:
             mapped = list(self.arena.space.regions())
             visited = self.arena.visited()
-            others = {pc for found in self.installed.values() for pc in found.region.targets}
+            new = (self.installed[pc] for pc in self._made & self.installed.keys())
+            others = {pc for found in new for pc in found.region.targets}
             left: dict[int, Root] = {}
-            for pc, hints in chain(roots, ((pc, b"") for pc in others.intersection(visited))):
+            unseen = ((pc, b"", True) for pc in others.intersection(visited))
+            for pc, hints, ahead in chain(((*root, False) for root in roots), unseen):
                 if pc not in left and not self.is_settled(pc) and not self._is_precise(pc):
                     key = self._load_bundle(pc)
                     if key is not None:
-                        left[pc] = Root(pc, key, hints)
+                        left[pc] = Root(pc, key, hints, ahead)
         if left:
             self.compiler.leave(Leftovers.of(left.values(), mapped, visited))
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from collections.abc import Callable
-from typing import Final, TextIO
+from typing import Final
 
 from anyarch.data import dataclass, field
 from anyarch.engine.bundle import CompiledRegion
@@ -84,26 +85,16 @@ class PerfMap:
     def __init__(self, name: Callable[[int], str], folder: str = "/tmp") -> None:
         self._name, self._folder = name, folder
         self._lines: list[str] = []  # a forked child writes its parent's too
-        self._file: TextIO | None = None
         self._owner = 0
 
     def add(self, region: CompiledRegion, pointer: int) -> None:
         """Name the code of a region."""
         self._lines.append(f"{pointer:x} {len(region.code):x} {self._name(region.pc)}\n")
-        if self._owner != os.getpid():
-            self._owner = os.getpid()
-            self._file = self._open()
-            new = self._lines
-        else:
-            new = self._lines[-1:]
-        if self._file is not None:
-            self._file.writelines(new)
-            self._file.flush()
-
-    def _open(self) -> TextIO | None:
+        is_new = self._owner != os.getpid()
+        self._owner = os.getpid()
         path = os.path.join(self._folder, f"perf-{os.getpid()}.map")
-        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW
-        try:
-            return open(os.open(path, flags, 0o600), "w")
-        except OSError:
-            return None
+        flags = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+        flags |= os.O_TRUNC if is_new else os.O_APPEND
+        # Opened each time: our threads have tables of descriptors of their own.
+        with contextlib.suppress(OSError), open(os.open(path, flags, 0o600), "w") as file:
+            file.writelines(self._lines if is_new else self._lines[-1:])

@@ -24,11 +24,13 @@ from anyarch.memory.space import PROT_EXEC, PROT_WRITE
 
 
 class Root(NamedTuple):
-    """Where a region is to begin, the key that it is kept under, and :attr:`Request.hints`."""
+    """Where a region is to begin, the key that it is kept under, :attr:`Request.hints`, and whether
+    it was not seen in samples: then it is kept like what is compiled ahead of time."""
 
     pc: int
     key: str
     hints: bytes
+    ahead: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +56,7 @@ class Leftovers:
 
     def pack(self) -> bytes:
         """For a process of the same Python."""
-        roots = tuple((root.pc, root.key, root.hints) for root in self.roots)
+        roots = tuple((root.pc, root.key, root.hints, root.ahead) for root in self.roots)
         visited = {
             start: zlib.compress(array("I", sorted(offsets)).tobytes(), 1)
             for start, offsets in self.visited.items()
@@ -68,8 +70,9 @@ class Leftovers:
         visited = {start: array("I", zlib.decompress(part)) for start, part in packed.items()}
         return Leftovers(tuple(Root(*root) for root in roots), pieces, visited)
 
-    def requests(self) -> Generator[Request, CompiledRegion | None]:
-        """What to compile, as far as its files can be read; who does it sends the region."""
+    def requests(self) -> Generator[tuple[Request, bool], CompiledRegion | None]:
+        """What to compile, as far as its files can be read, and whether that is ahead of time; who
+        does it sends the region."""
         files: dict[str, int] = {}
         seen = {root.pc for root in self.roots}
         unseen = {start + 2 * at for start, part in self.visited.items() for at in part} - seen
@@ -78,11 +81,11 @@ class Leftovers:
             while waiting:
                 root = waiting.popleft()
                 request = self._request(root, files)
-                region = None if request is None else (yield request)
+                region = None if request is None else (yield request, root.ahead)
                 for pc in region.targets if region is not None else ():
                     if pc in unseen and self._start(pc) == self._start(root.pc):
                         unseen.remove(pc)
-                        waiting.append(Root(pc, root.key, b""))
+                        waiting.append(Root(pc, root.key, b"", ahead=True))
         finally:
             for fd in files.values():
                 os.close(fd)

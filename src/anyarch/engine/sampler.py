@@ -137,11 +137,12 @@ class Sampler:
         self.jit.leave(seen)
 
     def _credit(self, pc: int) -> None:
-        """What a hot region calls needs one sample less: calls between regions are cheap."""
+        """What a hot region calls needs one sample less, for calls between regions are cheap; none
+        where it is compiled already."""
         installed = self.jit.installed.get(pc)
         for target in installed.region.targets if installed is not None else ():
             if target not in self._counts and not self.jit.is_settled(target):
-                self._counts[target] = self.threshold - 1
+                self._counts[target] = self.threshold - (not self.jit.knows(target))
 
     def close(self) -> None:
         """Stop sampling; what was seen and is not compiled is left to the compiler."""
