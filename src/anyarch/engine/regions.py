@@ -49,6 +49,7 @@ class Occurrence:
     arms: list[int] = field(default_factory=list)  # known targets of a computed jump
     table: Table | None = None  # that they are from, if it stays as it is
     is_inlined: bool = False  # a call whose function is part of the region
+    known: dict[int, int] = field(default_factory=dict)  # constants by number of the node
 
     @property
     def next_pc(self) -> int:
@@ -57,6 +58,12 @@ class Occurrence:
 
     def constant(self, node: Node) -> int:
         """The value of a node that depends only on the word and its address."""
+        found = self.known.get(node.number)
+        if found is None:
+            found = self.known[node.number] = self._evaluate(node)
+        return found
+
+    def _evaluate(self, node: Node) -> int:
         match node.op:
             case "const":
                 return node.value
