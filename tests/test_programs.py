@@ -10,9 +10,12 @@ from typing import Final
 import pytest
 
 import anyarch
+from anyarch import JitOptions
+from anyarch._native import native_code, native_key
+from anyarch.engine.cache import CodeCache
 from tests.programs.build import AARCH64, HOST, RISCV, RISCV_BITMANIP, Target, compile_c
 
-ENGINES: Final = ("interp",)
+ENGINES: Final = ("interp", "auto")
 FOLDER: Final = Path(__file__).parent / "programs"
 SOURCES: Final = sorted(FOLDER.glob("*.c"))
 ARGUMENTS: Final = ("alpha", "two words", "", "-x=ünï")
@@ -34,9 +37,11 @@ def run_native(*command: str | Path) -> tuple[int, str]:
     return result.returncode, result.stdout.decode(errors="replace")
 
 
-def run_anyarch(program: Path, engine: str) -> tuple[int | None, str]:
+def run_anyarch(
+    program: Path, engine: str, jit: JitOptions | None = None
+) -> tuple[int | None, str]:
     """The same of a program under anyarch."""
-    result = anyarch.run(program, ARGUMENTS, engine=engine, timeout=60)
+    result = anyarch.run(program, ARGUMENTS, engine=engine, jit=jit, timeout=300)
     status = result.status if result.signal is None else -result.signal
     return status, result.stdout.decode(errors="replace")
 
@@ -46,6 +51,20 @@ def run_anyarch(program: Path, engine: str) -> tuple[int | None, str]:
 def test_output_equals_native(source: Path, target: Target, engine: str) -> None:
     expected = run_native(compile_c(source, HOST))
     assert run_anyarch(compile_c(source, target), engine) == expected
+
+
+@pytest.mark.parametrize(("source", "target"), CASES)
+def test_all_compiled_and_then_from_the_cache(source: Path, target: Target, tmp_path: Path) -> None:
+    """Nothing is left to the interpreter; then the code that was kept runs."""
+    expected = run_native(compile_c(source, HOST))
+    program = compile_c(source, target)
+    name = target.triple.partition("-")[0]
+    native_code(name)
+    for file in Path(CodeCache().path).glob(native_key(name, "flat") + "*"):
+        shutil.copy(file, tmp_path)
+    for eager in (True, False):
+        options = JitOptions(eager=eager, cache=str(tmp_path))
+        assert run_anyarch(program, "jit", options) == expected
 
 
 @pytest.mark.skipif(shutil.which("qemu-aarch64") is None, reason="qemu-aarch64 is not installed")

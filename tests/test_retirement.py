@@ -12,7 +12,7 @@ from typing import Any, Final, cast
 
 import pytest
 
-from anyarch.engine.arena import RecordArena
+from anyarch.engine.arena import DROPPED_LIMIT, RecordArena
 from anyarch.engine.retirement import Retirement
 from anyarch.guests.riscv import ARCHITECTURE
 from anyarch.host import code as host_code
@@ -177,6 +177,39 @@ def test_a_guest_that_compiles_for_ever_needs_no_more_room() -> None:
     assert len(engine.jit._places) <= 3
     assert sum(map(len, engine.jit._cells.values())) <= 3
     assert len(engine.jit.installed) == 1
+
+
+def test_records_are_used_again_once_no_block_leads_to_them() -> None:
+    engine = JitEngine(bounded=False)
+    kept = CODE + 4 * PAGE
+    for at in (CODE, kept):
+        engine.space.map(at, PAGE, 7, fixed=True)
+    rewritten(engine, 1000, kept)
+    first = engine.jit._next_record
+    for turn in range(1, 4):
+        for number in range(1, 10):
+            rewritten(engine, 10 * turn + number)
+            assert value(engine) == 10 * turn + number
+        engine.engine.arena.make_room()
+        assert len(engine.jit.installed) == 2, "what is compiled stays"
+        assert value(engine) == 10 * turn + 9
+        assert value(engine, kept) == 1000
+        assert engine.engine.arena.blocks == 0, "a region was not found"
+    assert engine.jit._next_record == first + 10 * 32
+    assert not engine.jit._left_ways
+
+
+def test_blocks_that_were_dropped_do_not_pile_up() -> None:
+    engine = JitEngine(bounded=False)
+    pages = 16
+    engine.space.map(CODE, (pages + 1) * PAGE, 7, fixed=True)
+    jump = assemble(ARCHITECTURE, f"j {CODE + 4}", CODE)
+    engine.space.write(CODE, jump * (pages * PAGE // 4) + assemble(ARCHITECTURE, "ebreak", CODE))
+    for _ in range(2 * DROPPED_LIMIT // (pages * PAGE // 4)):
+        assert value(engine) == 0
+        assert engine.engine.arena.blocks <= DROPPED_LIMIT + pages * PAGE // 4 + 1
+        engine.engine.code_changed(CODE, pages * PAGE)
+    assert engine.engine.arena.flushes in (1, 2)
 
 
 def test_a_thread_inside_is_waited_for() -> None:

@@ -17,6 +17,7 @@ from anyarch.memory.space import AddressSpace
 
 if TYPE_CHECKING:
     from anyarch.cli.options import RunOptions
+    from anyarch.engine.eager import Eager
     from anyarch.engine.journal import PerfMap
     from anyarch.engine.sampler import Sampler
     from anyarch.linux.abi import LinuxAbi
@@ -31,7 +32,8 @@ class JitOptions:
     A place in the program is compiled once it was found there ``samples`` times, looking every
     ``interval`` seconds. ``cache`` is the directory of compiled code (default: as the command's),
     ``bundles`` are files that ``anyarch compile -o`` wrote, ``perf_map`` tells Linux perf the names
-    of compiled code.
+    of compiled code. ``precise`` makes all registers exact at every fault, not only where a program
+    is likely to look. ``eager`` compiles all code before it first runs, while the program waits.
     """
 
     samples: int = 2
@@ -39,6 +41,8 @@ class JitOptions:
     cache: str | None = None
     bundles: Sequence[str] = ()
     perf_map: bool = False
+    precise: bool = False
+    eager: bool = False
 
 
 def make_engine(
@@ -68,19 +72,26 @@ def make_sampler(
     variant: str,
     options: JitOptions,
     perf_map: PerfMap | None = None,
-) -> Sampler:
+) -> Sampler | Eager:
     """The compiled tier for an engine."""
     from anyarch.engine.jit import Jit
     from anyarch.engine.journal import Journal
-    from anyarch.engine.sampler import Sampler
     from anyarch.engine.store import BundleFile, RegionStore
 
     cache = CodeCache(options.cache)
     bundles = [BundleFile(path) for path in options.bundles]
     is_linux = variant != "bounded"
-    store = RegionStore(cache, native_key(name, variant), bundles, files=is_linux)
+    key = native_key(name, variant) + (" precise" if options.precise else "")
+    store = RegionStore(cache, key, bundles, files=is_linux)
     compiler = region_compiler(name, variant, cache)
-    jit = Jit(runner.arena, runner.native, compiler, store, Journal(perf_map))
+    precise = options.precise or None  # what the code is decides
+    jit = Jit(runner.arena, runner.native, compiler, store, Journal(perf_map), precise=precise)
+    if options.eager:
+        from anyarch.engine.eager import Eager
+
+        return Eager(jit)
+    from anyarch.engine.sampler import Sampler
+
     return Sampler(jit, threshold=options.samples, interval=options.interval)
 
 
@@ -114,11 +125,13 @@ def main_run(options: RunOptions) -> int:
             engine,
             counting=options.count,
             options=JitOptions(
-                options.samples or 2,
-                options.interval or 0.001,
-                options.cache,
-                options.bundles,
-                options.perf_map,
+                samples=options.samples or 2,
+                interval=options.interval or 0.001,
+                cache=options.cache,
+                bundles=options.bundles,
+                perf_map=options.perf_map,
+                precise=options.precise,
+                eager=options.eager,
             ),
         )
         engines.append(runner)
@@ -230,7 +243,12 @@ def run(
     if jit is not None:
         command += ["--jit-samples", str(jit.samples), "--jit-interval", str(jit.interval * 1000)]
         command += ["--cache", jit.cache] if jit.cache is not None else []
-        command += ["--perf-map"] if jit.perf_map else []
+        switches = {
+            "--perf-map": jit.perf_map,
+            "--jit-precise": jit.precise,
+            "--jit-eager": jit.eager,
+        }
+        command += [switch for switch, is_on in switches.items() if is_on]
         command += [word for path in jit.bundles for word in ("--bundle", path)]
     environment = dict(os.environ if env is None else env)
     with TemporaryDirectory(prefix="anyarch-") as folder:

@@ -65,6 +65,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         help=f"anyarch, native or a QEMU program; repeatable (anyarch, and {QEMU} if installed)",
     )
     parser.add_argument("--engine", help="engine of anyarch (its default)")
+    parser.add_argument("--eager", action="store_true", help="compile all code before it runs")
     parser.add_argument("-L", dest="root", help="root folder for dynamic programs")
     parser.add_argument("--seconds", type=float, default=60, help="limit for each program (60)")
     parser.add_argument("--jobs", type=int, default=1, help="programs at the same time (1)")
@@ -76,6 +77,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     signal.signal(signal.SIGINT, signal.default_int_handler)
     default = ["anyarch", QEMU] if shutil.which(QEMU) else ["anyarch"]
     flags = ["--engine", options.engine] if options.engine else []
+    flags += ["--jit-eager"] if options.eager else []
     flags += ["-L", options.root] if options.root else []
     try:
         if options.isolate and (status := keep_apart(options.logs)) is not None:

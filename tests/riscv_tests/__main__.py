@@ -25,7 +25,7 @@ def main() -> int:
     parser.add_argument("--fetch", action="store_true", help="clone the suite there first")
     parser.add_argument("--source", default=SOURCE, help="what --fetch clones")
     parser.add_argument(
-        "--engine", action="append", help="engine of anyarch, or qemu; repeatable (interp)"
+        "--engine", action="append", help="engine of anyarch, eager or qemu; repeatable (interp)"
     )
     parser.add_argument("--extension", action="append", choices=list(EXTENSIONS))
     options = parser.parse_args()

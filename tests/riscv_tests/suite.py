@@ -154,14 +154,17 @@ def _allow_everything(program: Path) -> None:
 
 
 def runner(engine: str) -> Runner:
-    """A function that runs a program: ``qemu`` or the name of an engine of anyarch."""
+    """A function that runs a program: ``qemu``, the name of an engine of anyarch, or ``eager``:
+    all code compiled before it runs."""
     if engine == "qemu":
         return _run_qemu
+    name, eager = ("jit", True) if engine == "eager" else (engine, False)
 
     def run_anyarch(program: Path) -> int:
         import anyarch
 
-        result = anyarch.run(program, engine=engine, timeout=SECONDS)
+        options = anyarch.JitOptions(eager=eager)
+        result = anyarch.run(program, engine=name, jit=options, timeout=SECONDS)
         return -result.signal if result.signal is not None else result.status or 0
 
     return run_anyarch

@@ -15,7 +15,7 @@ NO_SUITE = "ANYARCH_RISCV_TESTS does not name a checkout of riscv-tests"
 
 
 @pytest.mark.skipif(not SUITE, reason=NO_SUITE)
-@pytest.mark.parametrize("engine", ["interp"])
+@pytest.mark.parametrize("engine", ["interp", "auto", "eager"])
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_case_passes(case: Case, engine: str) -> None:
     assert run(case, runner(engine)).failure == ""

@@ -40,6 +40,8 @@ class RunOptions:
     cache: str | None = None
     samples: int | None = None
     interval: float | None = None
+    precise: bool = False
+    eager: bool = False
     crash_report: bool = False
     core: str | None = None
 
@@ -127,6 +129,16 @@ OPTIONS: Final = (
         "Look every so many milliseconds (default: 1).",
         "MS",
         _milliseconds,
+    ),
+    Option(
+        ("--jit-precise",),
+        "precise",
+        "Compile so that all registers are exact at every fault (slower).",
+    ),
+    Option(
+        ("--jit-eager",),
+        "eager",
+        "Compile all code before it first runs, and wait for it (for tests).",
     ),
     Option(
         ("--bundle",),

@@ -9,7 +9,8 @@ from __future__ import annotations
 import ctypes
 import threading
 from bisect import bisect_right
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final, Protocol
 
 from anyarch.host.mapping import (
@@ -43,6 +44,8 @@ TRANSLATOR: Final = (
     "counting",
     "address_limit",
     "lock",  # pointer of the context that translates, or 0
+    "dropped",  # blocks whose room is lost until the next flush
+    "eager",  # leave with NEW where no region is, and translate single instructions only
 )
 _INDEX: Final = {name: index for index, name in enumerate(TRANSLATOR)}
 TABLE_BITS: Final = 19
@@ -51,6 +54,7 @@ REGION_TABLE_BITS: Final = 16  # of the entries of compiled regions, see engine/
 REGION_TABLE_NBYTES: Final = 8 << REGION_TABLE_BITS
 ARENA_NBYTES: Final = 1 << 28
 BLOCK_CAPACITY: Final = 1 << 20
+DROPPED_LIMIT: Final = 1 << 16  # blocks: a guest that writes code for ever needs no more memory
 PAGE_WRITE, PAGE_EXEC, PAGE_CODE, PAGE_HOOK = 2, 4, 8, 16
 _PAGE: Final = 4096
 
@@ -108,7 +112,10 @@ class RecordArena:
         self._exclusive = False
         self.flushes = 0
         self.epoch = 0  # see engine/retirement
-        self.on_drop: Callable[[int, int], None] | None = None  # start and end of dropped code
+        # Code between two addresses is gone, or may be: regions see whether it is what it was.
+        self.on_drop: Callable[[int, int], None] | None = None
+        self.on_change: Callable[[int, int], None] | None = None
+        self.on_flush: Callable[[], None] | None = None  # no block is left that leads to a region
         self.locate_region: Callable[[int], int | None] | None = None  # guest pc of a host one
         space.on_code_change = self._change_range
 
@@ -119,12 +126,23 @@ class RecordArena:
 
     @property
     def counting(self) -> bool:
-        """Whether retired instructions are counted; change it only with a flush."""
+        """Whether retired instructions are counted, by no region; change it only with a flush."""
         return bool(self._fields[_INDEX["counting"]])
 
     @counting.setter
     def counting(self, value: bool) -> None:
         self._fields[_INDEX["counting"]] = int(value)
+        if value:
+            self.eager = False
+
+    @property
+    def eager(self) -> bool:
+        """Whether native code leaves where it comes to code that is not compiled."""
+        return bool(self._fields[_INDEX["eager"]])
+
+    @eager.setter
+    def eager(self, value: bool) -> None:
+        self._fields[_INDEX["eager"]] = int(value)
 
     @property
     def blocks(self) -> int:
@@ -167,27 +185,46 @@ class RecordArena:
 
     # Dropping translations.
     def _change_range(self, start: int, end: int) -> None:
-        self.code_change(start, end - start)
+        self._change(start, end - start, self.on_drop)
 
     def code_change(self, address: int, nbytes: int) -> None:
-        """Guest code in a range has changed or is gone: drop the blocks that begin there."""
+        """Guest code in a range may have changed: drop the blocks that begin there."""
+        self._change(address, nbytes, self.on_change)
+
+    def _change(self, address: int, nbytes: int, tell: Callable[[int, int], None] | None) -> None:
         start = (address & -_PAGE) - _PAGE  # an instruction may reach over from the page before
         end = address + nbytes
-        self._invalidate(self.translator, max(start, 0), end)
-        if self.on_drop is not None:
-            self.on_drop(max(start, 0), end)
         first, last = address & -_PAGE, (end + _PAGE - 1) & -_PAGE
-        self.space.flags.clear_code(first, min(last, self.space.limit))
+        with self.space.lock:  # in which protections change too, in the same bytes as the marks
+            # Marks first: what other threads translate meanwhile is marked again, or dropped.
+            self.space.flags.clear_code(first, min(last, self.space.limit))
+            self._invalidate(self.translator, max(start, 0), end)
+            if tell is not None:
+                tell(max(start, 0), end)
 
     def code_announced(self) -> None:
-        """The guest says that code may have been written: drop what lies on writable pages."""
+        """The guest says that code may have been written: on pages that it can write, there or,
+        where memory is shared, through another mapping."""
         for region in self.space.regions():
-            if region.prot & PAGE_WRITE and region.prot & PAGE_EXEC:
+            if region.prot & PAGE_EXEC and (region.prot & PAGE_WRITE or region.shared):
                 for start, end in self.space.flags.code_runs(region.start, region.end):
                     self.code_change(start, end - start)
 
     def flush(self) -> None:
         """Drop everything, once no other thread is in native code."""
+        with self._alone():
+            if self.on_drop is not None:
+                self.on_drop(0, self.space.limit)
+            self._reset()
+
+    def make_room(self) -> None:
+        """Drop all blocks, not what is compiled, once no other thread is in native code."""
+        with self._alone():
+            self._reset()
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Meanwhile no thread is in native code."""
         with self._gate:
             while self._exclusive:
                 self._gate.wait()
@@ -199,7 +236,7 @@ class RecordArena:
                     runner.request_stop()
                 threading.Event().wait(0.0005)
                 waiting = [runner for runner in waiting if runner.inside]
-            self._reset()
+            yield
         finally:
             with self._gate:
                 self._exclusive = False
@@ -213,9 +250,10 @@ class RecordArena:
         self._fields[0] = arena
         self._fields[_INDEX["table_used"]] = 0
         self._fields[_INDEX["block_count"]] = 0
+        self._fields[_INDEX["dropped"]] = 0
         self.flushes += 1
-        if self.on_drop is not None:
-            self.on_drop(0, self.space.limit)
+        if self.on_flush is not None:
+            self.on_flush()
 
     def is_closed(self) -> bool:
         """Whether a thread that is about to enter native code has to wait."""

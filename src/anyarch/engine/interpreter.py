@@ -10,7 +10,7 @@ import ctypes
 from typing import TYPE_CHECKING, Final, Protocol, Self
 
 from anyarch.data import dataclass
-from anyarch.engine.arena import RecordArena
+from anyarch.engine.arena import PAGE_HOOK, RecordArena
 from anyarch.engine.exits import Exit
 from anyarch.host import signals
 from anyarch.host.code import NativeCode, region_base
@@ -95,6 +95,7 @@ class Sampler(Protocol):
 
     def begin(self, pc: int) -> None: ...
     def passed(self, runner: Interpreter) -> None: ...
+    def provide(self, pc: int) -> bool: ...
     def after_fork(self) -> None: ...
     def close(self) -> None: ...
 
@@ -298,9 +299,13 @@ class Interpreter:
         while True:
             code = self._enter(self._run_entry)
             if code == ExitCode.FLUSH:
-                self.arena.flush()
+                self.arena.make_room()
             elif code == ExitCode.EMULATE:
                 ended = self._emulate()
+                if ended is not None:
+                    return ended
+            elif code == ExitCode.NEW:
+                ended = self._provide()
                 if ended is not None:
                     return ended
             elif code == ExitCode.CODE_CHANGED:
@@ -351,7 +356,7 @@ class Interpreter:
         self._bytes[_STEPPING] = 1
         code = self._enter(self._step_entry)
         if code == ExitCode.FLUSH:
-            self.arena.flush()
+            self.arena.make_room()
             code = self._enter(self._step_entry)
         else:
             self.arena.forget_since(mark)
@@ -387,6 +392,15 @@ class Interpreter:
         if self.counting and ended is None:
             self._set("remaining", self._get("remaining") - 1)
         return ended
+
+    def _provide(self) -> Exit | None:
+        """Have the code at ``state.pc`` compiled, or run an instruction that cannot be."""
+        pc = self.state.pc
+        if self.sampler is not None and self.sampler.provide(pc):
+            return None
+        if pc < self.space.limit and self.space.flags[pc] & PAGE_HOOK:
+            return Exit(ExitCode.HOOK, pc)
+        return self.step()
 
     def _counter(self, name: str) -> int:
         from time import monotonic_ns

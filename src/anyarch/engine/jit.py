@@ -61,7 +61,7 @@ class Installed:
     """A region in place, at host pointer ``address``."""
 
     region: CompiledRegion
-    record: int
+    way: tuple[int, int]  # its record, and the code that leads there from blocks
     address: int
     nbytes: int  # of its code and the stubs behind it
 
@@ -95,6 +95,8 @@ class Jit:
         flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE
         self._next_record = map_pages(RECORDS_NBYTES, 3, flags=flags)
         self._records_end = self._next_record + RECORDS_NBYTES
+        self._ways: list[tuple[int, int]] = []  # to be used again
+        self._left_ways: list[tuple[int, int]] = []  # to which some blocks may still lead
         self._table = arena.region_table
         self._cells: dict[int, list[tuple[int, int]]] = {}  # by target pc: cell, its stub
         self._places: list[tuple[int, CompiledRegion]] = []  # all that is in memory, by address
@@ -111,7 +113,8 @@ class Jit:
         # The lock of the address space: who changes a mapping holds it when it comes to `drop`, and
         # who forks holds it too, so that no child finds an installation half done.
         self._lock = arena.space.lock
-        arena.on_drop, arena.locate_region = self.drop, self.locate
+        arena.on_drop, arena.on_change, arena.on_flush = self.drop, self.compare, self._reinstall
+        arena.locate_region = self.locate
 
     @property
     def compiled(self) -> int:
@@ -288,22 +291,7 @@ class Jit:
     def _place(self, region: CompiledRegion) -> bool:
         if self.arena.counting:
             return False
-        space = self.arena.space
-        flags = space.flags
-        try:
-            # Marked before it is compared: who changes these pages from here on tells `drop`.
-            for page in region.pages:
-                flags.mark_code(page, page + 1)
-            for at, data in region.tables:
-                if not self._is_constant(at, len(data)) or space.read(at, len(data)) != data:
-                    return False
-            if digest_of(region.ranges, self.read) != region.digest:
-                return False
-        except (IndexError, MemoryFault):
-            return False
-        # The word before the record is for aa_resolve, which a dropped region's handler becomes.
-        record = self._next_record + 8
-        if record + RECORD_NBYTES > self._records_end:
+        if not self._applies(region):
             return False
         helpers = ("region_call" if cell & CALLS else "region_goto" for cell in region.cells)
         stubs = [
@@ -314,20 +302,19 @@ class Jit:
         code = b"".join(parts)
         self._retirement.collect()
         try:
+            way = self._make_way()
             address = append_region(code)
-            # mov rsi, record; jmp [rsi]: through the record, whose handler changes when it is
-            # dropped. Blocks of the interpreter keep pointing there.
-            thunk = append_stub(struct.pack("<2sQ2s", b"\x48\xbe", record, b"\xff\x26"))
         except HostError:  # no room
             self._retirement.hurry()
             return False
-        self._next_record += RECORD_NBYTES
+        self._ways.pop()
+        record, thunk = way
         entry, at = address + region.entry, address
         for index, (part, target) in enumerate(zip(parts, region.targets)):  # its stub follows
             at += len(part)
             self._link(address + CELL_DISTANCE + 8 * index, at, target)
         _write(record, self._handler, region.pc, entry)
-        self.installed[region.pc] = Installed(region, record, address, len(code))
+        self.installed[region.pc] = Installed(region, way, address, len(code))
         for page in region.pages:
             self._by_page.setdefault(page, set()).add(region.pc)
         insort(self._places, (address, region), key=_first)
@@ -338,6 +325,43 @@ class Jit:
         for cell, _ in self._cells.get(region.pc, ()):
             _write(cell, entry)
         return True
+
+    def _applies(self, region: CompiledRegion) -> bool:
+        """Whether guest code is what a region was made from; who changes it will say so."""
+        space = self.arena.space
+        try:
+            # Marked before it is compared: changes from here on are announced.
+            for page in region.pages:
+                space.flags.mark_code(page, page + 1)
+            for at, data in region.tables:
+                if not self._is_constant(at, len(data)) or space.read(at, len(data)) != data:
+                    return False
+            return digest_of(region.ranges, self.read) == region.digest
+        except (IndexError, MemoryFault):
+            return False
+
+    def _make_way(self) -> tuple[int, int]:
+        """The last of the ways to regions that are free. HostError where there is no room."""
+        if not self._ways:
+            # The word before is for aa_resolve, which the handler of a dropped region becomes.
+            record = self._next_record + 8
+            if record + RECORD_NBYTES > self._records_end:
+                raise HostError("the room for records of regions is used up")
+            # mov rsi, record; jmp [rsi]: through the record, whose handler changes when the region
+            # is dropped. Blocks of the interpreter keep pointing there.
+            thunk = append_stub(struct.pack("<2sQ2s", b"\x48\xbe", record, b"\xff\x26"))
+            self._next_record += RECORD_NBYTES
+            self._ways.append((record, thunk))
+        return self._ways[-1]
+
+    def _reinstall(self) -> None:
+        """All blocks are gone: those to come find the regions again, and none leads to others."""
+        with self._lock:
+            self._retirement.collect()
+            self._ways += self._left_ways
+            self._left_ways.clear()
+            for pc, installed in self.installed.items():
+                self._install(self.arena.translator, pc, *installed.way)
 
     def _link(self, cell: int, stub: int, pc: int) -> None:
         """Set a new cell: to the region at ``pc``, or to the stub that has code there run."""
@@ -359,11 +383,23 @@ class Jit:
         return region.locate(host - address)
 
     def drop(self, start: int, end: int) -> None:
-        """Code in a range has changed: regions made from it look their pc up again."""
+        """Code in a range is gone: regions made from it look their pc up again."""
         with self._lock:
             self._refused.clear()
             for pc in self._pcs_in(start, end):
                 self._remove_region(pc)
+
+    def compare(self, start: int, end: int) -> None:
+        """Code in a range may have changed, and blocks there were dropped: so are regions that were
+        made from other code."""
+        with self._lock:
+            self._refused.clear()
+            for pc in self._pcs_in(start, end):
+                installed = self.installed[pc]
+                if self._applies(installed.region):
+                    self._install(self.arena.translator, pc, *installed.way)
+                else:
+                    self._remove_region(pc)
 
     def _pcs_in(self, start: int, end: int) -> list[int]:
         """Where the installed regions begin that were made from code in a range."""
@@ -380,7 +416,8 @@ class Jit:
             if not self._by_page[page]:
                 del self._by_page[page]
         self.journal.note(DROPPED, installed.region)
-        _write(installed.record, self._resolver)
+        _write(installed.way[0], self._resolver)
+        self._left_ways.append(installed.way)
         self._remove(self.arena.translator, pc)
         for cell, stub in self._cells.get(pc, ()):
             _write(cell, stub)

@@ -96,6 +96,10 @@ class Sampler:
         from_pc = self.jit.arena.find(note.source)[2]
         return note.pc <= from_pc or 0 < note.link - from_pc <= _LONGEST
 
+    def provide(self, pc: int) -> bool:
+        """It is not asked for code: guests go on in the interpreter."""
+        return False
+
     def _sample(self) -> None:
         unshare_descriptors()
         self._wake.wait(_GRACE)

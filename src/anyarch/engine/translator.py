@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from anyarch.engine.arena import (
+    DROPPED_LIMIT,
     PAGE_CODE,
     PAGE_EXEC,
     PAGE_HOOK,
@@ -58,7 +59,9 @@ def translator_text(lengths: Sequence[tuple[int, int, int]], noted: tuple[int, i
         ends=ENDS,
         branches=BRANCHES,
         link=16 + LINK_NBYTES,
+        dropped=DROPPED_LIMIT,
         flush=int(ExitCode.FLUSH),
+        new=int(ExitCode.NEW),
         stop=int(ExitCode.STOP),
     )
 
@@ -172,8 +175,12 @@ entry:
   %capp = getelementptr i8, ptr %t, i64 {t_block_capacity}
   %capacity = load i64, ptr %capp
   %full3 = icmp uge i64 %blocks, %capacity
+  %droppedp = getelementptr i8, ptr %t, i64 {t_dropped}
+  %dropped = load i64, ptr %droppedp
+  %full4 = icmp uge i64 %dropped, {dropped}
   %full12 = or i1 %full1, %full2
-  %full = or i1 %full12, %full3
+  %full34 = or i1 %full3, %full4
+  %full = or i1 %full12, %full34
   %pcp = getelementptr i8, ptr %context, i64 {c_pc}
   store i64 %pc, ptr %pcp
   %crecp = getelementptr i8, ptr %context, i64 {c_record}
@@ -242,8 +249,7 @@ mark:
   %fresh = icmp eq i8 %c, 0
   br i1 %fresh, label %mark_now, label %read
 mark_now:
-  %marked = or i8 %flag, {code}
-  store i8 %marked, ptr %flagp
+  %marked = atomicrmw or ptr %flagp, i8 {code} monotonic
   br label %read
 read:
   %inside = and i64 %cur, 4095
@@ -289,9 +295,7 @@ accept:
   br i1 %straddles, label %mark_next, label %advance
 mark_next:
   %mnp = getelementptr i8, ptr %flags, i64 %next_page
-  %mn = load i8, ptr %mnp
-  %mnc = or i8 %mn, {code}
-  store i8 %mnc, ptr %mnp
+  %mn = atomicrmw or ptr %mnp, i8 {code} monotonic
   br label %advance
 advance:
   %number = lshr i64 %info, 32
@@ -385,6 +389,7 @@ entry:
   %pcs = load ptr, ptr %pcsp
   %recordsp = getelementptr i8, ptr %t, i64 {t_block_records}
   %records = load ptr, ptr %recordsp
+  %droppedp = getelementptr i8, ptr %t, i64 {t_dropped}
   br label %loop
 loop:
   %i = phi i64 [ 0, %entry ], [ %next, %continue ]
@@ -396,10 +401,17 @@ look:
   %above = icmp uge i64 %pc, %start
   %below = icmp ult i64 %pc, %end
   %inside = and i1 %above, %below
-  br i1 %inside, label %drop, label %continue
-drop:
+  br i1 %inside, label %check, label %continue
+check:
   %rp = getelementptr ptr, ptr %records, i64 %i
   %record = load ptr, ptr %rp
+  %handler = load ptr, ptr %record
+  %stale = icmp eq ptr %handler, @aa_stale
+  br i1 %stale, label %continue, label %drop
+drop:
+  %before = load i64, ptr %droppedp
+  %dropped = add i64 %before, 1
+  store i64 %dropped, ptr %droppedp
   store atomic ptr @aa_stale, ptr %record release, align 8
   call void @aa_remove(ptr %t, i64 %pc)
   br label %continue
@@ -508,17 +520,26 @@ define internal void @aa_unlock(ptr %t) #0 {{
   ret void
 }}
 
-; The first record of the block at pc, translated now if it never was; null: the arena is full.
+; The first record of the block at pc, translated now if it never was; null: see aa_no_block.
 define internal ptr @aa_find_block(ptr %context, i64 %pc, ptr %memory) #0 {{
 entry:
   %known = call ptr @aa_lookup(ptr %context, i64 %pc)
   %missing = icmp eq ptr %known, null
-  br i1 %missing, label %lock, label %found
+  br i1 %missing, label %absent, label %found
 found:
   ret ptr %known
-lock:
+absent:
   %tp = getelementptr i8, ptr %context, i64 {c_translator}
   %t = load ptr, ptr %tp
+  %eagerp = getelementptr i8, ptr %t, i64 {t_eager}
+  %eager = load i64, ptr %eagerp
+  %now = icmp eq i64 %eager, 0
+  br i1 %now, label %lock, label %ask
+ask:
+  %pcp = getelementptr i8, ptr %context, i64 {c_pc}
+  store i64 %pc, ptr %pcp
+  ret ptr null
+lock:
   call void @aa_lock(ptr %t, ptr %context)
   %again = call ptr @aa_lookup(ptr %context, i64 %pc)
   %still = icmp eq ptr %again, null
@@ -532,6 +553,17 @@ unlock:
   ret ptr %result
 }}
 
+; Why there is no block: it is to be compiled first, or the arena is full.
+define internal i32 @aa_no_block(ptr %context) #0 {{
+  %tp = getelementptr i8, ptr %context, i64 {c_translator}
+  %t = load ptr, ptr %tp
+  %eagerp = getelementptr i8, ptr %t, i64 {t_eager}
+  %eager = load i64, ptr %eagerp
+  %full = icmp eq i64 %eager, 0
+  %code = select i1 %full, i32 {flush}, i32 {new}
+  ret i32 %code
+}}
+
 define hidden i32 @aa_no_thunk(ptr %context, ptr %memory) #0 {{
   ret i32 1
 }}
@@ -542,9 +574,10 @@ entry:
   %pc = load i64, ptr %pcp
   %target = call ptr @aa_find_block(ptr %context, i64 %pc, ptr %memory)
   %full = icmp eq ptr %target, null
-  br i1 %full, label %flush, label %patch
-flush:
-  ret i32 {flush}
+  br i1 %full, label %none, label %patch
+none:
+  %why = call i32 @aa_no_block(ptr %context)
+  ret i32 %why
 patch:
   %linkp = getelementptr i8, ptr %record, i64 -8
   store atomic ptr %target, ptr %linkp release, align 8
@@ -612,9 +645,10 @@ entry:
   %pc = load i64, ptr %pcp
   %target = call ptr @aa_find_block(ptr %context, i64 %pc, ptr %memory)
   %full = icmp eq ptr %target, null
-  br i1 %full, label %flush, label %go
-flush:
-  ret i32 {flush}
+  br i1 %full, label %none, label %go
+none:
+  %why = call i32 @aa_no_block(ptr %context)
+  ret i32 %why
 go:
   %handler = load ptr, ptr %target
   %r = musttail call i32 %handler(ptr noalias %context, ptr %target, ptr %memory)
@@ -654,7 +688,10 @@ loop:
 check:
   %key = load i64, ptr %slot
   %same = icmp eq i64 %key, %wanted
-  br i1 %same, label %replace, label %again
+  br i1 %same, label %other, label %again
+other:
+  %installed = icmp eq ptr %record, %region
+  br i1 %installed, label %out, label %replace
 again:
   %following = add i64 %probe, 1
   br label %loop

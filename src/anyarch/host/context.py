@@ -30,6 +30,7 @@ class ExitCode(enum.IntEnum):
     EXCEPTION = 12  # guest exception number in exit_detail, value in fault_address; pc is at it
     HOOK = 13  # the instruction at pc has a hook
     HALT = 14  # the guest waits for an interrupt; pc is past the instruction
+    NEW = 15  # code at pc is to be compiled before it runs
 
 
 # name: (offset, nbytes). Offsets are part of the cache key of native code.

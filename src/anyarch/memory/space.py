@@ -41,10 +41,10 @@ class AddressSpace:
     `base` is the host pointer of guest address 0, `limit` the first address past the end,
     `page_flags` the host pointer of a byte per 4 KiB page (:mod:`anyarch.memory.pageflags`).
     `on_code_change(start, end)` is called, with the lock held, before pages whose code was
-    translated, or that are marked like such, are unmapped, replaced or get another protection.
-    `bounded` tells native code to check every address against the limit. With `direct`, `base` is
-    0 where the host has nothing at these addresses yet: then no access has to add anything. Safe to
-    use from several threads.
+    translated, or that are marked like such, are unmapped or replaced, and when they get another
+    protection. `bounded` tells native code to check every address against the limit. With `direct`,
+    `base` is 0 where the host has nothing at these addresses yet: then no access has to add
+    anything. Safe to use from several threads.
     """
 
     def __init__(self, bits: int = 38, *, bounded: bool = False, direct: bool = False) -> None:
@@ -173,12 +173,17 @@ class AddressSpace:
                 if region.start != reached:
                     break
                 if region.prot != prot:
-                    self._announce(region.start, region.end)
                     pointer = self.base + region.start
                     host.protect_pages(pointer, region.end - region.start, _host_prot(prot))
                     self._regions.insert(region._replace(prot=prot))
                     self.version += prot & PROT_EXEC
+                    # Other threads run and translate here meanwhile: code is dropped when nothing
+                    # more can be translated that finds the flags from before.
+                    changed = self.flags.code_runs(region.start, region.end)
                     self.flags.fill(region.start, region.end, prot)
+                    if self.on_code_change is not None:
+                        for low, high in changed:
+                            self.on_code_change(low, high)
                 reached = region.end
             if reached != end:
                 raise _error(errno.ENOMEM)

@@ -1,0 +1,41 @@
+"""Compiling all code before it runs the first time: slow, and what tests want to see."""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from anyarch.engine.interpreter import Interpreter
+    from anyarch.engine.jit import Jit
+
+
+class Eager:
+    """In a sampler's place: a guest that comes to code without a region waits for one.
+
+    The interpreter is left the instructions that cannot be compiled, one at a time.
+    """
+
+    def __init__(self, jit: Jit) -> None:
+        self.jit = jit
+        self._lock = threading.Lock()  # there is one compiler
+        jit.arena.eager = True
+
+    def begin(self, pc: int) -> None:
+        """Nothing: who comes to code asks for it."""
+
+    def note(self, runner: Interpreter, source: int) -> bool:
+        """Nobody looks where threads are."""
+        return False
+
+    def provide(self, pc: int) -> bool:
+        """Have the region at ``pc`` in place; False where there can be none."""
+        with self._lock:
+            return self.jit.add(pc) or pc in self.jit.installed
+
+    def after_fork(self) -> None:
+        """In a forked child: a thread that is not there may have held the lock."""
+        self._lock = threading.Lock()
+
+    def close(self) -> None:
+        """There is nothing to end."""
