@@ -672,6 +672,24 @@ def test_a_stored_region_whose_table_differs_is_not_used(engines: Engines) -> No
     assert not engine.jit._place(region), "the table has changed"
 
 
+def test_regions_stay_where_code_beside_them_changes(engines: Engines) -> None:
+    """Only what was made from other code is dropped, and what stays is found again."""
+    engine = engines["flat"]
+    _mapped(engine, "addi a0, a0, 1; ebreak; nop; addi a0, a0, 2; ebreak")
+    second = CODE + 12
+    assert engine.jit.add(CODE)
+    assert engine.jit.add(second)
+    for added in (3, 4):
+        engine.space.write(second, assemble(ARCHITECTURE, f"addi a0, a0, {added}", second))
+        engine.engine.code_changed(second, 4)
+        assert (CODE in engine.jit.installed, second in engine.jit.installed) == (True, False)
+        blocks = engine.engine.arena.blocks
+        assert _run(engine) == (ExitCode.BREAKPOINT, 1)
+        assert engine.engine.arena.blocks == blocks, "the interpreter ran it"
+        assert _run(engine, second) == (ExitCode.BREAKPOINT, added)
+        assert engine.jit.add(second)
+
+
 def test_callers_of_a_region_find_the_one_that_replaces_it(engines: Engines) -> None:
     engine = engines["flat"]
     _mapped(engine, f"again: jal ra, {FAR:#x}; addi s1, s1, -1; bnez s1, again", 7, 3 * PAGE)
@@ -844,7 +862,7 @@ def test_a_sampler_sleeps_while_nothing_runs() -> None:
             while not sampler._is_asleep:
                 time.sleep(0.001)
                 assert time.monotonic() < deadline
-            engine.engine.code_changed(CODE, PAGE)
+            engine.engine.flush()
             assert not engine.jit.installed
     finally:
         sampler.close()
