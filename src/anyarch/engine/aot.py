@@ -91,7 +91,8 @@ class Explorer:
                 compiled = self._compile(
                     Request(
                         pc, text.start, text.data, self._read_data, is_constant=self._is_constant
-                    )
+                    ),
+                    region,
                 )
             except (CompileError, DefinitionError):
                 return None

@@ -15,8 +15,8 @@ import signal
 import socket
 import struct
 import time
-from collections.abc import Callable, Set
-from typing import TYPE_CHECKING, Final
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final, Protocol
 
 from anyarch.data import dataclass
 from anyarch.engine.bundle import CompiledRegion, digest_of, pack_lines, unpack
@@ -46,6 +46,7 @@ _GLANCE: Final = 10  # milliseconds after which who waits for a region sees that
 _LEAVING: Final = 0.1  # seconds that a guest that ends waits for its compiler at most
 _IDLE: Final = 1.0  # seconds without a request after which there is time for other work
 _LEFT_SECONDS: Final = 30.0  # of processor time, for what a guest that has ended has left
+_BUILDS: Final = 3  # of a region until all its accesses are in its line table
 _PATIENCE: Final = 8  # compilers that die before one answers; then there is none to be had
 
 
@@ -336,7 +337,14 @@ def _is_for(region: CompiledRegion, request: Request) -> bool:
         return False
 
 
-def compile_with(compiler: object) -> Callable[[Request], CompiledRegion | None]:
+class RegionMaker(Protocol):
+    """Compiles the region that is asked for, or one that was discovered already; None where there
+    is none. Raises CompileError."""
+
+    def __call__(self, request: Request, region: Region | None = None) -> CompiledRegion | None: ...
+
+
+def compile_with(compiler: object) -> RegionMaker:
     """What :func:`serve` needs, from a RegionCompiler."""
     from anyarch.emit.compile import Blob, compile_blob
     from anyarch.engine.regions import RegionCompiler
@@ -345,18 +353,21 @@ def compile_with(compiler: object) -> Callable[[Request], CompiledRegion | None]
 
     assert isinstance(compiler, RegionCompiler)
 
-    def compile_region(request: Request) -> CompiledRegion | None:
+    def compile_region(request: Request, region: Region | None = None) -> CompiledRegion | None:
         pc = request.pc
-        region = compiler.discover(
+        region = region or compiler.discover(
             pc, request.read_code, request.read, request.hints, request.is_constant
         )
         if region is None:
             return None
-        emitter, blob = build(region, request.precise, frozenset())
-        seen = {line for _, line in blob.lines}
-        missing = {pc for line, pc in enumerate(emitter.pcs, 1) if line not in seen}
-        if missing:  # an access was merged into another instruction
-            emitter, blob = build(region, request.precise, missing)
+        guarded: set[int] = set()
+        for _ in range(_BUILDS):
+            emitter, blob = build(region, precise=request.precise, guarded=guarded)
+            lines = {line for _, line in blob.lines}
+            missing = {pc for line, pc in enumerate(emitter.pcs, 1) if line not in lines}
+            if missing <= guarded:
+                break
+            guarded |= missing  # accesses that were merged into something else
         ranges = tuple(region.ranges)
         return CompiledRegion(
             pc,
@@ -371,7 +382,7 @@ def compile_with(compiler: object) -> Callable[[Request], CompiledRegion | None]
             tuple(region.tables),
         )
 
-    def build(region: Region, precise: bool, guarded: Set[int]) -> tuple[RegionEmitter, Blob]:
+    def build(region: Region, *, precise: bool, guarded: set[int]) -> tuple[RegionEmitter, Blob]:
         emitter = RegionEmitter(compiler, region, precise=precise, guarded=guarded)
         return emitter, compile_blob(emitter.text(), places={"cells": CELL_DISTANCE})
 

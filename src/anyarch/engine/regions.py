@@ -136,6 +136,8 @@ class RegionCompiler:
     def __init__(self, architecture: Architecture, *, bounded: bool, direct: bool = False) -> None:
         self.architecture, self.bounded, self.direct = architecture, bounded, direct
         self._templates: dict[str, Template] = {}
+        self._forms: dict[int, Form] = {}  # by word
+        self._by_name: dict[str, Form] = {}
         self._shortest = min(row[2] for row in architecture.lengths)
 
     def template(self, form: Form) -> Template:
@@ -272,12 +274,21 @@ class RegionCompiler:
         except MemoryFault:
             return None
         word = int.from_bytes(data, "little")
-        instruction = architecture.decoder.decode(word)
-        if instruction is None:
+        form = self._form(word)
+        if form is None:
             return None
-        static = {name: instruction.row.extract(name, word) for name in instruction.static}
-        form = Form(instruction, static)
-        return Occurrence(pc, word, instruction.row.nbytes, form, self.template(form))
+        return Occurrence(pc, word, form.instruction.row.nbytes, form, self.template(form))
+
+    def _form(self, word: int) -> Form | None:
+        """What an instruction is; remembered, for the same ones are met again and again."""
+        if word not in self._forms:
+            instruction = self.architecture.decoder.decode(word)
+            if instruction is None:
+                return None
+            static = {name: instruction.row.extract(name, word) for name in instruction.static}
+            made = Form(instruction, static)
+            self._forms[word] = self._by_name.setdefault(made.name, made)
+        return self._forms[word]
 
     def _flow(self, found: Occurrence) -> tuple[int | None, list[int]]:
         """The pc after an instruction, if control can come there, and direct jump targets."""
