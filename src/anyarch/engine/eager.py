@@ -24,9 +24,8 @@ class Eager:
     def begin(self, pc: int) -> None:
         """Nothing: who comes to code asks for it."""
 
-    def note(self, runner: Interpreter, source: int) -> bool:
+    def passed(self, runner: Interpreter) -> None:
         """Nobody looks where threads are."""
-        return False
 
     def provide(self, pc: int) -> bool:
         """Have the region at ``pc`` in place; False where there can be none."""
