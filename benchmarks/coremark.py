@@ -13,6 +13,7 @@ from typing import Final
 
 from benchmarks.report import Report
 from benchmarks.runner import (
+    GUESTS,
     BenchmarkError,
     Command,
     Commands,
@@ -71,7 +72,7 @@ def main() -> int:
     missing = [source for source in SOURCES if not (folder / source).is_file()]
     if missing:
         parser.error(f"{folder} lacks {', '.join(missing)}")
-    ways = with_caches(available_ways(engines_of(options)))
+    ways = with_caches(available_ways(engines_of(options), GUESTS[options.guest]))
     names = [way.name for way in ways]
 
     def commands() -> Commands:

@@ -1,6 +1,6 @@
 """``python -m benchmarks.linux [--root ROOT]``: whole Linux processes, QEMU beside anyarch.
 
-What programs ask of the kernel, many times, start-up included. ROOT is a folder with a riscv64
+What programs ask of the kernel, many times, start-up included. ROOT is a folder with a guest's
 system: without it dd, bash and python3 are left out. A first run of each fills the user's caches.
 """
 
@@ -13,6 +13,7 @@ from typing import Final
 
 from benchmarks.report import Report
 from benchmarks.runner import (
+    GUESTS,
     HELLO,
     QEMU,
     Command,
@@ -26,7 +27,7 @@ from benchmarks.runner import (
     ratios,
     seconds_of,
 )
-from tests.programs.build import RISCV, compile_c
+from tests.programs.build import compile_c
 
 SOURCE: Final = Path(__file__).parent / "linux_programs" / "system.c"
 # Kinds of system.c, and how often each does what it does. One and two: threads that multiply.
@@ -84,7 +85,8 @@ def main() -> int:
     parser = options_parser("benchmarks.linux", __doc__, repeat=5)
     parser.add_argument("--root", type=Path, help="folder with a guest's system")
     options = parser.parse_args()
-    ways = [way for way in available_ways(engines_of(options)) if way.target is RISCV]
+    guest = GUESTS[options.guest]
+    ways = [way for way in available_ways(engines_of(options), guest) if way.target is guest.target]
     names = [way.name for way in ways]
     cases = {"hello": partial(static_commands, HELLO, (), ways)}
     for kind, count in KINDS.items():

@@ -1,6 +1,6 @@
 """``python -m benchmarks.packages --root ROOT``: a distribution's programs, QEMU beside anyarch.
 
-ROOT is a folder with a riscv64 system, such as Debian's packages unpacked. What a root lacks is
+ROOT is a folder with a guest's system, such as Debian's packages unpacked. What a root lacks is
 left out. Inputs are made up here, the same in every run; output must be the same in every way.
 --native adds this machine's programs of the same names: other versions, so only a rough measure.
 """
@@ -18,6 +18,7 @@ from typing import Final
 from benchmarks import inputs
 from benchmarks.report import Report
 from benchmarks.runner import (
+    GUESTS,
     NATIVE,
     Command,
     Commands,
@@ -30,7 +31,6 @@ from benchmarks.runner import (
     seconds_of,
     with_caches,
 )
-from tests.programs.build import RISCV
 
 PYTHON_FIB: Final = """
 def fib(n):
@@ -172,7 +172,7 @@ def commands(case: Case, program: Path, ways: list[Way], root: Path, folder: Pat
 
     found = {}
     for way in ways:
-        if way is NATIVE:
+        if way.name == NATIVE.name:
             name, *arguments = case.host or (program.name, *case.arguments)
             if path := shutil.which(name):
                 line = (path, *fill(tuple(arguments)))
@@ -193,8 +193,12 @@ def main() -> int:
     programs = {case: sorted(root.glob(case.program))[-1:] for case in CASES}
     if missing := [case.name for case, found in programs.items() if not found]:
         print(f"not in {root}: {', '.join(missing)}", file=sys.stderr)
-    ways = with_caches(available_ways(engines_of(options)))
-    ways = [way for way in ways if way.target is RISCV or (way is NATIVE and options.native)]
+    guest = GUESTS[options.guest]
+    ways = [
+        way
+        for way in with_caches(available_ways(engines_of(options), guest))
+        if way.target is guest.target or (way is guest.natives[0] and options.native)
+    ]
     names = [way.name for way in ways]
     report = Report(names, ratios(names))
     with tempfile.TemporaryDirectory(prefix="anyarch-inputs-") as folder:

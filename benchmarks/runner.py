@@ -28,11 +28,11 @@ from anyarch._native import native_key
 from anyarch.engine.cache import CodeCache
 from anyarch.errors import Error
 from benchmarks.report import Report
-from tests.programs.build import HOST, RISCV, ROOT, Target, compile_c
+from tests.programs.build import AARCH64, HOST, RISCV, ROOT, Target, compile_c
 
 # What checksums need: results must not depend on whether a machine fuses operations.
 FLAGS: Final = ("-ffp-contract=off",)
-# RV64GC has no vectors, so the native programs that guests are compared with have none either.
+# RV64GC has no vectors, so the native programs that it is compared with have none either.
 SCALAR: Final = (*FLAGS, "-fno-vectorize", "-fno-slp-vectorize")
 SECONDS: Final = 1000
 COMPILER_SECONDS: Final = 30  # what a compiler needs for the region that it has begun, at most
@@ -82,23 +82,45 @@ class Run:
     stderr: bytes
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class Guest:
+    """A guest whose programs are measured: how they are built, what they are compared with."""
+
+    target: Target
+    qemu: str
+    natives: tuple[Way, ...]  # the first is what ratios are to
+
+    @property
+    def flags(self) -> tuple[str, ...]:
+        """Of the compiler: what the first native way has, too."""
+        return self.natives[0].flags
+
+
 Commands = Mapping[str, Command]
 Value = Callable[[Run], float]
 NATIVE: Final = Way("native", HOST)
 VECTORS: Final = Way("native -O2", HOST, flags=FLAGS)
 QEMU: Final = "qemu"
 OURS: Final = "anyarch"
+RISCV_GUEST: Final = Guest(RISCV, "qemu-riscv64", (NATIVE, VECTORS))
+GUESTS: Final = {
+    guest.target.name: guest
+    for guest in (
+        RISCV_GUEST,
+        Guest(AARCH64, "qemu-aarch64", (dataclasses.replace(VECTORS, name=NATIVE.name),)),
+    )
+}
 
 
-def available_ways(engines: Sequence[str]) -> list[Way]:
-    """Native without and with vectors, QEMU where it is installed, each engine of anyarch."""
-    ways = [NATIVE, VECTORS]
-    qemu = shutil.which("qemu-riscv64")
+def available_ways(engines: Sequence[str], guest: Guest = RISCV_GUEST) -> list[Way]:
+    """Native, QEMU where it is installed, each engine of anyarch."""
+    ways = list(guest.natives)
+    qemu = shutil.which(guest.qemu)
     if qemu is not None:
-        ways.append(Way(QEMU, RISCV, (qemu,)))
+        ways.append(Way(QEMU, guest.target, (qemu,), guest.flags))
     for engine in engines:
         command = (sys.executable, "-m", "anyarch", "run", "--engine", engine)
-        ways.append(Way(f"{OURS} {engine}", RISCV, command))
+        ways.append(Way(f"{OURS} {engine}", guest.target, command, guest.flags))
     return ways
 
 
@@ -133,6 +155,9 @@ def options_parser(
     parser.add_argument("--repeat", type=int, default=repeat, help=f"runs of each ({repeat})")
     parser.add_argument(
         "--engine", action="append", help="engine of anyarch; repeatable (interp and jit)"
+    )
+    parser.add_argument(
+        "--guest", choices=GUESTS, default=RISCV.name, help=f"whose programs ({RISCV.name})"
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the numbers here, too")
     if timed:
@@ -171,21 +196,23 @@ def compare(
         print(f"no {', '.join(sorted(unknown))}; there are {', '.join(cases)}", file=sys.stderr)
         return 2
     console = Console(stderr=True)
+    guest = GUESTS[options.guest]
     status = 0
     for name in options.only or cases:
         console.print(f"[dim]{name}[/dim]")
         try:
-            report.rows[name] = measure(cases[name](), options.repeat, value, same)
+            report.rows[name] = measure(cases[name](), options.repeat, value, same, guest)
         except Error as error:
             print(f"{name}: {error}", file=sys.stderr)
             status = 1
         if options.json:
-            about = {"machine": machine_name(), "qemu": qemu_version(), "repeat": options.repeat}
+            about = {"machine": machine_name(), "guest": options.guest}
+            about |= {"qemu": qemu_version(guest), "repeat": options.repeat}
             text = json.dumps({**about, **report.record()}, indent=2)
             options.json.write_text(text + "\n", encoding="utf-8")
     if report.rows:
         show(report)
-    print(f"{machine_name()}; {qemu_version() or 'QEMU is not installed'}")
+    print(f"{machine_name()}; {qemu_version(guest) or 'QEMU is not installed'}")
     print(f"medians of {options.repeat} interleaved runs; {report.note}")
     return status
 
@@ -197,12 +224,16 @@ def show(report: Report) -> None:
 
 
 def measure(
-    commands: Commands, repeat: int, value: Value, same: Callable[[Run], bytes]
+    commands: Commands,
+    repeat: int,
+    value: Value,
+    same: Callable[[Run], bytes],
+    guest: Guest = RISCV_GUEST,
 ) -> dict[str, float]:
     """The median value of each command; raises BenchmarkError where outputs differ."""
     samples: dict[str, list[float]] = {name: [] for name in commands}
     expected: tuple[str, bytes] | None = None
-    with Caches() as caches:
+    with Caches(guest) as caches:
         for _ in range(repeat):
             for name, command in commands.items():
                 try:
@@ -231,7 +262,8 @@ def excerpt(output: bytes) -> str:
 class Caches:
     """A code cache of a measurement's own, so that cold is cold and the user's cache untouched."""
 
-    def __init__(self) -> None:
+    def __init__(self, guest: Guest = RISCV_GUEST) -> None:
+        self._target = guest.target
         self._folder: tempfile.TemporaryDirectory[str] | None = None
 
     def __enter__(self) -> Caches:
@@ -257,7 +289,7 @@ class Caches:
                 self._folder.cleanup()
             self._folder = tempfile.TemporaryDirectory(prefix="anyarch-cache-")
             # The interpreter is the same for all programs: a first run finds it compiled.
-            shutil.copy(interpreter(), self._folder.name)
+            shutil.copy(interpreter(self._target), self._folder.name)
         return {"ANYARCH_CACHE": self._folder.name}
 
 
@@ -272,14 +304,14 @@ def _is_used(folder: bytes) -> bool:
     return False
 
 
-def interpreter() -> str:
-    """The file in the user's cache with the guest's interpreter, compiled if need be."""
-    key = native_key("riscv64", "flat")
+def interpreter(target: Target = RISCV) -> str:
+    """The file in the user's cache with a guest's interpreter, compiled if need be."""
+    key = native_key(target.name, "flat")
     for _ in range(2):
         blob = CodeCache().get(key)
         if blob is not None and blob.path is not None:
             return blob.path
-        execute([sys.executable, "-m", "anyarch", "run", compile_c(HELLO, RISCV)])
+        execute([sys.executable, "-m", "anyarch", "run", compile_c(HELLO, target)])
     raise BenchmarkError(f"the code cache {CodeCache().path} keeps nothing; can it be written?")
 
 
@@ -338,9 +370,9 @@ def machine_name() -> str:
     return f"{model}, {len(os.sched_getaffinity(0))} processors, Linux {os.uname().release}"
 
 
-def qemu_version() -> str | None:
-    """First line of ``qemu-riscv64 --version``, or None where it is not installed."""
-    qemu = shutil.which("qemu-riscv64")
+def qemu_version(guest: Guest = RISCV_GUEST) -> str | None:
+    """First line of ``qemu-… --version``, or None where it is not installed."""
+    qemu = shutil.which(guest.qemu)
     if qemu is None:
         return None
     return execute([qemu, "--version"]).stdout.decode().splitlines()[0]

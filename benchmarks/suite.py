@@ -1,6 +1,7 @@
 """``python -m benchmarks``: our own programs, native, under QEMU and under anyarch, interleaved.
 
-Native is the build without vectors, which RV64GC has not either; native -O2 has them. Compiled
+Native is built like the guest's programs: without vectors where the guest is RV64GC, which has none
+(native -O2 has them), with them where it is AArch64. Compiled
 code is measured cold (nothing in the cache but the interpreter) and warm (after one run).
 """
 
@@ -17,10 +18,12 @@ from typing import Final
 from anyarch.errors import Error
 from benchmarks.report import Report
 from benchmarks.runner import (
+    GUESTS,
     OURS,
     BenchmarkError,
     Command,
     Commands,
+    Guest,
     Way,
     available_ways,
     compare,
@@ -32,7 +35,7 @@ from benchmarks.runner import (
     show,
     with_caches,
 )
-from tests.programs.build import RISCV, compile_c
+from tests.programs.build import compile_c
 
 FOLDER: Final = Path(__file__).parent / "programs"
 # Programs whose source is built more than once, for as many threads.
@@ -71,9 +74,9 @@ def commands(program: Program, ways: Sequence[Way], arguments: Sequence[str]) ->
     }
 
 
-def instructions(program: Program, arguments: Sequence[str]) -> int:
+def instructions(program: Program, arguments: Sequence[str], guest: Guest) -> int:
     """Guest instructions of a program, counted by anyarch in a run of its own."""
-    executable = program.build(Way("count", RISCV))
+    executable = program.build(Way("count", guest.target, flags=guest.flags))
     run = execute([sys.executable, "-m", "anyarch", "run", "--count", executable, *arguments])
     found = re.search(rb"instructions: ([\d,_]+)", run.stderr)
     if found is None:
@@ -90,7 +93,8 @@ def main() -> int:
     parser.add_argument("--mips", action="store_true", help="also guest instructions a second")
     options = parser.parse_args()
     arguments = [options.size] if options.size else []
-    ways = with_caches(available_ways(engines_of(options)))
+    guest = GUESTS[options.guest]
+    ways = with_caches(available_ways(engines_of(options), guest))
     names = [way.name for way in ways]
     report = Report(names, ratios(names))
     cases = {
@@ -102,7 +106,7 @@ def main() -> int:
         rates = Report(ours, (), unit="million insns/s", digits=0)
         try:
             for name, seconds in report.rows.items():
-                count = instructions(programs()[name], arguments)
+                count = instructions(programs()[name], arguments, guest)
                 rates.rows[name] = {way: count / seconds[way] / 1e6 for way in ours}
         except Error as error:
             print(error, file=sys.stderr)
