@@ -5,20 +5,24 @@ Where a rule is missing here (half precision, nearest-away) the reference engine
 instruction. By RISC-V's rules NaNs are canonical and tininess is seen after rounding, as on x86; by
 Arm's NaNs propagate in an order of their own, and tininess is seen before rounding: the results
 that this concerns are left to the reference engine.
+
+A value of several lanes is an LLVM vector where the rule can take vectors; else the rule is applied
+to each lane.
 """
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Final
 
 from anyarch.emit.llvm import Emitter
-from anyarch.ir.graph import ROUNDED, Node
+from anyarch.ir.graph import ROUNDED, Node, float_lanes
 
 TYPES: Final = {"f32": "float", "f64": "double"}
 SIZES: Final = {"f32": 32, "f64": 64}
 CANONICAL: Final = {"f32": 0x7FC00000, "f64": 0x7FF8000000000000}
-SUFFIX: Final = {"f32": "f32", "f64": "f64"}
 # Rounding modes to the RC bits of MXCSR: nearest-even, towards zero, down, up.
 CONTROL: Final = (0x0000, 0x6000, 0x2000, 0x4000)
 AWAY: Final = 4  # a rounding mode that the host lacks
@@ -102,6 +106,68 @@ def set_control(e: Emitter, mode: str) -> None:
     write_mxcsr(e, e.let(f"or i32 {status}, {code}"))
 
 
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """A format and how many lanes of it a value has: LLVM's types for them."""
+
+    fmt: str
+    lanes: int = 1
+
+    def of(self, element: str) -> str:
+        """The type of as many elements."""
+        return element if self.lanes == 1 else f"<{self.lanes} x {element}>"
+
+    @property
+    def kind(self) -> str:
+        """Of the numbers."""
+        return self.of(TYPES[self.fmt])
+
+    @property
+    def size(self) -> int:
+        """Of one lane."""
+        return SIZES[self.fmt]
+
+    @property
+    def bits(self) -> str:
+        """Of the encodings, as integers."""
+        return self.of(f"i{self.size}")
+
+    @property
+    def flag(self) -> str:
+        """Of a condition for each lane."""
+        return self.of("i1")
+
+    @property
+    def suffix(self) -> str:
+        """In names of intrinsics."""
+        return self.fmt if self.lanes == 1 else f"v{self.lanes}{self.fmt}"
+
+    def integer(self, value: int, size: int = 0) -> str:
+        """The same integer in all lanes."""
+        return self._all(f"i{size or self.size}", str(value))
+
+    def number(self, value: float) -> str:
+        """The same number in all lanes."""
+        return self._all(TYPES[self.fmt], _literal(value))
+
+    def _all(self, element: str, text: str) -> str:
+        if self.lanes == 1:
+            return text
+        return "<" + ", ".join([f"{element} {text}"] * self.lanes) + ">"
+
+    def with_format(self, fmt: str) -> Shape:
+        """As many lanes of another format."""
+        return Shape(fmt, self.lanes)
+
+
+def _literal(value: float) -> str:
+    return f"0x{struct.unpack('<Q', struct.pack('<d', value))[0]:016X}"
+
+
+# A rule gets the operands' encodings, as integers or vectors of them, and gives such.
+Rule = Callable[[Emitter, Node, Shape, list[str]], str]
+
+
 def is_exact(node: Node) -> bool:
     """Whether a conversion never rounds: MXCSR is slow to change."""
     match node.op:
@@ -109,59 +175,115 @@ def is_exact(node: Node) -> bool:
             source, target = str(node.attrs[0]), str(node.attrs[1])
             return source == target or SIZES[source] < SIZES[target]
         case "ffrom_int":
-            return node.args[0].size < {"f32": 24, "f64": 53}.get(str(node.attrs[0]), 0)
+            size = node.args[0].size // float_lanes(node)
+            return size < {"f32": 24, "f64": 53}.get(str(node.attrs[0]), 0)
     return False
 
 
 def emit(e: Emitter, node: Node) -> str:
     """The value of a floating-point effect that :func:`is_native`."""
     rounding = node.attrs[-1] if node.op in ROUNDED else "dynamic"
-    rule = RULES[node.op]
     if rounding == "dynamic" or node.op in TO_INTEGRAL or is_exact(node):
-        return rule(e, node)
+        return _emit(e, node)
     before = read_mxcsr(e)
     cleared = e.let(f"and i32 {before}, {~0x6000}")
     write_mxcsr(e, e.let(f"or i32 {cleared}, {CONTROL[int(rounding)]}"))
-    result = rule(e, node)
+    result = _emit(e, node)
     control = e.let(f"and i32 {before}, {0x6000}")
     after = e.let(f"and i32 {read_mxcsr(e)}, {~0x6000}")
     write_mxcsr(e, e.let(f"or i32 {after}, {control}"))
     return result
 
 
-def _operands(e: Emitter, node: Node, fmt: str) -> list[str]:
-    kind, size = TYPES[fmt], SIZES[fmt]
-    return [e.let(f"bitcast i{size} {e.value(arg)} to {kind}") for arg in node.args]
+def _emit(e: Emitter, node: Node) -> str:
+    shape = Shape(str(node.attrs[0]), float_lanes(node))
+    rule = RULES[node.op]
+    values = [e.value(arg) for arg in node.args]
+    if shape.lanes == 1:
+        return rule(e, node, shape, values)
+    operands = []
+    for arg, value in zip(node.args, values, strict=True):
+        kind = shape.of(f"i{arg.size // shape.lanes}")
+        operands.append(e.let(f"bitcast i{arg.size} {value} to {kind}"))
+    kind = shape.of(f"i{node.size // shape.lanes}")
+    if _takes_vectors(node, shape):
+        result = rule(e, node, shape, operands)
+    else:
+        result = _each(e, node, shape, rule, operands)
+    return e.let(f"bitcast {kind} {result} to i{node.size}")
 
 
-def _unordered(e: Emitter, fmt: str, a: str, b: str) -> str:
-    kind = TYPES[fmt]
+def _takes_vectors(node: Node, shape: Shape) -> bool:
+    """Unsigned conversions are made of signed ones, with branches."""
+    return node.op not in ("fto_int", "ffrom_int") or (bool(node.attrs[1]) and shape.size == 32)
+
+
+def _each(e: Emitter, node: Node, shape: Shape, rule: Rule, operands: list[str]) -> str:
+    """A rule applied to each lane."""
+    element = f"i{node.size // shape.lanes}"
+    joined = "undef"
+    for index in range(shape.lanes):
+        lanes = [
+            e.let(
+                f"extractelement {shape.of(f'i{arg.size // shape.lanes}')} {operand}, i32 {index}"
+            )
+            for arg, operand in zip(node.args, operands, strict=True)
+        ]
+        value = rule(e, node, Shape(shape.fmt), lanes)
+        joined = e.let(
+            f"insertelement {shape.of(element)} {joined}, {element} {value}, i32 {index}"
+        )
+    return joined
+
+
+def _any(e: Emitter, shape: Shape, condition: str) -> str:
+    """Whether a condition holds in any lane."""
+    if shape.lanes == 1:
+        return condition
+    mask = e.let(f"bitcast {shape.flag} {condition} to i{shape.lanes}")
+    return e.let(f"icmp ne i{shape.lanes} {mask}, 0")
+
+
+def _numbers(e: Emitter, shape: Shape, operands: list[str]) -> list[str]:
+    return [e.let(f"bitcast {shape.bits} {value} to {shape.kind}") for value in operands]
+
+
+def _call(e: Emitter, shape: Shape, name: str, operands: list[str], mode: str) -> str:
+    """A constrained intrinsic from numbers to numbers of the same shape."""
+    arguments = ", ".join(f"{shape.kind} {operand}" for operand in operands)
     return e.let(
-        f"call i1 @llvm.experimental.constrained.fcmp.{SUFFIX[fmt]}"
-        f'({kind} {a}, {kind} {b}, metadata !"uno", {STRICT}) #1'
+        f"call {shape.kind} @llvm.experimental.constrained.{name}.{shape.suffix}"
+        f"({arguments}, {mode}) #1"
     )
 
 
-def _compare(e: Emitter, fmt: str, predicate: str, a: str, b: str, *, signaling: bool) -> str:
-    kind = TYPES[fmt]
+def _compare(
+    e: Emitter, shape: Shape, predicate: str, a: str, b: str, *, signaling: bool = False
+) -> str:
     return e.let(
-        f"call i1 @llvm.experimental.constrained.fcmp{'s' if signaling else ''}.{SUFFIX[fmt]}"
-        f'({kind} {a}, {kind} {b}, metadata !"{predicate}", {STRICT}) #1'
+        f"call {shape.flag} @llvm.experimental.constrained.fcmp{'s' if signaling else ''}."
+        f'{shape.suffix}({shape.kind} {a}, {shape.kind} {b}, metadata !"{predicate}", {STRICT}) #1'
     )
 
 
-def _canonical(e: Emitter, fmt: str, value: str, in_nan: Callable[[], object] | None = None) -> str:
+def _unordered(e: Emitter, shape: Shape, a: str, b: str) -> str:
+    return _compare(e, shape, "uno", a, b)
+
+
+def _canonical(
+    e: Emitter, shape: Shape, value: str, in_nan: Callable[[], object] | None = None
+) -> str:
     """The bits of a result, with the canonical NaN unless the emitter says that none can tell."""
     if e.canonical_nans or in_nan is not None:
-        value = canonical(e, fmt, value, in_nan)
-    return e.let(f"bitcast {TYPES[fmt]} {value} to i{SIZES[fmt]}")
+        value = canonical(e, shape.fmt, value, in_nan)
+    return e.let(f"bitcast {shape.kind} {value} to {shape.bits}")
 
 
 def canonical(e: Emitter, fmt: str, value: str, in_nan: Callable[[], object] | None = None) -> str:
     """The value, its NaN replaced on an unlikely path (a select would be slower)."""
     kind = TYPES[fmt]
     nan, done = e.name("nan"), e.name("done")
-    unordered = _unordered(e, fmt, value, value)
+    unordered = _unordered(e, Shape(fmt), value, value)
     before = e.block
     e.branch(unordered, nan, done, unlikely=True)
     e.label(nan)
@@ -181,290 +303,293 @@ QUIET: Final = {"f32": 1 << 22, "f64": 1 << 51}
 LEAST_NORMAL: Final = {"f32": 1 << 23, "f64": 1 << 52}
 
 
-def _magnitude(e: Emitter, fmt: str, bits: str) -> str:
-    return e.let(f"and i{SIZES[fmt]} {bits}, {(1 << (SIZES[fmt] - 1)) - 1}")
+def _magnitude(e: Emitter, shape: Shape, bits: str) -> str:
+    return e.let(f"and {shape.bits} {bits}, {shape.integer((1 << (shape.size - 1)) - 1)}")
 
 
-def _is_signaling(e: Emitter, fmt: str, bits: str, nan: str) -> str:
-    t = f"i{SIZES[fmt]}"
-    quiet = e.let(f"icmp eq {t} {e.let(f'and {t} {bits}, {QUIET[fmt]}')}, 0")
-    return e.let(f"and i1 {nan}, {quiet}")
+def _is_nan(e: Emitter, shape: Shape, bits: str) -> str:
+    infinity = shape.integer(INFINITY[shape.fmt])
+    return e.let(f"icmp ugt {shape.bits} {_magnitude(e, shape, bits)}, {infinity}")
 
 
-def _propagated(e: Emitter, fmt: str, operands: list[str]) -> str:
+def _is_signaling(e: Emitter, shape: Shape, bits: str, nan: str) -> str:
+    t, bit = shape.bits, shape.integer(QUIET[shape.fmt])
+    quiet = e.let(f"icmp eq {t} {e.let(f'and {t} {bits}, {bit}')}, {shape.integer(0)}")
+    return e.let(f"and {shape.flag} {nan}, {quiet}")
+
+
+def _select(e: Emitter, shape: Shape, condition: str, a: str, b: str) -> str:
+    """Encodings by lane."""
+    return e.let(f"select {shape.flag} {condition}, {shape.bits} {a}, {shape.bits} {b}")
+
+
+def _propagated(e: Emitter, shape: Shape, operands: list[str]) -> str:
     """Arm's NaN: the first signalling one of the operands' bits, made quiet, else the first."""
-    t = f"i{SIZES[fmt]}"
-    result = str(CANONICAL[fmt])
-    nans = [e.let(f"icmp ugt {t} {_magnitude(e, fmt, bits)}, {INFINITY[fmt]}") for bits in operands]
+    result = shape.integer(CANONICAL[shape.fmt])
+    nans = [_is_nan(e, shape, bits) for bits in operands]
     for bits, nan in list(zip(operands, nans, strict=True))[::-1]:
-        result = e.let(f"select i1 {nan}, {t} {bits}, {t} {result}")
+        result = _select(e, shape, nan, bits, result)
     for bits, nan in list(zip(operands, nans, strict=True))[::-1]:
-        signaling = _is_signaling(e, fmt, bits, nan)
-        quiet = e.let(f"or {t} {bits}, {QUIET[fmt]}")
-        result = e.let(f"select i1 {signaling}, {t} {quiet}, {t} {result}")
+        signaling = _is_signaling(e, shape, bits, nan)
+        quiet = e.let(f"or {shape.bits} {bits}, {shape.integer(QUIET[shape.fmt])}")
+        result = _select(e, shape, signaling, quiet, result)
     return result
 
 
 def _arm_result(
-    e: Emitter, fmt: str, value: str, in_nan: Callable[[], str], *, may_be_tiny: bool
+    e: Emitter, shape: Shape, value: str, in_nan: Callable[[], str], *, may_be_tiny: bool
 ) -> str:
-    """The bits of a result, its NaN replaced by what ``in_nan`` emits, on an unlikely path.
+    """The bits of a result, its NaNs replaced by what ``in_nan`` emits, on an unlikely path.
 
     A result of the least normal magnitude may have been tiny before rounding, where the host has
     raised no underflow.
     """
-    kind, size = TYPES[fmt], SIZES[fmt]
-    bits = e.let(f"bitcast {kind} {value} to i{size}")
+    kind = shape.kind
     if may_be_tiny:
-        magnitude = _magnitude(e, fmt, bits)
-        e.emulate_if(e.let(f"icmp eq i{size} {magnitude}, {LEAST_NORMAL[fmt]}"))
+        _emulate_tiny(e, shape, value)
     nan, done = e.name("nan"), e.name("done")
-    unordered = _unordered(e, fmt, value, value)
+    unordered = _unordered(e, shape, value, value)
     before = e.block
-    e.branch(unordered, nan, done, unlikely=True)
+    e.branch(_any(e, shape, unordered), nan, done, unlikely=True)
     e.label(nan)
     e.push()
     instead = in_nan()
+    if shape.lanes > 1:
+        plain = e.let(f"bitcast {kind} {value} to {shape.bits}")
+        instead = _select(e, shape, unordered, instead, plain)
+    # A phi of numbers: one of integers would have every result leave the vector registers.
+    number = e.let(f"bitcast {shape.bits} {instead} to {kind}")
     e.pop()
     after = e.block
     e.line(f"br label %{done}")
     e.label(done)
-    return e.let(f"phi i{size} [ {instead}, %{after} ], [ {bits}, %{before} ]")
+    result = e.let(f"phi {kind} [ {number}, %{after} ], [ {value}, %{before} ]")
+    return e.let(f"bitcast {kind} {result} to {shape.bits}")
 
 
-def _arithmetic(name: str) -> Callable[[Emitter, Node], str]:
-    def rule(e: Emitter, node: Node) -> str:
-        fmt = str(node.attrs[0])
-        kind = TYPES[fmt]
-        operands = ", ".join(f"{kind} {operand}" for operand in _operands(e, node, fmt))
-        intrinsic = f"@llvm.experimental.constrained.{name}.{SUFFIX[fmt]}"
-        result = e.let(f"call {kind} {intrinsic}({operands}, {DYNAMIC}) #1")
+def _emulate_tiny(e: Emitter, shape: Shape, value: str) -> None:
+    bits = e.let(f"bitcast {shape.kind} {value} to {shape.bits}")
+    least = shape.integer(LEAST_NORMAL[shape.fmt])
+    tiny = e.let(f"icmp eq {shape.bits} {_magnitude(e, shape, bits)}, {least}")
+    e.emulate_if(_any(e, shape, tiny))
+
+
+def _arithmetic(name: str) -> Rule:
+    def rule(e: Emitter, node: Node, shape: Shape, bits: list[str]) -> str:
+        result = _call(e, shape, name, _numbers(e, shape, bits), DYNAMIC)
         if e.float_rules != "arm":
-            return _canonical(e, fmt, result)
-        bits = [e.value(arg) for arg in node.args]
+            return _canonical(e, shape, result)
         tiny = name in ("fmul", "fdiv")  # sums are exact where they are tiny
-        return _arm_result(e, fmt, result, lambda: _propagated(e, fmt, bits), may_be_tiny=tiny)
+        return _arm_result(e, shape, result, lambda: _propagated(e, shape, bits), may_be_tiny=tiny)
 
     return rule
 
 
-def _fma(e: Emitter, node: Node) -> str:
-    fmt = str(node.attrs[0])
-    kind = TYPES[fmt]
-    a, b, c = _operands(e, node, fmt)
-    result = e.let(
-        f"call {kind} @llvm.experimental.constrained.fma.{SUFFIX[fmt]}"
-        f"({kind} {a}, {kind} {b}, {kind} {c}, {DYNAMIC}) #1"
-    )
+def _fma(e: Emitter, node: Node, shape: Shape, bits: list[str]) -> str:
+    result = _call(e, shape, "fma", _numbers(e, shape, bits), DYNAMIC)
+    x, y, addend = bits
 
     def infinity_times_zero() -> str:
-        """x86 raises no invalid for fma(inf, 0, qNaN); IEEE 754 leaves it open, RISC-V demands."""
-        size = SIZES[fmt]
-        magnitude = (1 << (size - 1)) - 1
-        infinity = INFINITY[fmt]
+        """Which lanes multiply an infinity by zero."""
         tests = []
-        for x, y in ((0, 1), (1, 0)):
-            low = e.let(f"and i{size} {e.value(node.args[x])}, {magnitude}")
-            high = e.let(f"and i{size} {e.value(node.args[y])}, {magnitude}")
-            is_infinite = e.let(f"icmp eq i{size} {low}, {infinity}")
-            is_zero = e.let(f"icmp eq i{size} {high}, 0")
-            tests.append(e.let(f"and i1 {is_infinite}, {is_zero}"))
-        either = e.let(f"or i1 {tests[0]}, {tests[1]}")
-        flag = e.let(f"zext i1 {either} to i32")
+        for one, other in ((x, y), (y, x)):
+            infinity = shape.integer(INFINITY[shape.fmt])
+            is_infinite = e.let(f"icmp eq {shape.bits} {_magnitude(e, shape, one)}, {infinity}")
+            is_zero = e.let(
+                f"icmp eq {shape.bits} {_magnitude(e, shape, other)}, {shape.integer(0)}"
+            )
+            tests.append(e.let(f"and {shape.flag} {is_infinite}, {is_zero}"))
+        return e.let(f"or {shape.flag} {tests[0]}, {tests[1]}")
+
+    def raise_invalid() -> str:
+        """x86 raises no invalid for fma(inf, 0, qNaN); IEEE 754 leaves it open, RISC-V demands."""
+        lanes = infinity_times_zero()
+        flag = e.let(f"zext i1 {_any(e, shape, lanes)} to i32")
         write_mxcsr(e, e.let(f"or i32 {read_mxcsr(e)}, {flag}"))
-        return either
+        return lanes
 
     def propagated() -> str:
         """Arm: the addend first; the default NaN where it is quiet and the product invalid."""
-        x, y, addend = bits
-        t = f"i{SIZES[fmt]}"
-        no_product = infinity_times_zero()
-        nan = e.let(f"icmp ugt {t} {_magnitude(e, fmt, addend)}, {INFINITY[fmt]}")
-        signaling = _is_signaling(e, fmt, addend, nan)
-        default = e.let(f"and i1 {no_product}, {e.let(f'xor i1 {signaling}, true')}")
-        chosen = _propagated(e, fmt, [addend, x, y])
-        return e.let(f"select i1 {default}, {t} {CANONICAL[fmt]}, {t} {chosen}")
+        no_product = raise_invalid()
+        signaling = _is_signaling(e, shape, addend, _is_nan(e, shape, addend))
+        loud = e.let(f"xor {shape.flag} {signaling}, {shape.integer(-1, 1)}")
+        default = e.let(f"and {shape.flag} {no_product}, {loud}")
+        chosen = _propagated(e, shape, [addend, x, y])
+        return _select(e, shape, default, shape.integer(CANONICAL[shape.fmt]), chosen)
 
     if e.float_rules == "arm":
-        bits = [e.value(arg) for arg in node.args]
-        return _arm_result(e, fmt, result, propagated, may_be_tiny=True)
-    return _canonical(e, fmt, result, infinity_times_zero)
+        return _arm_result(e, shape, result, propagated, may_be_tiny=True)
+    return _canonical(e, shape, result, raise_invalid)
 
 
-def _convert(e: Emitter, node: Node) -> str:
-    source, target = str(node.attrs[0]), str(node.attrs[1])
-    (a,) = _operands(e, node, source)
-    if source == target:
-        return e.value(node.args[0])
-    if SIZES[target] > SIZES[source]:
-        result = e.let(
-            f"call double @llvm.experimental.constrained.fpext.f64.f32(float {a}, {STRICT}) #1"
-        )
-    else:
-        result = e.let(
-            f"call float @llvm.experimental.constrained.fptrunc.f32.f64(double {a}, {DYNAMIC}) #1"
-        )
+def _convert(e: Emitter, node: Node, shape: Shape, bits: list[str]) -> str:
+    target = shape.with_format(str(node.attrs[1]))
+    if target == shape:
+        return bits[0]
+    (a,) = _numbers(e, shape, bits)
+    narrows = target.size < shape.size
+    name, mode = ("fptrunc", DYNAMIC) if narrows else ("fpext", STRICT)
+    result = e.let(
+        f"call {target.kind} @llvm.experimental.constrained.{name}.{target.suffix}.{shape.suffix}"
+        f"({shape.kind} {a}, {mode}) #1"
+    )
     if e.float_rules == "arm":  # the host keeps a NaN's payload as Arm does
-        bits = e.let(f"bitcast {TYPES[target]} {result} to i{SIZES[target]}")
-        if SIZES[target] < SIZES[source]:
-            magnitude = _magnitude(e, target, bits)
-            least = LEAST_NORMAL[target]
-            e.emulate_if(e.let(f"icmp eq i{SIZES[target]} {magnitude}, {least}"))
-        return bits
+        if narrows:
+            _emulate_tiny(e, target, result)
+        return e.let(f"bitcast {target.kind} {result} to {target.bits}")
     return _canonical(e, target, result)
 
 
-def _from_int(e: Emitter, node: Node) -> str:
-    fmt, signed = str(node.attrs[0]), bool(node.attrs[1])
-    kind, size = TYPES[fmt], SIZES[fmt]
-    source = node.args[0]
-    value = e.value(source)
+def _from_int(e: Emitter, node: Node, shape: Shape, bits: list[str]) -> str:
+    signed, kind = bool(node.attrs[1]), shape.kind
+    size = node.args[0].size // float_lanes(node)
+    (value,) = bits
 
-    def convert(integer: str) -> str:
+    def convert(integer: str, wide: int) -> str:
+        letter = f"i{wide}" if shape.lanes == 1 else f"v{shape.lanes}i{wide}"
         return e.let(
-            f"call {kind} @llvm.experimental.constrained.sitofp.{SUFFIX[fmt]}.i64"
-            f"(i64 {integer}, {DYNAMIC}) #1"
+            f"call {kind} @llvm.experimental.constrained.sitofp.{shape.suffix}.{letter}"
+            f"({shape.of(f'i{wide}')} {integer}, {DYNAMIC}) #1"
         )
 
-    if source.size < 64:
-        value = e.let(f"{'sext' if signed else 'zext'} i{source.size} {value} to i64")
-    if signed or source.size < 64:
-        return e.let(f"bitcast {kind} {convert(value)} to i{size}")
+    if shape.lanes > 1:
+        return e.let(f"bitcast {kind} {convert(value, size)} to {shape.bits}")
+    if size < 64:
+        value = e.let(f"{'sext' if signed else 'zext'} i{size} {value} to i64")
+    if signed or size < 64:
+        return e.let(f"bitcast {kind} {convert(value, 64)} to {shape.bits}")
     # Above 2**63: halve, keeping the lost bit sticky; doubling the result is exact.
     small, large, done = e.name("small"), e.name("large"), e.name("done")
     negative = e.let(f"icmp slt i64 {value}, 0")
     e.branch(negative, large, small)
     e.label(small)
-    plain = convert(value)
+    plain = convert(value, 64)
     e.line(f"br label %{done}")
     e.label(large)
     half = e.let(f"lshr i64 {value}, 1")
     sticky = e.let(f"and i64 {value}, 1")
-    halved = convert(e.let(f"or i64 {half}, {sticky}"))
-    doubled = e.let(
-        f"call {kind} @llvm.experimental.constrained.fadd.{SUFFIX[fmt]}"
-        f"({kind} {halved}, {kind} {halved}, {DYNAMIC}) #1"
-    )
+    halved = convert(e.let(f"or i64 {half}, {sticky}"), 64)
+    doubled = _call(e, shape, "fadd", [halved, halved], DYNAMIC)
     e.line(f"br label %{done}")
     e.label(done)
     result = e.let(f"phi {kind} [ {plain}, %{small} ], [ {doubled}, %{large} ]")
-    return e.let(f"bitcast {kind} {result} to i{size}")
+    return e.let(f"bitcast {kind} {result} to {shape.bits}")
 
 
-def _integral(e: Emitter, fmt: str, a: str, rounding: object) -> str:
+def _integral(e: Emitter, shape: Shape, a: str, rounding: object) -> str:
     """Rounded to an integral value, without the inexact flag."""
-    kind = TYPES[fmt]
     if rounding == "dynamic":
-        return e.let(
-            f"call {kind} @llvm.experimental.constrained.nearbyint.{SUFFIX[fmt]}"
-            f"({kind} {a}, {DYNAMIC}) #1"
-        )
+        return _call(e, shape, "nearbyint", [a], DYNAMIC)
     if rounding == AWAY:
-        return _nearest_away(e, fmt, a)
+        return _nearest_away(e, shape, a)
     name = {0: "roundeven", 1: "trunc", 2: "floor", 3: "ceil"}[int(str(rounding))]
-    return e.let(
-        f"call {kind} @llvm.experimental.constrained.{name}.{SUFFIX[fmt]}({kind} {a}, {STRICT}) #1"
-    )
+    return _call(e, shape, name, [a], STRICT)
 
 
-def _literal(fmt: str, value: float) -> str:
-    import struct
-
-    return f"0x{struct.unpack('<Q', struct.pack('<d', value))[0]:016X}"
-
-
-def _to_int(e: Emitter, node: Node) -> str:
+def _to_int(e: Emitter, node: Node, shape: Shape, bits: list[str]) -> str:
     """Round, check the range, then convert exactly: LLVM's conversion is poison out of range."""
-    fmt, signed, rounding = str(node.attrs[0]), bool(node.attrs[1]), node.attrs[2]
-    kind, size = TYPES[fmt], node.size
-    (a,) = _operands(e, node, fmt)
-    rounded = _integral(e, fmt, a, rounding)
+    signed, rounding, size = bool(node.attrs[1]), node.attrs[2], node.size // float_lanes(node)
+    (a,) = _numbers(e, shape, bits)
+    rounded = _integral(e, shape, a, rounding)
     low = -float(1 << (size - 1)) if signed else 0.0
     high = float(1 << (size - 1 if signed else size))
-    above = _compare(e, fmt, "oge", rounded, _literal(fmt, low), signaling=False)
-    below = _compare(e, fmt, "olt", rounded, _literal(fmt, high), signaling=False)
-    inside = e.let(f"and i1 {above}, {below}")
+    above = _compare(e, shape, "oge", rounded, shape.number(low))
+    below = _compare(e, shape, "olt", rounded, shape.number(high))
+    inside = e.let(f"and {shape.flag} {above}, {below}")
     good, bad, done = e.name("good"), e.name("bad"), e.name("done")
-    outside = e.let(f"xor i1 {inside}, true")
-    e.branch(outside, bad, good, unlikely=True)
+    outside = e.let(f"xor {shape.flag} {inside}, {shape.integer(-1, 1)}")
+    e.branch(_any(e, shape, outside), bad, good, unlikely=True)
 
     e.label(bad)
-    raise_flag(e, INVALID)
-    largest = (1 << (size - 1 if signed else size)) - 1
-    smallest = -(1 << (size - 1)) if signed else 0
-    negative = _compare(e, fmt, "olt", a, _literal(fmt, 0.0), signaling=False)
-    limit = e.let(f"select i1 {negative}, i{size} {smallest}, i{size} {largest}")
-    if e.float_rules == "arm":
-        unordered = _unordered(e, fmt, a, a)
-        limit = e.let(f"select i1 {unordered}, i{size} 0, i{size} {limit}")
+    if shape.lanes > 1:
+        limit = _each(e, node, shape, _to_int, bits)
+    else:
+        limit = _out_of_range(e, shape, a, size, signed=signed)
     after_bad = e.block
     e.line(f"br label %{done}")
 
     e.label(good)
-    changed = _compare(e, fmt, "une", rounded, a, signaling=False)
+    changed = _compare(e, shape, "une", rounded, a)
     inexact, exact = e.name("inexact"), e.name("exact")
-    e.branch(changed, inexact, exact)
+    e.branch(_any(e, shape, changed), inexact, exact)
     e.label(inexact)
     raise_inexact(e)
     e.line(f"br label %{exact}")
     e.label(exact)
-
-    def convert(value: str) -> str:
-        return e.let(
-            f"call i64 @llvm.experimental.constrained.fptosi.i64.{SUFFIX[fmt]}"
-            f"({kind} {value}, {STRICT}) #1"
-        )
-
-    if signed or size < 64:
-        wide = convert(rounded)
+    if shape.lanes > 1:
+        narrow = _exactly(e, shape, rounded, size)
+    elif signed or size < 64:
+        narrow = _exactly(e, shape, rounded, 64)
     else:
-        half = _literal(fmt, float(1 << 63))
-        upper, lower, joined = e.name("upper"), e.name("lower"), e.name("joined")
-        big = _compare(e, fmt, "oge", rounded, half, signaling=False)
-        e.branch(big, upper, lower, unlikely=True)
-        e.label(lower)
-        plain = convert(rounded)
-        e.line(f"br label %{joined}")
-        e.label(upper)
-        reduced = e.let(
-            f"call {kind} @llvm.experimental.constrained.fsub.{SUFFIX[fmt]}"
-            f"({kind} {rounded}, {kind} {half}, {DYNAMIC}) #1"
-        )
-        shifted = e.let(f"xor i64 {convert(reduced)}, {-(1 << 63)}")
-        e.line(f"br label %{joined}")
-        e.label(joined)
-        wide = e.let(f"phi i64 [ {plain}, %{lower} ], [ {shifted}, %{upper} ]")
-    narrow = wide if size == 64 else e.let(f"trunc i64 {wide} to i{size}")
+        narrow = _exactly_unsigned(e, shape, rounded)
+    if size < 64 and shape.lanes == 1:
+        narrow = e.let(f"trunc i64 {narrow} to i{size}")
     after_good = e.block
     e.line(f"br label %{done}")
     e.label(done)
-    return e.let(f"phi i{size} [ {limit}, %{after_bad} ], [ {narrow}, %{after_good} ]")
+    return e.let(
+        f"phi {shape.of(f'i{size}')} [ {limit}, %{after_bad} ], [ {narrow}, %{after_good} ]"
+    )
 
 
-def _nearest_away(e: Emitter, fmt: str, a: str) -> str:
+def _out_of_range(e: Emitter, shape: Shape, a: str, size: int, *, signed: bool) -> str:
+    raise_flag(e, INVALID)
+    largest = (1 << (size - 1 if signed else size)) - 1
+    smallest = -(1 << (size - 1)) if signed else 0
+    negative = _compare(e, shape, "olt", a, shape.number(0.0))
+    limit = e.let(f"select i1 {negative}, i{size} {smallest}, i{size} {largest}")
+    if e.float_rules == "arm":
+        unordered = _unordered(e, shape, a, a)
+        limit = e.let(f"select i1 {unordered}, i{size} 0, i{size} {limit}")
+    return limit
+
+
+def _exactly(e: Emitter, shape: Shape, value: str, size: int) -> str:
+    """Integral numbers in range as signed integers."""
+    letter = f"i{size}" if shape.lanes == 1 else f"v{shape.lanes}i{size}"
+    return e.let(
+        f"call {shape.of(f'i{size}')} @llvm.experimental.constrained.fptosi.{letter}."
+        f"{shape.suffix}({shape.kind} {value}, {STRICT}) #1"
+    )
+
+
+def _exactly_unsigned(e: Emitter, shape: Shape, value: str) -> str:
+    """The same of 64 bits without sign."""
+    half = shape.number(float(1 << 63))
+    upper, lower, joined = e.name("upper"), e.name("lower"), e.name("joined")
+    big = _compare(e, shape, "oge", value, half)
+    e.branch(big, upper, lower, unlikely=True)
+    e.label(lower)
+    plain = _exactly(e, shape, value, 64)
+    e.line(f"br label %{joined}")
+    e.label(upper)
+    reduced = _call(e, shape, "fsub", [value, half], DYNAMIC)
+    shifted = e.let(f"xor i64 {_exactly(e, shape, reduced, 64)}, {-(1 << 63)}")
+    e.line(f"br label %{joined}")
+    e.label(joined)
+    return e.let(f"phi i64 [ {plain}, %{lower} ], [ {shifted}, %{upper} ]")
+
+
+def _nearest_away(e: Emitter, shape: Shape, a: str) -> str:
     """The nearest integral value, ties away from zero, by exact operations."""
-    kind, size = TYPES[fmt], SIZES[fmt]
-
-    def call(name: str, operands: str, mode: str = STRICT) -> str:
-        intrinsic = f"@llvm.experimental.constrained.{name}.{SUFFIX[fmt]}"
-        return e.let(f"call {kind} {intrinsic}({operands}, {mode}) #1")
-
-    whole = call("trunc", f"{kind} {a}")
-    bits = e.let(f"bitcast {kind} {a} to i{size}")
+    kind, t, flag = shape.kind, shape.bits, shape.flag
+    whole = _call(e, shape, "trunc", [a], STRICT)
+    bits = e.let(f"bitcast {kind} {a} to {t}")
     # From 2**23 or 2**52 up all values are integral.
-    limit = {"f32": 0x4B000000, "f64": 0x4330000000000000}[fmt]
-    small = e.let(f"icmp ult i{size} {_magnitude(e, fmt, bits)}, {limit}")
-    inside = e.let(f"select i1 {small}, {kind} {a}, {kind} {_literal(fmt, 0.0)}")
-    truncated = e.let(f"select i1 {small}, {kind} {whole}, {kind} {_literal(fmt, 0.0)}")
-    rest = call("fsub", f"{kind} {inside}, {kind} {truncated}", DYNAMIC)
-    distance = _magnitude(e, fmt, e.let(f"bitcast {kind} {rest} to i{size}"))
-    half = {"f32": 0x3F000000, "f64": 0x3FE0000000000000}[fmt]
-    away = e.let(f"icmp uge i{size} {distance}, {half}")
-    sign = e.let(f"and i{size} {bits}, {-(1 << (size - 1))}")
-    one = {"f32": 0x3F800000, "f64": 0x3FF0000000000000}[fmt]
-    step = e.let(f"bitcast i{size} {e.let(f'or i{size} {sign}, {one}')} to {kind}")
-    moved = call("fadd", f"{kind} {truncated}, {kind} {step}", DYNAMIC)
-    return e.let(f"select i1 {away}, {kind} {moved}, {kind} {whole}")
+    limit = shape.integer({"f32": 0x4B000000, "f64": 0x4330000000000000}[shape.fmt])
+    small = e.let(f"icmp ult {t} {_magnitude(e, shape, bits)}, {limit}")
+    zero = shape.number(0.0)
+    inside = e.let(f"select {flag} {small}, {kind} {a}, {kind} {zero}")
+    truncated = e.let(f"select {flag} {small}, {kind} {whole}, {kind} {zero}")
+    rest = _call(e, shape, "fsub", [inside, truncated], DYNAMIC)
+    distance = _magnitude(e, shape, e.let(f"bitcast {kind} {rest} to {t}"))
+    half = shape.integer({"f32": 0x3F000000, "f64": 0x3FE0000000000000}[shape.fmt])
+    away = e.let(f"icmp uge {t} {distance}, {half}")
+    sign = e.let(f"and {t} {bits}, {shape.integer(-(1 << (shape.size - 1)))}")
+    one = shape.integer({"f32": 0x3F800000, "f64": 0x3FF0000000000000}[shape.fmt])
+    step = e.let(f"bitcast {t} {e.let(f'or {t} {sign}, {one}')} to {kind}")
+    moved = _call(e, shape, "fadd", [truncated, step], DYNAMIC)
+    return e.let(f"select {flag} {away}, {kind} {moved}, {kind} {whole}")
 
 
 def raise_inexact(e: Emitter) -> None:
@@ -475,75 +600,78 @@ def raise_inexact(e: Emitter) -> None:
     )
 
 
-def _round(e: Emitter, node: Node) -> str:
-    fmt, rounding = str(node.attrs[0]), node.attrs[1]
-    (a,) = _operands(e, node, fmt)
-    rounded = _integral(e, fmt, a, rounding)
+def _round(e: Emitter, node: Node, shape: Shape, bits: list[str]) -> str:
+    (a,) = _numbers(e, shape, bits)
+    rounded = _integral(e, shape, a, node.attrs[1])
     if node.op == "fround_exact":
-        changed = _compare(e, fmt, "one", rounded, a, signaling=False)
+        changed = _compare(e, shape, "one", rounded, a)
         inexact, exact = e.name("inexact"), e.name("exact")
-        e.branch(changed, inexact, exact)
+        e.branch(_any(e, shape, changed), inexact, exact)
         e.label(inexact)
         raise_inexact(e)
         e.line(f"br label %{exact}")
         e.label(exact)
     if e.float_rules == "arm":  # the host keeps a NaN, made quiet, as Arm does
-        return e.let(f"bitcast {TYPES[fmt]} {rounded} to i{SIZES[fmt]}")
-    return _canonical(e, fmt, rounded)
+        return e.let(f"bitcast {shape.kind} {rounded} to {shape.bits}")
+    return _canonical(e, shape, rounded)
 
 
-def _comparison(predicate: str, *, signaling: bool) -> Callable[[Emitter, Node], str]:
-    def rule(e: Emitter, node: Node) -> str:
-        fmt = str(node.attrs[0])
-        a, b = _operands(e, node, fmt)
-        return _compare(e, fmt, predicate, a, b, signaling=signaling)
+def _comparison(predicate: str, *, signaling: bool) -> Rule:
+    def rule(e: Emitter, node: Node, shape: Shape, bits: list[str]) -> str:
+        a, b = _numbers(e, shape, bits)
+        result = _compare(e, shape, predicate, a, b, signaling=signaling)
+        if shape.lanes == 1:
+            return result
+        return e.let(f"sext {shape.flag} {result} to {shape.bits}")
 
     return rule
 
 
-def _extremum(*, smallest: bool, number: bool) -> Callable[[Emitter, Node], str]:
-    def rule(e: Emitter, node: Node) -> str:
-        fmt = str(node.attrs[0])
-        t = f"i{SIZES[fmt]}"
-        a, b = _operands(e, node, fmt)
-        bits_a, bits_b = (e.value(arg) for arg in node.args)
-        unordered = _unordered(e, fmt, a, b)  # raises invalid for a signaling NaN
-        nan, ordered, done = e.name("nan"), e.name("ordered"), e.name("done")
-        e.branch(unordered, nan, ordered, unlikely=True)
-        e.label(nan)
-        arm = e.float_rules == "arm"
-        result = _propagated(e, fmt, [bits_a, bits_b]) if arm else str(CANONICAL[fmt])
-        if number and arm:
-            # A number comes before a quiet NaN, not before a signalling one.
-            magnitudes = [_magnitude(e, fmt, bits) for bits in (bits_a, bits_b)]
-            nans = [e.let(f"icmp ugt {t} {each}, {INFINITY[fmt]}") for each in magnitudes]
-            quiet = [
-                e.let(f"icmp uge {t} {each}, {INFINITY[fmt] | QUIET[fmt]}") for each in magnitudes
-            ]
-            only_a = e.let(f"and i1 {quiet[0]}, {e.let(f'xor i1 {nans[1]}, true')}")
-            only_b = e.let(f"and i1 {quiet[1]}, {e.let(f'xor i1 {nans[0]}, true')}")
-            result = e.let(f"select i1 {only_a}, {t} {bits_b}, {t} {result}")
-            result = e.let(f"select i1 {only_b}, {t} {bits_a}, {t} {result}")
-        elif number:
-            nan_a, nan_b = _unordered(e, fmt, a, a), _unordered(e, fmt, b, b)
-            result = e.let(f"select i1 {nan_b}, {t} {result}, {t} {bits_b}")
-            result = e.let(f"select i1 {nan_a}, {t} {result}, {t} {bits_a}")
-        e.line(f"br label %{done}")
-        e.label(ordered)
-        less = _compare(e, fmt, "olt" if smallest else "ogt", a, b, signaling=False)
-        equal = _compare(e, fmt, "oeq", a, b, signaling=False)
+def _extremum(*, smallest: bool, number: bool) -> Rule:
+    def rule(e: Emitter, node: Node, shape: Shape, bits: list[str]) -> str:
+        t = shape.bits
+        a, b = _numbers(e, shape, bits)
+        unordered = _unordered(e, shape, a, b)  # raises invalid for a signaling NaN
+        less = _compare(e, shape, "olt" if smallest else "ogt", a, b)
+        equal = _compare(e, shape, "oeq", a, b)
         # Equal operands differ at most in the sign of zero.
-        joined = e.let(f"{'or' if smallest else 'and'} {t} {bits_a}, {bits_b}")
-        other = e.let(f"select i1 {equal}, {t} {joined}, {t} {bits_b}")
-        chosen = e.let(f"select i1 {less}, {t} {bits_a}, {t} {other}")
+        joined = e.let(f"{'or' if smallest else 'and'} {t} {bits[0]}, {bits[1]}")
+        chosen = _select(e, shape, less, bits[0], _select(e, shape, equal, joined, bits[1]))
+        nan, done = e.name("nan"), e.name("done")
+        before = e.block
+        e.branch(_any(e, shape, unordered), nan, done, unlikely=True)
+        e.label(nan)
+        result = _extremum_of_nan(e, shape, bits, number=number)
+        result = _select(e, shape, unordered, result, chosen)
         e.line(f"br label %{done}")
         e.label(done)
-        return e.let(f"phi {t} [ {result}, %{nan} ], [ {chosen}, %{ordered} ]")
+        return e.let(f"phi {t} [ {result}, %{nan} ], [ {chosen}, %{before} ]")
 
     return rule
 
 
-RULES: Final[dict[str, Callable[[Emitter, Node], str]]] = {
+def _extremum_of_nan(e: Emitter, shape: Shape, operands: list[str], *, number: bool) -> str:
+    """Where one operand or both are NaNs."""
+    arm = e.float_rules == "arm"
+    a, b = operands
+    result = _propagated(e, shape, operands) if arm else shape.integer(CANONICAL[shape.fmt])
+    if not number:
+        return result
+    nans = [_is_nan(e, shape, bits) for bits in operands]
+    yields = nans
+    if arm:  # a number comes before a quiet NaN, not before a signalling one
+        yields = []
+        for bits, nan in zip(operands, nans, strict=True):
+            loud = _is_signaling(e, shape, bits, nan)
+            quiet = e.let(f"xor {shape.flag} {loud}, {shape.integer(-1, 1)}")
+            yields.append(e.let(f"and {shape.flag} {nan}, {quiet}"))
+    numbers = [e.let(f"xor {shape.flag} {nan}, {shape.integer(-1, 1)}") for nan in nans]
+    only_a = e.let(f"and {shape.flag} {yields[0]}, {numbers[1]}")
+    only_b = e.let(f"and {shape.flag} {yields[1]}, {numbers[0]}")
+    return _select(e, shape, only_b, a, _select(e, shape, only_a, b, result))
+
+
+RULES: Final[dict[str, Rule]] = {
     "fadd": _arithmetic("fadd"),
     "fsub": _arithmetic("fsub"),
     "fmul": _arithmetic("fmul"),

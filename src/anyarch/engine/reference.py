@@ -13,8 +13,8 @@ from anyarch.errors import MemoryFault
 from anyarch.host.context import ExitCode
 from anyarch.ir import softfloat
 from anyarch.ir.bits import Bits, Concrete
-from anyarch.ir.graph import FLOATS, ROUNDED, Attr
-from anyarch.ir.ops import signed
+from anyarch.ir.graph import FLOATS, ROUNDED, Attr, count_lanes
+from anyarch.ir.ops import merge, signed
 from anyarch.isa.architecture import Architecture
 from anyarch.isa.instruction import Instruction
 from anyarch.isa.machine import Machine
@@ -114,7 +114,7 @@ class ConcreteMachine(Machine):
             return Concrete(0, size) if size else None
         values = [operand.value for operand in operands if isinstance(operand, Concrete)]
         if op in FLOATS:
-            return Concrete(self._float(op, size, operands, values, attrs), size)
+            return Concrete(self._floats(op, size, operands, values, attrs), size)
         method = getattr(self, f"_{op}")
         result: int | None = method(size, operands, values, attrs)
         return None if result is None else Concrete(result, size)
@@ -212,6 +212,31 @@ class ConcreteMachine(Machine):
         if mode > 4:
             raise Leave(ExitCode.ILLEGAL)
         return mode
+
+    def _floats(
+        self,
+        op: str,
+        size: int,
+        operands: tuple[Bits, ...],
+        v: list[int],
+        attrs: tuple[Attr, ...],
+    ) -> int:
+        """Lane by lane."""
+        count = count_lanes(op, size, operands[0].size, str(attrs[0]))
+        if count == 1:
+            return self._float(op, size, operands, v, attrs)
+        is_comparison = op in COMPARISONS
+        lane = 1 if is_comparison else size // count
+        results = []
+        for index in range(count):
+            each = tuple(
+                operand.extract(index * (operand.size // count), operand.size // count)
+                for operand in operands
+            )
+            values = [operand.value for operand in each if isinstance(operand, Concrete)]
+            result = self._float(op, lane, each, values, attrs)
+            results.append(-result if is_comparison else result)
+        return merge(results, size // count)
 
     def _float(
         self,

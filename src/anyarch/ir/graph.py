@@ -26,7 +26,7 @@ EFFECTS: Final[dict[str, tuple[int, bool]]] = {
     "store": (2, False),  # address, value; (order,)
     "amo": (2, True),  # address, value; (operation, order): the old value
     "compare_exchange": (3, True),  # address, expected, new; (order,): the old value
-    "load_reserved": (1, True),
+    "load_reserved": (1, True),  # address; (order,)
     "store_conditional": (2, True),  # address, value: one bit, set when it stored
     "clear_reservation": (0, False),
     "fence": (0, False),  # (order,)
@@ -78,6 +78,9 @@ FLOATS: Final[dict[str, int]] = {
     "froot_estimate": 1,
     "freciprocal_exponent": 1,
 }
+# What works on each lane of operands that are wider than their format; comparisons then give lanes
+# of ones or zeros.
+BY_LANES: Final = frozenset(FLOATS) - {"ffma_long", "fbf16_dot", "fto_fixed", "ffrom_fixed"}
 # Those that take a rounding mode.
 ROUNDED: Final = frozenset(
     (
@@ -258,6 +261,9 @@ class Graph:
         elif node.op in FLOATS:
             if len(node.args) != FLOATS[node.op]:
                 raise DefinitionError(f"{self.name}: malformed floating-point effect {node}")
+            lanes = float_lanes(node)
+            if any(size % lanes for size in (node.size, *(arg.size for arg in node.args))):
+                raise DefinitionError(f"{self.name}: {lanes} lanes do not fit {node}")
         elif node.op not in LEAVES:
             raise DefinitionError(f"{self.name}: unknown operation {node}")
 
@@ -276,6 +282,18 @@ class Graph:
                 call = f"g.node({node.op!r}, {node.size}, ({args}){attrs})"
             lines.append(f"n{node.number} = {call}")
         return "\n".join(lines) + "\n"
+
+
+def count_lanes(op: str, size: int, first: int, fmt: str) -> int:
+    """Lanes of a floating-point effect, from the sizes of its result and of its first operand."""
+    if op not in BY_LANES:
+        return 1
+    return max(1, (size if op == "ffrom_int" else first) // int(fmt.lstrip("bf")))
+
+
+def float_lanes(node: Node) -> int:
+    """The same of a node."""
+    return count_lanes(node.op, node.size, node.args[0].size, str(node.attrs[0]))
 
 
 def is_effect(node: Node) -> bool:

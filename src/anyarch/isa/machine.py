@@ -13,7 +13,7 @@ from typing import Literal
 
 from anyarch.errors import DefinitionError
 from anyarch.ir.bits import Bits, Concrete
-from anyarch.ir.graph import Attr, Graph, Node
+from anyarch.ir.graph import Attr, Graph, Node, count_lanes
 from anyarch.isa.registers import Layout, RegisterFile
 
 Rounding = int | Literal["dynamic"]
@@ -63,6 +63,8 @@ class RegisterView:
 class FloatingPoint:
     """``m.fp``: operations on raw bit patterns of a format named f16, bf16, f32, f64.
 
+    Operands wider than the format are lanes, and so is the result (``to_int`` is told the size of
+    all, ``from_int`` their number); comparisons then give lanes of ones or zeros.
     Every operation accrues flags. ``rounding`` is 0 nearest-even, 1 towards zero, 2 down, 3 up,
     4 nearest-away, or "dynamic" for the guest's mode (an invalid one is an illegal instruction).
     """
@@ -76,6 +78,10 @@ class FloatingPoint:
         result = self._machine.perform(op, size, operands, *attrs)
         assert result is not None
         return result
+
+    def _compare(self, op: str, fmt: str, a: Bits, b: Bits) -> Bits:
+        lanes = count_lanes(op, 0, a.size, fmt)
+        return self._do(op, 1 if lanes == 1 else a.size, (a, b), fmt)
 
     def add(self, fmt: str, a: Bits, b: Bits, rounding: Rounding) -> Bits:
         """a + b"""
@@ -103,7 +109,9 @@ class FloatingPoint:
 
     def convert(self, source: str, target: str, a: Bits, rounding: Rounding) -> Bits:
         """From format ``source`` to format ``target``."""
-        return self._do("fconvert", int(target.lstrip("bf")), (a,), source, target, rounding)
+        lanes = count_lanes("fconvert", 0, a.size, source)
+        size = lanes * int(target.lstrip("bf"))
+        return self._do("fconvert", size, (a,), source, target, rounding)
 
     def to_int(self, fmt: str, a: Bits, size: int, signed: bool, rounding: Rounding) -> Bits:
         """To an integer; out of range as the architecture's rules say."""
@@ -113,9 +121,9 @@ class FloatingPoint:
         """To an integer modulo 2**size, towards zero (RISC-V fcvtmod.w.d)."""
         return self._do("fto_int_modular", size, (a,), fmt)
 
-    def from_int(self, fmt: str, a: Bits, signed: bool, rounding: Rounding) -> Bits:
+    def from_int(self, fmt: str, a: Bits, signed: bool, rounding: Rounding, lanes: int = 1) -> Bits:
         """From an integer of a's width."""
-        return self._do("ffrom_int", int(fmt[1:]), (a,), fmt, int(signed), rounding)
+        return self._do("ffrom_int", lanes * int(fmt[1:]), (a,), fmt, int(signed), rounding)
 
     def round(self, fmt: str, a: Bits, rounding: Rounding, *, exact: bool) -> Bits:
         """To an integral value; inexact is raised only when ``exact``."""
@@ -123,23 +131,23 @@ class FloatingPoint:
 
     def eq(self, fmt: str, a: Bits, b: Bits) -> Bits:
         """Quiet equality, one bit."""
-        return self._do("feq", 1, (a, b), fmt)
+        return self._compare("feq", fmt, a, b)
 
     def lt(self, fmt: str, a: Bits, b: Bits) -> Bits:
         """Signaling less than, one bit."""
-        return self._do("flt", 1, (a, b), fmt)
+        return self._compare("flt", fmt, a, b)
 
     def le(self, fmt: str, a: Bits, b: Bits) -> Bits:
         """Signaling less than or equal, one bit."""
-        return self._do("fle", 1, (a, b), fmt)
+        return self._compare("fle", fmt, a, b)
 
     def lt_quiet(self, fmt: str, a: Bits, b: Bits) -> Bits:
         """Quiet less than, one bit."""
-        return self._do("flt_quiet", 1, (a, b), fmt)
+        return self._compare("flt_quiet", fmt, a, b)
 
     def le_quiet(self, fmt: str, a: Bits, b: Bits) -> Bits:
         """Quiet less than or equal, one bit."""
-        return self._do("fle_quiet", 1, (a, b), fmt)
+        return self._compare("fle_quiet", fmt, a, b)
 
     def min_number(self, fmt: str, a: Bits, b: Bits) -> Bits:
         """IEEE 754-2019 minimumNumber."""
@@ -289,9 +297,9 @@ class Machine:
         """Atomic compare and exchange: the old value. The address is a multiple of the size."""
         return self._value("compare_exchange", new.size, (address, expected, new), order)
 
-    def load_reserved(self, address: Bits, size: int) -> Bits:
-        """Load and take a reservation."""
-        return self._value("load_reserved", size, (address,))
+    def load_reserved(self, address: Bits, size: int, order: str = "seq") -> Bits:
+        """Load and take a reservation. Order: acquire, seq."""
+        return self._value("load_reserved", size, (address,), order)
 
     def store_conditional(self, address: Bits, value: Bits) -> Bits:
         """Store where the reservation still holds: one bit, set when it stored."""

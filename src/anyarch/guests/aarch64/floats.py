@@ -12,6 +12,7 @@ from typing import Final
 from anyarch.guests.aarch64.fields import bind, insn
 from anyarch.ir import softfloat
 from anyarch.ir.bits import Bits
+from anyarch.ir.ops import merge
 from anyarch.isa.machine import Machine
 
 NEAREST, ZERO, DOWN, UP, AWAY, ODD = range(6)  # rounding modes
@@ -40,17 +41,21 @@ class Format:
         """The sign bit."""
         return self.encoding.sign_mask
 
+    def _lanes(self, value: Bits, each: int) -> int:
+        """The same number in as many lanes as a value has."""
+        return merge([each] * (value.size // self.size), self.size)
+
     def is_nan(self, value: Bits) -> Bits:
         """Whether a value is a NaN: one bit."""
         return (value & (self.sign - 1)) > self.encoding.infinity
 
     def negate(self, value: Bits) -> Bits:
-        """The value with its sign inverted, a NaN's too."""
-        return value ^ self.sign
+        """The value with its sign inverted, a NaN's too; of lanes, each."""
+        return value ^ self._lanes(value, self.sign)
 
     def absolute(self, value: Bits) -> Bits:
-        """The value with its sign clear."""
-        return value & (self.sign - 1)
+        """The value with its sign clear; of lanes, each."""
+        return value & self._lanes(value, self.sign - 1)
 
 
 SINGLE: Final = Format("s", "00", softfloat.F32)

@@ -26,15 +26,14 @@ from anyarch.ir.bits import Bits, join
 from anyarch.ir.lanes import Lanes
 from anyarch.isa.machine import Machine, Rounding
 
-# What is done on one element: machine, format, destination's element, operands.
+# What is done on elements, one or all lanes at once: machine, format, operands.
 Element = Callable[..., Bits]
 SHAPES: Final = {SINGLE: "qs", DOUBLE: "v2d", HALF: "qh"}
 
 
 def each(m: Machine, f: Format, function: Element, *operands: Lanes) -> Lanes:
-    """Apply a function to each lane."""
-    rows = zip(*([operand[i] for i in range(operand.count)] for operand in operands), strict=True)
-    return Lanes(join([function(m, f, *row) for row in rows]), f.size)
+    """Apply a function to all lanes."""
+    return Lanes(function(m, f, *(operand.bits for operand in operands)), f.size)
 
 
 def _vectors(
@@ -124,7 +123,7 @@ def fmls(m: Machine, f: Format, d: Bits, a: Bits, b: Bits) -> Bits:
 
 
 def _mask(f: Format, condition: Bits) -> Bits:
-    return condition.sext(f.size)
+    return condition.sext(f.size) if condition.size == 1 else condition
 
 
 def _fcmeq(m: Machine, f: Format, a: Bits, b: Bits) -> Bits:
@@ -257,19 +256,20 @@ def _rounded(rounding: Rounding, *, exact: bool = False) -> Element:
 
 def _to_int(signed: bool, rounding: Rounding) -> Element:
     return _unary(
-        lambda m, f, a: m.fp.to_int(f.name, a, f.size, signed, rounding), "Convert to integers."
+        lambda m, f, a: m.fp.to_int(f.name, a, a.size, signed, rounding), "Convert to integers."
     )
 
 
 def _from_int(signed: bool) -> Element:
     return _unary(
-        lambda m, f, a: m.fp.from_int(f.name, a, signed, "dynamic"), "Convert from integers."
+        lambda m, f, a: m.fp.from_int(f.name, a, signed, "dynamic", a.size // f.size),
+        "Convert from integers.",
     )
 
 
 def _with_zero(function: Element, *, swap: bool = False) -> Element:
     def result(m: Machine, f: Format, a: Bits) -> Bits:
-        zero = a.constant(0, f.size)
+        zero = a.constant(0, a.size)
         return function(m, f, zero, a) if swap else function(m, f, a, zero)
 
     result.__doc__ = function.__doc__
@@ -435,15 +435,14 @@ def _fcvtn(
 ) -> None:
     """Convert to the narrower format."""
     a = read(m, vn, source.size, 128)
-    values = [m.fp.convert(source.name, target, a[i], rounding) for i in range(a.count)]
-    write_half(m, vd, q, Lanes(join(values), source.size // 2))
+    value = m.fp.convert(source.name, target, a.bits, rounding)
+    write_half(m, vd, q, Lanes(value, source.size // 2))
 
 
 def _fcvtl(m: Machine, source: Format, target: Format, q: int, vn: Bits, vd: Bits) -> None:
     """Convert to the wider format."""
     a = half(m, vn, source.size, q)
-    values = [m.fp.convert(source.name, target.name, a[i], "dynamic") for i in range(a.count)]
-    write(m, vd, Lanes(join(values), target.size))
+    write(m, vd, Lanes(m.fp.convert(source.name, target.name, a.bits, "dynamic"), target.size))
 
 
 for _q, _two in ((0, ""), (1, "2")):
