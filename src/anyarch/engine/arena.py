@@ -90,6 +90,7 @@ class RecordArena:
         self._maps = [map_pages(nbytes, prot, flags=flags) for nbytes in self._sizes]
         arena, self.table, records, pcs, self.translator, self.region_table = self._maps
         self._fields = (ctypes.c_uint64 * len(TRANSLATOR)).from_address(self.translator)
+        self._reserve_key()
         index = (ctypes.c_uint64 * BLOCK_CAPACITY).from_address(records)
         self._records = memoryview(index).cast("B").cast("Q")
         self._pcs = (ctypes.c_uint64 * BLOCK_CAPACITY).from_address(pcs)
@@ -247,6 +248,7 @@ class RecordArena:
         if self._fields[0] - arena > 1 << 20:
             advise_pages(arena, ARENA_NBYTES, MADV_DONTNEED)
         advise_pages(table, TABLE_NBYTES, MADV_DONTNEED)
+        self._reserve_key()
         self._fields[0] = arena
         self._fields[_INDEX["table_used"]] = 0
         self._fields[_INDEX["block_count"]] = 0
@@ -254,6 +256,11 @@ class RecordArena:
         self.flushes += 1
         if self.on_flush is not None:
             self.on_flush()
+
+    def _reserve_key(self) -> None:
+        """An empty entry's key, zero, is that of the last address, whose place is the last entry:
+        there it is another."""
+        ctypes.c_uint64.from_address(self.table + TABLE_NBYTES - 16).value = 1
 
     def is_closed(self) -> bool:
         """Whether a thread that is about to enter native code has to wait."""

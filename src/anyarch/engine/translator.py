@@ -56,6 +56,7 @@ def translator_text(lengths: Sequence[tuple[int, int, int]], noted: tuple[int, i
         limit=BLOCK_LIMIT,
         mask=(1 << TABLE_BITS) - 1,
         half=1 << (TABLE_BITS - 1),
+        half_key=(4 << (TABLE_BITS - 1)) + 1,
         ends=ENDS,
         branches=BRANCHES,
         link=16 + LINK_NBYTES,
@@ -423,7 +424,8 @@ out:
   ret void
 }}
 
-; A removed entry keeps its record, so that probing goes on behind it, and a key that matches no pc.
+; A removed entry keeps its record, so that probing goes on behind it, and a key that matches no pc:
+; that of a pc whose own place is so far away that probing never comes from there.
 define internal void @aa_remove(ptr %t, i64 %pc) #0 {{
 entry:
   %tablep = getelementptr i8, ptr %t, i64 {t_table}
@@ -448,7 +450,9 @@ again:
   %following = add i64 %probe, 1
   br label %loop
 drop:
-  store atomic i64 0, ptr %slot release, align 8
+  %upper = icmp uge i64 %index, {half}
+  %gone = select i1 %upper, i64 1, i64 {half_key}
+  store atomic i64 %gone, ptr %slot release, align 8
   br label %out
 out:
   ret void
