@@ -21,12 +21,13 @@ def _define(name: str, row: str, text: str, body: Callable[..., None], **fixed: 
     insn(row, text, name=name)(bind(body, name, __name__, **fixed))
 
 
-# Exclusives of one register. The release and acquire bits change nothing: all are ordered.
+# Exclusives of one register. The release and acquire bits change nothing: all loads acquire, and
+# stores are more than releases.
 
 
 def _load_exclusive(m: Machine, size: int, base: Bits, rt: Bits) -> None:
     """Load and take a reservation."""
-    m.x[rt, size] = m.load_reserved(aligned(m, m.r[base], size), size)
+    m.x[rt, size] = m.load_reserved(aligned(m, m.r[base], size), size, "acquire")
 
 
 def _store_exclusive(m: Machine, size: int, rs: Bits, base: Bits, rt: Bits) -> None:
@@ -47,7 +48,7 @@ def _store_release(m: Machine, size: int, base: Bits, rt: Bits) -> None:
 
 def _load_pair(m: Machine, size: int, rt2: Bits, base: Bits, rt: Bits) -> None:
     """Load a pair and take a reservation."""
-    pair = m.load_reserved(aligned(m, m.r[base], 2 * size), 2 * size)
+    pair = m.load_reserved(aligned(m, m.r[base], 2 * size), 2 * size, "acquire")
     m.x[rt, size] = pair[:size]
     m.x[rt2, size] = pair[size:]
 
@@ -182,12 +183,12 @@ for _number, (_suffix, _size, _letter) in enumerate(SIZES):
 
 def _stlur(m: Machine, size: int, imm9: Bits, base: Bits, rt: Bits) -> None:
     """Store, with what precedes before it."""
-    m.store(untagged(m.r[base] + imm9), m.x[rt, size], "release")
+    m.store(untagged(m.r[base], imm9), m.x[rt, size], "release")
 
 
 def _ldapur(m: Machine, size: int, signed: int, imm9: Bits, base: Bits, rt: Bits) -> None:
     """Load, with what follows after it."""
-    value = m.load(untagged(m.r[base] + imm9), size, "acquire")
+    value = m.load(untagged(m.r[base], imm9), size, "acquire")
     if signed:
         m.x[rt, signed] = value.sext(signed)
     else:

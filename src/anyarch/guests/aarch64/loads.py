@@ -24,9 +24,9 @@ class Access:
     vector: bool = False
     signed: int = 0  # the width that a loaded value is sign-extended to
 
-    def perform(self, m: Machine, address: Bits, rt: Bits) -> None:
-        """Load or store at an address."""
-        address = untagged(address)
+    def perform(self, m: Machine, base: Bits, rt: Bits, displacement: Bits | int = 0) -> None:
+        """Load or store at a displacement from a base."""
+        address = untagged(base, displacement)
         if self.store:
             m.store(address, m.v[rt, self.size] if self.vector else m.x[rt, self.size])
             return
@@ -92,12 +92,12 @@ def _register(fields: dict[str, Bits]) -> Bits:
 
 def _unsigned(m: Machine, access: Access, imm12: Bits, base: Bits, **rt: Bits) -> None:
     """Access at a base and a scaled displacement."""
-    access.perform(m, m.r[base] + (imm12 << access.scale), _register(rt))
+    access.perform(m, m.r[base], _register(rt), imm12 << access.scale)
 
 
 def _unscaled(m: Machine, access: Access, imm9: Bits, base: Bits, **rt: Bits) -> None:
     """Access at a base and a displacement."""
-    access.perform(m, m.r[base] + imm9, _register(rt))
+    access.perform(m, m.r[base], _register(rt), imm9)
 
 
 def _post(m: Machine, access: Access, imm9: Bits, base: Bits, **rt: Bits) -> None:
@@ -109,9 +109,8 @@ def _post(m: Machine, access: Access, imm9: Bits, base: Bits, **rt: Bits) -> Non
 
 def _pre(m: Machine, access: Access, imm9: Bits, base: Bits, **rt: Bits) -> None:
     """Add a displacement to a base, and access there."""
-    address = m.r[base] + imm9
-    access.perform(m, address, _register(rt))
-    m.r[base] = address
+    access.perform(m, m.r[base], _register(rt), imm9)
+    m.r[base] = m.r[base] + imm9
 
 
 def _offset(
@@ -250,10 +249,12 @@ for _mnemonic, _opc, _access in (
 # Pairs.
 
 
-def _pair(m: Machine, access: Access, address: Bits, first: Bits, second: Bits) -> None:
+def _pair(
+    m: Machine, access: Access, base: Bits, displacement: Bits | int, first: Bits, second: Bits
+) -> None:
     """Two transfers, one behind the other."""
-    access.perform(m, address, first)
-    access.perform(m, address + access.size // 8, second)
+    access.perform(m, base, first, displacement)
+    access.perform(m, base, second, displacement + access.size // 8)
 
 
 def _pair_fields(fields: dict[str, Bits]) -> tuple[Bits, Bits]:
@@ -262,21 +263,21 @@ def _pair_fields(fields: dict[str, Bits]) -> tuple[Bits, Bits]:
 
 def _pair_offset(m: Machine, access: Access, imm7: Bits, base: Bits, **rt: Bits) -> None:
     """Access a pair at a base and a displacement."""
-    _pair(m, access, m.r[base] + (imm7 << access.scale), *_pair_fields(rt))
+    _pair(m, access, m.r[base], imm7 << access.scale, *_pair_fields(rt))
 
 
 def _pair_post(m: Machine, access: Access, imm7: Bits, base: Bits, **rt: Bits) -> None:
     """Access a pair at a base, and add a displacement to the base."""
     address = m.r[base]
-    _pair(m, access, address, *_pair_fields(rt))
+    _pair(m, access, address, 0, *_pair_fields(rt))
     m.r[base] = address + (imm7 << access.scale)
 
 
 def _pair_pre(m: Machine, access: Access, imm7: Bits, base: Bits, **rt: Bits) -> None:
     """Add a displacement to a base, and access a pair there."""
-    address = m.r[base] + (imm7 << access.scale)
-    _pair(m, access, address, *_pair_fields(rt))
-    m.r[base] = address
+    displacement = imm7 << access.scale
+    _pair(m, access, m.r[base], displacement, *_pair_fields(rt))
+    m.r[base] = m.r[base] + displacement
 
 
 _PAIRS: Final = (

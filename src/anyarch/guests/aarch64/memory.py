@@ -9,9 +9,13 @@ from anyarch.isa.machine import Machine, when
 ALIGNMENT = 1  # cause of the exception
 
 
-def untagged(address: Bits) -> Bits:
-    """The address without its top byte, which programs may use for themselves."""
-    return address[:56].sext(64)
+def untagged(address: Bits, displacement: Bits | int = 0) -> Bits:
+    """The address without its top byte, which programs may use for themselves.
+
+    A displacement is added behind that: the sum differs only where it carries beyond bit 55, and no
+    program has memory near there. So accesses at one base share the work.
+    """
+    return address[:56].sext(64) + displacement
 
 
 def aligned(m: Machine, address: Bits, size: int) -> Bits:

@@ -6,11 +6,12 @@ take registers one behind the other.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Final
 
 from anyarch.guests.aarch64.memory import untagged
 from anyarch.guests.aarch64.simd import LETTERS, define
-from anyarch.ir.bits import Bits, join
+from anyarch.ir.bits import Bits
 from anyarch.ir.lanes import Lanes, splat
 from anyarch.isa.machine import Machine
 
@@ -36,15 +37,30 @@ def _multiple(
     # All of the structures as chunks of a register's size.
     lanes = size // lane
     if load:
-        chunks = [m.load(start + number * (size // 8), size) for number in range(count)]
-        elements = [element for chunk in chunks for element in chunk.lanes(lane)]
+        chunks = [
+            Lanes(m.load(start + number * (size // 8), size), lane) for number in range(count)
+        ]
         for number, register in enumerate(registers):
-            m.v[register, size] = join(elements[number::count])
+            m.v[register, size] = _gather(chunks, range(number, lanes * count, count)).bits
         return
-    columns = [m.v[register, size].lanes(lane) for register in registers]
-    elements = [columns[number % count][number // count] for number in range(lanes * count)]
+    columns = [Lanes(m.v[register, size], lane) for register in registers]
+    elements = [number % count * lanes + number // count for number in range(lanes * count)]
     for number in range(count):
-        m.store(start + number * (size // 8), join(elements[number * lanes : (number + 1) * lanes]))
+        chunk = _gather(columns, elements[number * lanes : (number + 1) * lanes])
+        m.store(start + number * (size // 8), chunk.bits)
+
+
+def _gather(sources: Sequence[Lanes], indices: Sequence[int]) -> Lanes:
+    """Lanes by index, of two or more values one behind the other."""
+    result, lanes = sources[0], sources[0].count
+    picked = [index if index < lanes else 0 for index in indices]
+    for number, source in enumerate(sources[1:], 1):
+        for at, index in enumerate(indices):
+            if number * lanes <= index < (number + 1) * lanes:
+                picked[at] = lanes + index - number * lanes
+        result = result.shuffle(source, picked)
+        picked = list(range(lanes))
+    return result
 
 
 def _plain(m: Machine, base: Bits, **fields: object) -> None:
@@ -127,7 +143,7 @@ def _single(
 ) -> None:
     for number in range(count):
         register = _register(vt, number)
-        at = untagged(address + number * (lane // 8))
+        at = untagged(address, number * (lane // 8))
         if load:
             m.v[register] = Lanes(m.v[register], lane).insert(i, m.load(at, lane)).bits
         else:
@@ -137,7 +153,7 @@ def _single(
 def _replicate(m: Machine, count: int, lane: int, q: int, address: Bits, vt: Bits) -> None:
     size = 128 if q else 64
     for number in range(count):
-        value = m.load(untagged(address + number * (lane // 8)), lane)
+        value = m.load(untagged(address, number * (lane // 8)), lane)
         m.v[_register(vt, number), size] = splat(value, size // lane).bits
 
 
