@@ -1,9 +1,10 @@
 """What a region may leave out for floating point.
 
-Two things cost much and rarely matter: whether a 64-bit register holds a single (all ones above
-it, RISC-V unprivileged ISA, section 20.2), and that a NaN which was computed is the canonical one.
-The first is known where every path wrote a single; the second is not to be seen where nothing but
-arithmetic reads a result before it is overwritten.
+Two things cost much and rarely matter: what is in a vector register above a number, and that a NaN
+which was computed is the canonical one. The first is known where every path wrote such a number, a
+*scalar*: a single in a 64-bit register has ones above it (RISC-V unprivileged ISA, section 20.2), a
+single or double in one of 128 bits zeros. The second is not to be seen where nothing but arithmetic
+reads a result before it is overwritten.
 """
 
 from __future__ import annotations
@@ -38,6 +39,19 @@ def single_of(value: Node) -> Node | None:
     return None
 
 
+def scalar_of(value: Node) -> tuple[Node, str] | None:
+    """The number in a register that has nothing else in it, and its format."""
+    single = single_of(value)
+    if single is not None:
+        return single, "f32"
+    if value.size == 128 and value.op == "zext" and value.args[0].size in (32, 64):
+        return value.args[0], f"f{value.args[0].size}"
+    return None
+
+
+Scalars = dict[Place, str]
+
+
 class FloatUse:
     """What the blocks of a region do with the registers of ``files``.
 
@@ -55,8 +69,65 @@ class FloatUse:
         self._blocks, self._place, self._forgets = blocks, place, forgets
         self._leaving = _LEAVING | _ACCESSES if accesses_leave else _LEAVING
 
-    # Singles.
-    def needed_singles(self, key: Key) -> set[Place]:
+    # Scalars.
+    def needed(self, root: Key) -> Scalars:
+        """Registers that have to hold scalars where the region begins.
+
+        The first block may check whether they are singles; or it is the head of a loop, which
+        leaves scalars in them: they may become vectors only where the loop reads none before.
+        """
+        return dict.fromkeys(self._checked(root), "f32") or self._looped(root)
+
+    def _looped(self, root: Key) -> Scalars:
+        before = [key for key, block in self._blocks.items() if root in block.successors]
+        wanted: Scalars = {}
+        for block in self._blocks.values():
+            for found in block.instructions:
+                for place, value, _ in self._writes(found):
+                    scalar = scalar_of(value)
+                    if scalar is not None and value.size == 128:
+                        wanted[place] = scalar[1]
+        while before and wanted:
+            entry = self.scalars(root, wanted)
+            left = dict(wanted)
+            for key in before:
+                after = dict(entry[key])
+                for found in self._blocks[key].instructions:
+                    self.step(found, after)
+                left = _agreed(left, after)
+            if left == wanted:
+                live = self._read_first(root)
+                return {place: fmt for place, fmt in wanted.items() if place in live}
+            wanted = left
+        return {}
+
+    def _read_first(self, root: Key) -> set[Place]:
+        """Registers that may be read before they are written."""
+        reads: dict[Key, set[Place]] = {}
+        writes: dict[Key, set[Place]] = {}
+        for key, block in self._blocks.items():
+            reads[key], writes[key] = set(), set()
+            for found in block.instructions:
+                if not found.template.is_native:
+                    break
+                for node in found.template.graph.live():
+                    if node.op == "register":
+                        place = self._place(found, node)
+                        if place is not None and place not in writes[key]:
+                            reads[key].add(place)
+                writes[key] |= {place for place, _, certain in self._writes(found) if certain}
+        changed = True
+        while changed:
+            changed = False
+            for key, block in self._blocks.items():
+                for successor in block.successors:
+                    more = reads.get(successor, set()) - writes[key] - reads[key]
+                    if more:
+                        reads[key] |= more
+                        changed = True
+        return reads[root]
+
+    def _checked(self, key: Key) -> set[Place]:
         """Registers that a block takes for singles before it writes them."""
         wanted: set[Place] = set()
         written: set[Place] = set()
@@ -73,36 +144,36 @@ class FloatUse:
                 break
         return wanted
 
-    def singles(self, root: Key, at_root: set[Place]) -> dict[Key, set[Place]]:
-        """Registers that hold singles where each block begins."""
-        everything = set(at_root)
-        for block in self._blocks.values():
-            for found in block.instructions:
-                everything |= {place for place, _, _ in self._writes(found)}
-        entry = {key: set(everything) for key in self._blocks}
-        entry[root] = set(at_root)
-        work = list(self._blocks)
+    def scalars(self, root: Key, at_root: Scalars) -> dict[Key, Scalars]:
+        """Registers that hold scalars where each block begins."""
+        entry = {root: dict(at_root)}
+        work = [root]
         while work:
             key = work.pop()
-            out = set(entry[key])
+            out = dict(entry[key])
             for found in self._blocks[key].instructions:
                 self.step(found, out)
             for successor in self._blocks[key].successors:
-                if successor in entry and not entry[successor] <= out:
-                    entry[successor] &= out
+                if successor not in self._blocks or successor == root:
+                    continue
+                known = entry.get(successor)
+                agreed = out if known is None else _agreed(known, out)
+                if agreed != known:
+                    entry[successor] = dict(agreed)
                     work.append(successor)
-        return entry
+        return {key: entry.get(key, {}) for key in self._blocks}
 
-    def step(self, found: Occurrence, singles: set[Place]) -> None:
-        """Bring the set of singles from before an instruction to after it."""
+    def step(self, found: Occurrence, scalars: Scalars) -> None:
+        """Bring the scalars from before an instruction to after it."""
         if not found.template.is_native or self._forgets(found):
-            singles.clear()
+            scalars.clear()
             return
         for place, value, is_certain in self._writes(found):
-            if is_certain and single_of(value) is not None:
-                singles.add(place)
+            scalar = scalar_of(value)
+            if is_certain and scalar is not None:
+                scalars[place] = scalar[1]
             else:
-                singles.discard(place)
+                scalars.pop(place, None)
 
     # Results.
     def unobserved(self, block: Block) -> dict[int, str]:
@@ -165,6 +236,10 @@ class FloatUse:
                 if place is not None:
                     result.append((place, effect.node.args[1], effect.guard is None))
         return result
+
+
+def _agreed(one: Scalars, other: Scalars) -> Scalars:
+    return {place: fmt for place, fmt in one.items() if other.get(place) == fmt}
 
 
 def _is_check(node: Node) -> bool:

@@ -33,7 +33,8 @@ from anyarch.engine.records import (
     leaves_after,
     uses_rounding,
 )
-from anyarch.engine.regionfloats import FloatUse, single_of
+from anyarch.engine.regionflags import INPUTS, PACKED, FlagUse, emit_kind, pack, unpack
+from anyarch.engine.regionfloats import FloatUse, Scalars, scalar_of
 from anyarch.engine.regions import (
     ROOT,
     Block,
@@ -120,11 +121,17 @@ class RegionEmitter(HandlerEmitter):
             for block in self.blocks.values()
             for found in block.instructions
         )
+        self.flag_use: FlagUse | None = None
+        if self.architecture.convention.flags and not precise:
+            file = self.registers.by_name[self.architecture.convention.flags]
+            self.flag_use = FlagUse(self.blocks, file, self.root, self._forgets)
+        self.flags_kind: int | None = PACKED  # None where it is a variable
+        self.flag_values: dict[int, str] = {}  # that this block has computed
         self._survey()
         self._survey_floats()
         self.dirty: set[Place] = set()
         self.result_format = ""  # of the instruction's result, if its NaN may stay as it is
-        self.singles: set[Place] = set()  # registers whose variable is that of a single
+        self.scalars: Scalars = {}  # registers whose variable is that of a number alone
         self.pending: dict[Place, None] = {}  # kept registers that the context does not have yet
         self.known: dict[Place, int] = {}  # registers that hold a constant in this block
         self.loaded: set[tuple[Place, int]] = set()  # addresses (register, offset) loaded from
@@ -178,7 +185,11 @@ class RegionEmitter(HandlerEmitter):
         looping = loops(self.blocks)
         lasting: set[Place] = set().union(*(self.entry_dirty[key] for key in looping))
         in_loops: set[Place] = set().union(*(gains[key] for key in looping))
-        self.eager = {place for place in lasting - in_loops if place[0] not in self.vector_files}
+        self.eager = {
+            place
+            for place in lasting - in_loops
+            if place[0] not in self.vector_files and not self._is_flag(place)
+        }
         for dirty in self.entry_dirty.values():
             dirty -= self.eager
 
@@ -189,15 +200,15 @@ class RegionEmitter(HandlerEmitter):
             self._forgets,
             accesses_leave=self.bounded,
         )
-        self.root_singles = self.float_use.needed_singles(self.root)
-        self.entry_singles = self.float_use.singles(self.root, self.root_singles)
+        self.root_scalars = self.float_use.needed(self.root)
+        self.entry_scalars = self.float_use.scalars(self.root, self.root_scalars)
         self.unobserved: dict[int, str] = {}
         self.lazy: dict[Place, str] = {}  # registers with a NaN not canonical yet, their format
 
     def _float_place(self, found: Occurrence, node: Node) -> Place | None:
-        """The register of 64 bits that a node reads or writes, where singles are held in such."""
+        """The register that a node reads or writes, where scalars are held in such."""
         file = str(node.attrs[0])
-        if file not in self.vector_files or self.registers.by_name[file].size != 64:
+        if file not in self.vector_files:
             return None
         return self.registers.place(file, found.constant(node.args[0]))
 
@@ -239,6 +250,7 @@ class RegionEmitter(HandlerEmitter):
                 f"({self.convention.parameters}) #2 !dbg !7 {{",
                 body,
                 "}",
+                self.flag_use.text() if self.flag_use is not None and "@flags(" in body else "",
             ]
         )
         return module + "\n" + declarations(module)
@@ -246,13 +258,18 @@ class RegionEmitter(HandlerEmitter):
     def _entry(self) -> None:
         """Variables, and what is checked first; written after the blocks, which tell what."""
         self.here, self.block_key = self.blocks[self.root].instructions[0], self.root
-        self.dirty, self.singles, self.lazy, self.pending = set(), set(), {}, {}
+        self.dirty, self.scalars, self.lazy, self.pending = set(), {}, {}, {}
         self.label("entry")
         variables = dict.fromkeys([*self.used, *self.convention.passed])
+        if any(self._is_flag(place) for place in variables):
+            for name in ("kind", *range(INPUTS)):
+                self.line(f"%flags.{name} = alloca i64, align 8")
         for place in variables:
+            if self._is_flag(place):
+                continue
             self.line(f"{_variable(place)} = alloca {self._type(place)}, align 8")
-            if place[0] in self.vector_files:
-                self.line(f"{_variable(place)}.s = alloca float, align 4")
+            for fmt in self._formats(place):
+                self.line(f"{_variable(place)}.{fmt} = alloca {floats.TYPES[fmt]}, align 8")
         self.lines.append(STACK_POINTER if self.compiler.direct else self.convention.context())
         for index, place in enumerate(self.convention.passed, 1):
             self._put(place, f"%in.{index}")
@@ -266,7 +283,7 @@ class RegionEmitter(HandlerEmitter):
         if self.goes_on:
             self._check_stack("%sp")
         self._check_mode(self.region.pc)
-        self._check_singles()
+        self._check_scalars()
         if self.goes_on:
             self.stop_poll(str(self.region.pc))
         self.line(f"br label %{_label(self.root)}")
@@ -277,7 +294,9 @@ class RegionEmitter(HandlerEmitter):
         self.dirty = set(self.entry_dirty[block.key])
         self.known, self.loaded, self.pending, self.origins = {}, set(), {}, {}
         self.entries = {found.table.load: "" for found in block.instructions if found.table}
-        self.singles = set(self.entry_singles[block.key])
+        self.scalars = dict(self.entry_scalars[block.key])
+        if self.flag_use is not None:
+            self.flags_kind, self.flag_values = self.flag_use.entry.get(block.key), {}
         exact = self.precise or self.float_rules == "arm"  # there every NaN tells its origin
         self.unobserved = {} if exact else self.float_use.unobserved(block)
         self.lazy = {}
@@ -315,6 +334,13 @@ class RegionEmitter(HandlerEmitter):
     def value(self, node: Node) -> str:
         if node.op != "const" and node.number in self.constants:
             return str(self.here.constant(node))
+        if node.op == "extract" and node.args[0].op == "register" and node.attrs[0] == 0:
+            place = self._float_place(self.here, node.args[0])
+            if place is not None and self._size(place) == 128 and place in self.scalars:
+                fmt = self.scalars[place]
+                if floats.SIZES[fmt] == node.size:
+                    number = self._number(place)
+                    return self.let(f"bitcast {floats.TYPES[fmt]} {number} to i{node.size}")
         return super().value(node)
 
     def leaf(self, node: Node) -> str:
@@ -322,6 +348,8 @@ class RegionEmitter(HandlerEmitter):
             file, number = str(node.attrs[0]), self.here.constant(node.args[0])
             if self._is_zero(file, number):
                 return "0"
+            if self._is_flag((file, number)):
+                return self._flag(number)
             if file in self.vector_files:
                 kind, value = self._raw(self.registers.place(file, number), as_is=True)
                 return self.let(f"bitcast {kind} {value} to i{node.size}")
@@ -339,12 +367,17 @@ class RegionEmitter(HandlerEmitter):
 
     def _write(self, node: Node) -> None:
         file, number = str(node.attrs[0]), self.here.constant(node.args[0])
+        if self._is_zero(file, number):
+            return
         place = self.registers.place(file, number)
+        if self._is_flag(place):
+            self.dirty.add(place)
+            return
         if file in self.vector_files:
             self._write_vector(place, node.args[1])
         else:
             super()._write(node)
-        if file in self.in_context or self._is_zero(file, number):
+        if file in self.in_context:
             return
         self.loaded = {address for address in self.loaded if address[0] != place}
         if self._gets_dirty(place):
@@ -359,17 +392,18 @@ class RegionEmitter(HandlerEmitter):
             self.line(f"store {order}i{size} {value}, {pointer}, align 8")
 
     def _write_vector(self, place: Place, value: Node) -> None:
-        single = single_of(value)
+        scalar = scalar_of(value)
         self.lazy.pop(place, None)
         if self.result_format:
             self.lazy[place] = self.result_format
         # Inside a guard the variable has to be the one that it is on the other path.
-        if single is not None and (len(self._known) == 1 or place in self.singles):
-            bits = self.let(f"bitcast i32 {self.value(single)} to float")
-            self.line(f"store float {bits}, ptr {_variable(place)}.s, align 4")
-            self.singles.add(place)
+        if scalar is not None and (len(self._known) == 1 or self.scalars.get(place) == scalar[1]):
+            number, fmt = scalar
+            bits = self.let(f"bitcast i{number.size} {self.value(number)} to {floats.TYPES[fmt]}")
+            self.line(f"store {floats.TYPES[fmt]} {bits}, ptr {_variable(place)}.{fmt}, align 8")
+            self.scalars[place] = fmt
             return
-        self.singles.discard(place)
+        self.scalars.pop(place, None)
         kind = self._type(place)
         bits = self.let(f"bitcast i{value.size} {self.value(value)} to {kind}")
         self.line(f"store {kind} {bits}, ptr {_variable(place)}, align 8")
@@ -378,9 +412,101 @@ class RegionEmitter(HandlerEmitter):
         for effect in self.graph.effects:
             if effect.node.op == "write" and effect.guard is not None:
                 place = self._float_place(self.here, effect.node)
-                if place in self.singles and place is not None:
+                if place in self.scalars and place is not None:
                     self._box(place)
         super()._commit()
+        if self.flag_use is not None and self.flag_use.sets(self.here):
+            self._keep_flags(self.flag_use)
+
+    # Flags.
+    def _is_flag(self, place: Place) -> bool:
+        return self.flag_use is not None and place[0] == self.flag_use.file.name
+
+    def _keep_flags(self, use: FlagUse) -> None:
+        """Keep what the flags are made of, after all values of the instruction are known."""
+        kind = use.kind(self.here)
+        if kind is not None:
+            for index, node in enumerate(kind.inputs):
+                value = self.value(node)
+                wide = value if node.size == 64 else self.let(f"zext i{node.size} {value} to i64")
+                self.line(f"store i64 {wide}, ptr %flags.{index}, align 8")
+            self.line(f"store i64 {kind.number}, ptr %flags.kind, align 8")
+            self.flags_kind = kind.number
+            self.flag_values = {i: self.value(node) for i, node in enumerate(kind.values)}
+            return
+        values = {index: self._flag(index) for index in range(use.file.count)}
+        for effect in self.graph.effects:
+            if effect.node.op == "write" and effect.node.attrs[0] == use.file.name:
+                index = self.here.constant(effect.node.args[0])
+                value = self.value(effect.node.args[1])
+                if effect.guard is not None:
+                    guard = self.value(effect.guard)
+                    value = self.let(f"select i1 {guard}, i8 {value}, i8 {values[index]}")
+                values[index] = value
+        self._put_flags(pack(self, [values[index] for index in range(use.file.count)]))
+        self.flag_values = values
+
+    def _put_flags(self, word: str) -> None:
+        """Set the flags, packed."""
+        self.line(f"store i64 {word}, ptr %flags.0, align 8")
+        self.line(f"store i64 {PACKED}, ptr %flags.kind, align 8")
+        self.flags_kind, self.flag_values = PACKED, {}
+
+    def _flag(self, index: int) -> str:
+        """The value of a flag."""
+        if index in self.flag_values:
+            return self.flag_values[index]
+        values = self._all_flags()
+        if len(self._known) == 1:
+            self.flag_values = dict(enumerate(values))
+        return values[index]
+
+    def _all_flags(self) -> list[str]:
+        """The values of all flags."""
+        assert self.flag_use is not None
+        count = self.flag_use.file.count
+        if len(self.flag_values) == count:
+            return [self.flag_values[index] for index in range(count)]
+        if not self.flags_kind:
+            word = self._packed_flags()
+            return [unpack(self, word, index) for index in range(count)]
+        outer, self._known = self._known, [{}]
+        constants, self.constants = self.constants, set()
+        kind = self.flag_use.kinds[self.flags_kind - 1]
+        values = emit_kind(self, kind, self._flag_inputs())
+        self._known, self.constants = outer, constants
+        return values
+
+    def _flag_inputs(self) -> list[str]:
+        return [self.let(f"load i64, ptr %flags.{i}, align 8") for i in range(INPUTS)]
+
+    def _packed_flags(self, *, rare: bool = False) -> str:
+        """All flags in one word; ``rare`` where code should rather be short."""
+        if self.flags_kind == PACKED:
+            return self.let("load i64, ptr %flags.0, align 8")
+        if self.flags_kind is not None and not rare:
+            return pack(self, self._all_flags())
+        kind = str(self.flags_kind or self.let("load i64, ptr %flags.kind, align 8"))
+        inputs = ", ".join(f"i64 {value}" for value in self._flag_inputs())
+        return self.let(f"call preserve_allcc i64 @flags(i64 {kind}, {inputs})")
+
+    def _flags_type(self) -> str:
+        assert self.flag_use is not None
+        return f"i{8 * self.flag_use.file.count}"
+
+    def _flags_pointer(self) -> str:
+        assert self.flag_use is not None
+        return self.context(self.convention.offset((self.flag_use.file.name, 0)))
+
+    def _reload_flags(self) -> None:
+        t = self._flags_type()
+        word = self.let(f"load {t}, {self._flags_pointer()}, align 1")
+        self._put_flags(self.let(f"zext {t} {word} to i64"))
+
+    def _spill_flags(self, *, rare: bool) -> None:
+        t = self._flags_type()
+        word = self.let(f"trunc i64 {self._packed_flags(rare=rare)} to {t}")
+        self.line(f"store {t} {word}, {self._flags_pointer()}, align 1")
 
     def _learn(self, found: Occurrence) -> None:
         """Remember which registers hold constants after an instruction: for computed calls."""
@@ -500,11 +626,10 @@ class RegionEmitter(HandlerEmitter):
         for effect in self.graph.effects:
             if effect.node.op == "write" and kind:
                 _, value = effect.node.args
-                if (
-                    self._float_place(self.here, effect.node) is not None
-                    and (value if node.size == 64 else single_of(value)) is node
-                ):
-                    return kind
+                if self._float_place(self.here, effect.node) is not None:
+                    scalar = scalar_of(value)
+                    if (value if scalar is None else scalar[0]) is node:
+                        return kind
         return ""
 
     def _store(self, node: Node) -> None:
@@ -532,6 +657,8 @@ class RegionEmitter(HandlerEmitter):
         offset = 0
         if node.op == "add" and node.args[1].number in self.constants:
             node, offset = node.args[0], self.here.constant(node.args[1])
+        if node.op == "sext" and node.args[0].op == "extract":  # of which a tag is not part
+            node = node.args[0].args[0]
         if node.op != "register":
             return None
         return self.registers.place(str(node.attrs[0]), self.here.constant(node.args[0])), offset
@@ -544,7 +671,7 @@ class RegionEmitter(HandlerEmitter):
 
     def _put(self, place: Place, value: str) -> None:
         """Set a variable."""
-        self.singles.discard(place)
+        self.scalars.pop(place, None)
         self.lazy.pop(place, None)
         self.line(f"store {self._type(place)} {value}, ptr {_variable(place)}, align 8")
 
@@ -552,54 +679,86 @@ class RegionEmitter(HandlerEmitter):
         """Type and value of a register as a whole; ``as_is`` with what NaN it has."""
         kind = self._type(place)
         is_lazy = place in self.lazy and not as_is
-        if place not in self.singles:
+        if place not in self.scalars:
             value = self.let(f"load {kind}, ptr {_variable(place)}, align 8")
             if is_lazy:
                 value = floats.canonical(self, self.lazy[place], value)
             return kind, value
-        single = self.let(f"load float, ptr {_variable(place)}.s, align 4")
+        number = self._number(place)
         if is_lazy:
-            single = floats.canonical(self, self.lazy[place], single)
-        low = self.let(f"zext i32 {self.let(f'bitcast float {single} to i32')} to i64")
+            number = floats.canonical(self, self.lazy[place], number)
+        if self._size(place) == 128:
+            element = floats.TYPES[self.scalars[place]]
+            whole = f"<{128 // floats.SIZES[self.scalars[place]]} x {element}>"
+            joined = self.let(f"insertelement {whole} zeroinitializer, {element} {number}, i32 0")
+            return kind, self.let(f"bitcast {whole} {joined} to {kind}")
+        low = self.let(f"zext i32 {self.let(f'bitcast float {number} to i32')} to i64")
         return kind, self.let(f"bitcast i64 {self.let(f'or i64 {low}, {-1 << 32}')} to {kind}")
+
+    def _number(self, place: Place) -> str:
+        """The number in a register that holds a scalar."""
+        fmt = self.scalars[place]
+        return self.let(f"load {floats.TYPES[fmt]}, ptr {_variable(place)}.{fmt}, align 8")
+
+    def _size(self, place: Place) -> int:
+        return self.registers.by_name[place[0]].size
+
+    def _formats(self, place: Place) -> list[str]:
+        """Of the scalars that a register may hold."""
+        if place[0] not in self.vector_files:
+            return []
+        return ["f32"] if self._size(place) == 64 else ["f32", "f64"]
 
     def _box(self, place: Place) -> None:
         """From here on the variable of the whole register is the one."""
         kind, value = self._raw(place, as_is=True)
-        self.singles.discard(place)
+        self.scalars.pop(place, None)
         self.line(f"store {kind} {value}, ptr {_variable(place)}, align 8")
 
     def _agree(self, key: Key) -> None:
         """Before a jump to a block: have variables as it expects them."""
-        kept = set(self.singles)
-        for place in sorted(self.singles - self.entry_singles[key]):
-            self._box(place)
-        self.singles = kept  # on the other path, if there is one
+        kept = dict(self.scalars)
+        for place, fmt in sorted(kept.items()):
+            if self.entry_scalars[key].get(place) != fmt:
+                self._box(place)
+        self.scalars = kept  # on the other path, if there is one
 
-    def _check_singles(self) -> None:
-        """What the first block takes for singles is checked once, at the entry."""
-        for place in sorted(self.root_singles):
+    def _check_scalars(self) -> None:
+        """What the first block takes for scalars is checked once, at the entry."""
+        for place, fmt in sorted(self.root_scalars.items()):
             kind, value = self._raw(place)
-            bits = self.let(f"bitcast {kind} {value} to i64")
-            boxed = self.let(f"icmp uge i64 {bits}, {-1 << 32}")
-            staying, leaving = self.name("single"), self.name("double")
-            self.line(f"br i1 {boxed}, label %{staying}, label %{leaving}, !prof !2")
+            size, number = self._size(place), floats.SIZES[fmt]
+            bits = self.let(f"bitcast {kind} {value} to i{size}")
+            if size == 64:
+                alone = self.let(f"icmp uge i64 {bits}, {-1 << 32}")
+            else:
+                above = self.let(f"lshr i{size} {bits}, {number}")
+                alone = self.let(f"icmp eq i{size} {above}, 0")
+            staying, leaving = self.name("scalar"), self.name("vector")
+            self.line(f"br i1 {alone}, label %{staying}, label %{leaving}, !prof !2")
             self.label(leaving)
             self.store_field("pc", str(self.region.pc))
             self.end(ExitCode.EMULATE)
             self.label(staying)
-            single = self.let(f"bitcast i32 {self.let(f'trunc i64 {bits} to i32')} to float")
+            low = self.let(f"trunc i{size} {bits} to i{number}")
+            t = floats.TYPES[fmt]
             # Opaque, or LLVM would keep the bits in an integer register all through a loop.
-            single = self.let(f'call float asm "", "=x,0"(float {single})')
-            self.line(f"store float {single}, ptr {_variable(place)}.s, align 4")
+            opaque = self.let(
+                f'call {t} asm "", "=x,0"({t} {self.let(f"bitcast i{number} {low} to {t}")})'
+            )
+            self.line(f"store {t} {opaque}, ptr {_variable(place)}.{fmt}, align 8")
 
     def _travelling(self) -> list[str]:
         """The values of the registers that are passed."""
         return [self._raw(place)[1] for place in self.convention.types]
 
-    def _spill(self, places: Iterable[Place] | None = None) -> None:
+    def _spill(self, places: Iterable[Place] | None = None, *, rare: bool = False) -> None:
         """Write the registers that may be dirty here to the context."""
-        for place in sorted(self.dirty if places is None else places):
+        wanted = set(self.dirty if places is None else places)
+        flags = {place for place in wanted if self._is_flag(place)}
+        if flags:
+            self._spill_flags(rare=rare)
+        for place in sorted(wanted - flags):
             kind, value = self._raw(place)
             pointer = self.context(self.convention.offset(place))
             self.line(f"store {kind} {value}, {pointer}, align 8")
@@ -610,9 +769,14 @@ class RegionEmitter(HandlerEmitter):
 
     def _reload(self, places: Iterable[Place]) -> None:
         """Read registers that do not travel; what is not used falls away."""
+        flags = False
         for place in places:
-            if place not in self.convention.types:
+            if self._is_flag(place):
+                flags = True
+            elif place not in self.convention.types:
                 self._reload_one(place)
+        if flags:
+            self._reload_flags()
 
     def _reload_one(self, place: Place) -> None:
         kind = self._type(place)
@@ -636,7 +800,7 @@ class RegionEmitter(HandlerEmitter):
 
     def end(self, code: ExitCode) -> None:
         self._keep(leaving=True)
-        self._spill()
+        self._spill(rare=True)
         self.store_field("exit_code", str(int(code)))
         self._tail_call(self._native("region_leave"), link="undef")
 
@@ -894,7 +1058,8 @@ class RegionEmitter(HandlerEmitter):
         self.line(f"call void {leave}(ptr {context}, i32 {int(ExitCode.SYSCALL)})")
         self.line("unreachable")
         self.label(staying)
-        for place in dict.fromkeys([*self.used, *self.convention.passed]):
+        self._reload(place for place in self.used if place not in self.convention.types)
+        for place in self.convention.passed:
             self._reload_one(place)
         self.stop_poll(self._next_pc())
         self._check_mode(self.here.next_pc)

@@ -35,13 +35,15 @@ class Convention:
 
     ``link`` has the return address at a call. ``integers`` (at most ten, of 64 bits) and
     ``vectors`` (at most sixteen) are arguments and results of every region. ``kept`` ones are
-    written to the context as soon as they change, so that they are right at a fault too.
+    written to the context as soon as they change, so that they are right at a fault too. ``flags``
+    is a file of at most eight registers of eight bits, computed when something reads them.
     """
 
     link: tuple[str, int] | None = None
     integers: tuple[tuple[str, int], ...] = ()
     vectors: tuple[tuple[str, int], ...] = ()
     kept: tuple[tuple[str, int], ...] = ()
+    flags: str = ""
 
 
 @dataclass(frozen=True)

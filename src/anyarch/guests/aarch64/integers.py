@@ -71,10 +71,10 @@ def add_with_carry(a: Bits, b: Bits, carry: Bits | int = 0) -> tuple[Bits, tuple
 
 def subtract(a: Bits, b: Bits) -> tuple[Bits, tuple[Bits, ...]]:
     """a - b, and N, Z, C, V: C is set where nothing is borrowed."""
-    top = a.size - 1
     result = a - b
-    overflow = (a ^ b) & (a ^ result)
-    return result, (result[top], result == 0, a >= b, overflow[top])
+    negative = result[a.size - 1]
+    # The sign of the exact difference is N unless it overflows: conditions then are one comparison.
+    return result, (negative, result == 0, a >= b, negative ^ a.slt(b))
 
 
 def shifted(value: Bits, shift: int, amount: Bits) -> Bits:

@@ -22,6 +22,7 @@ CONVENTION: Final = Convention(
     integers=tuple(("r", index) for index in (31, 0, 1, 2, 3, 19, 20, 21, 22, 29)),
     vectors=tuple(("v", index) for index in (0, 1, 2, 3, 8, 9, 10, 11)),
     kept=tuple(("r", index) for index in (29, 30, 31)),
+    flags="flag",
 )
 
 LAYOUT: Final = Layout(

@@ -1,0 +1,186 @@
+"""Condition flags of a region: computed where something reads them, not where they are set.
+
+A guest sets flags far more often than it reads them, and rarely reads more than one. So of an
+instruction that sets them all a region keeps *inputs*: what the flags are functions of. The *kind*
+says which functions; kind 0 are the flags themselves, packed in one word as the context has them.
+Where control comes from several places the kind is a value like any other, and a function of the
+region's module makes flags of it, called where they have to be in the context.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from anyarch.emit.llvm import Emitter
+from anyarch.engine.regions import Block, Key, Occurrence
+from anyarch.ir.graph import Node, is_effect
+from anyarch.isa.registers import RegisterFile
+
+INPUTS: Final = 4  # of 64 bits
+PACKED: Final = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """How the flags are made of inputs; ``values`` are those of the file's registers, in order."""
+
+    number: int
+    inputs: tuple[Node, ...]
+    values: tuple[Node, ...]
+
+
+class FlagUse:
+    """Which instructions of a region set all registers of a file of flags, and how."""
+
+    def __init__(
+        self,
+        blocks: Mapping[Key, Block],
+        file: RegisterFile,
+        root: Key,
+        forgets: Callable[[Occurrence], bool],
+    ) -> None:
+        self.file = file
+        self._forgets = forgets
+        self.kinds: list[Kind] = []
+        self._by_form: dict[str, Kind | None] = {}
+        self._blocks = blocks
+        self.entry = self._survey(root)
+
+    def kind(self, found: Occurrence) -> Kind | None:
+        """How an instruction sets the flags, or None where they have to be packed."""
+        name = found.form.name
+        if name not in self._by_form:
+            self._by_form[name] = self._find(found)
+        return self._by_form[name]
+
+    def sets(self, found: Occurrence) -> bool:
+        """Whether an instruction writes a flag."""
+        return any(
+            effect.node.op == "write" and effect.node.attrs[0] == self.file.name
+            for effect in found.template.graph.effects
+        )
+
+    def _find(self, found: Occurrence) -> Kind | None:
+        values: dict[int, Node] = {}
+        for effect in found.template.graph.effects:
+            if effect.node.op == "write" and effect.node.attrs[0] == self.file.name:
+                index, value = effect.node.args
+                if effect.guard is not None or index.op != "const":
+                    return None
+                values[index.value] = value
+        if len(values) < self.file.count:
+            return None
+        inputs: dict[int, Node] = {}
+        for value in values.values():
+            self._cut(value, found, inputs)
+        if len(inputs) > INPUTS or any(node.size > 64 for node in inputs.values()):
+            return None
+        ordered = tuple(values[index] for index in range(self.file.count))
+        kind = Kind(len(self.kinds) + 1, tuple(inputs.values()), ordered)
+        self.kinds.append(kind)
+        return kind
+
+    def _cut(self, node: Node, found: Occurrence, inputs: dict[int, Node]) -> None:
+        """Where values of the instruction begin: registers, effects, constants of the word, and
+        what is made of other flags alone."""
+        if node.op == "const":
+            return
+        narrow = node.op == "extract" and node.args[0].size > 64
+        if (
+            narrow
+            or node.op == "register"
+            or is_effect(node)
+            or node.number in found.template.constants
+            or self._is_of_flags(node)
+        ):
+            inputs[node.number] = node
+            return
+        for arg in node.args:
+            self._cut(arg, found, inputs)
+
+    def _is_of_flags(self, node: Node) -> bool:
+        if node.op == "register":
+            return node.attrs[0] == self.file.name
+        if is_effect(node) or node.op in ("field", "pc"):
+            return False
+        return node.op == "const" or all(self._is_of_flags(arg) for arg in node.args)
+
+    def _after(self, found: Occurrence, before: int | None) -> int | None:
+        """The kind after an instruction; None is unknown."""
+        if self._forgets(found) or not found.template.is_native:
+            return PACKED
+        if self.sets(found):
+            kind = self.kind(found)
+            return PACKED if kind is None else kind.number
+        return before
+
+    def _survey(self, root: Key) -> dict[Key, int | None]:
+        """The kind where each block begins, as far as all ways there agree."""
+        entry: dict[Key, int | None] = {root: PACKED}
+        work = [root]
+        while work:
+            key = work.pop()
+            kind = entry[key]
+            for found in self._blocks[key].instructions:
+                kind = self._after(found, kind)
+            for successor in self._blocks[key].successors:
+                if successor not in self._blocks:
+                    continue
+                if successor not in entry:
+                    entry[successor] = kind
+                elif entry[successor] in (kind, None):
+                    continue
+                else:
+                    entry[successor] = None
+                work.append(successor)
+        return entry
+
+    def text(self) -> str:
+        """The function ``@flags(kind, inputs…)``: the flags, packed."""
+        emitter = _KindEmitter()
+        cases = " ".join(f"i64 {kind.number}, label %k{kind.number}" for kind in self.kinds)
+        emitter.line(f"switch i64 %kind, label %packed [ {cases} ]")
+        emitter.label("packed")
+        emitter.line("ret i64 %in0")
+        for kind in self.kinds:
+            emitter.label(f"k{kind.number}")
+            emitter.push()
+            packed = emit_kind(emitter, kind, [f"%in{index}" for index in range(INPUTS)])
+            emitter.line(f"ret i64 {pack(emitter, packed)}")
+            emitter.pop()
+        parameters = ", ".join(f"i64 %in{index}" for index in range(INPUTS))
+        body = "\n".join(emitter.lines)
+        return (
+            f"define internal preserve_allcc i64 @flags(i64 %kind, {parameters}) "
+            f"noinline nounwind {{\nentry:\n{body}\n}}\n"
+        )
+
+
+class _KindEmitter(Emitter):
+    """Pure nodes only: the inputs are bound."""
+
+
+def emit_kind(e: Emitter, kind: Kind, inputs: list[str]) -> list[str]:
+    """The flags of a kind, of inputs as 64-bit values."""
+    for node, value in zip(kind.inputs, inputs, strict=False):
+        narrow = value if node.size == 64 else e.let(f"trunc i64 {value} to i{node.size}")
+        e.bind(node, narrow)
+    return [e.value(node) for node in kind.values]
+
+
+def pack(e: Emitter, values: list[str]) -> str:
+    """Flags of eight bits as the context has them, in one word of 64 bits."""
+    result = "0"
+    for index, value in enumerate(values):
+        wide = e.let(f"zext i8 {value} to i64")
+        placed = e.let(f"shl i64 {wide}, {8 * index}") if index else wide
+        result = e.let(f"or i64 {result}, {placed}")
+    return result
+
+
+def unpack(e: Emitter, word: str, index: int) -> str:
+    """One flag of a word."""
+    moved = e.let(f"lshr i64 {word}, {8 * index}") if index else word
+    return e.let(f"trunc i64 {moved} to i8")
