@@ -31,7 +31,7 @@ from anyarch.linux.scripts import Program, find_program
 from anyarch.linux.structs import STRUCTS, format_set, quote
 from anyarch.linux.symbols import ENUMS, FLAGS, format_flags
 from anyarch.linux.thunks import PATHS_LEFT, fill_thunk_table
-from tests.programs.build import HOST, RISCV, compile_c
+from tests.programs.build import AARCH64, HOST, RISCV, Target, compile_c
 
 FOLDER: Final = Path(__file__).parent / "linux_programs"
 SOURCES: Final = sorted(FOLDER.glob("*.c"))
@@ -42,13 +42,14 @@ SOURCES: Final = sorted(FOLDER.glob("*.c"))
 
 @pytest.mark.parametrize("source", SOURCES, ids=[source.stem for source in SOURCES])
 @pytest.mark.parametrize("traced", [False, True], ids=["native", "traced"])
-def test_program_equals_native(source: Path, traced: bool, tmp_path: Path) -> None:
+@pytest.mark.parametrize("guest", [RISCV, AARCH64], ids=lambda guest: guest.name)
+def test_program_equals_native(guest: Target, source: Path, traced: bool, tmp_path: Path) -> None:
     """Traced, no call runs natively: the thunk and the Python handlers must agree."""
     outputs = []
     flags = ["--strace", "-o", os.devnull] if traced else []
     for command in (
         [compile_c(source, HOST)],
-        [sys.executable, "-m", "anyarch", "run", *flags, compile_c(source, RISCV)],
+        [sys.executable, "-m", "anyarch", "run", *flags, compile_c(source, guest)],
     ):
         folder = tmp_path / str(len(outputs))
         folder.mkdir()
