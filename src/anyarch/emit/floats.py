@@ -245,7 +245,10 @@ def _any(e: Emitter, shape: Shape, condition: str) -> str:
 
 
 def _numbers(e: Emitter, shape: Shape, operands: list[str]) -> list[str]:
-    return [e.let(f"bitcast {shape.bits} {value} to {shape.kind}") for value in operands]
+    return [
+        e.numbers.get(value) or e.let(f"bitcast {shape.bits} {value} to {shape.kind}")
+        for value in operands
+    ]
 
 
 def _call(e: Emitter, shape: Shape, name: str, operands: list[str], mode: str) -> str:

@@ -31,6 +31,7 @@ class Emitter:
         self._count = 0
         self._known: list[dict[int, str]] = [{}]
         self.canonical_nans = True  # whether it may be seen which NaN is computed
+        self.numbers: dict[str, str] = {}  # integers that are the encodings of these numbers
 
     def name(self, hint: str = "v") -> str:
         """A fresh local name without its sigil."""

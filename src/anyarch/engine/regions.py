@@ -21,6 +21,7 @@ from anyarch.isa.instruction import Form
 
 LIMIT: Final = 600  # guest instructions in one region
 INLINE_LIMIT: Final = 40  # of a function that is compiled into its caller
+LOOK_LIMIT: Final = 24  # of code at a call's target that is looked at
 ROOT: Final = -1  # the context of blocks that were not reached by a call
 
 Read = Callable[[int, int], bytes]  # guest memory; raises MemoryFault
@@ -93,15 +94,19 @@ class Block:
 @dataclass(slots=True)
 class Region:
     """What is compiled together; ``ranges`` is the guest code that it was made from, ``tables``
-    are the jump tables that it relies on."""
+    are the jump tables that it relies on. ``examined`` is code beyond it that it relies on, by pc.
+    """
 
     pc: int
     blocks: dict[Key, Block]
+    read: Read
+    examined: dict[int, list[tuple[int, int]]] = field(default_factory=dict)
 
     @property
     def ranges(self) -> list[tuple[int, int]]:
         """Guest code [start, end), without overlap."""
-        edges = sorted({(b.pc, b.instructions[-1].next_pc) for b in self.blocks.values()})
+        own = {(b.pc, b.instructions[-1].next_pc) for b in self.blocks.values()}
+        edges = sorted(own.union(*self.examined.values()))
         joined: list[tuple[int, int]] = []
         for start, end in edges:
             if joined and start <= joined[-1][1]:
@@ -179,7 +184,7 @@ class RegionCompiler:
                     found.is_inlined = True
                     blocks |= self._blocks(*body, found.next_pc)
         blocks |= self._blocks(instructions, leaders, ROOT)
-        return Region(pc, blocks)
+        return Region(pc, blocks, read)
 
     def _walk(
         self, pc: int, read: Read, limit: int, read_data: Read, values: Values
@@ -240,6 +245,42 @@ class RegionCompiler:
                 ):
                     return None
         return instructions, leaders
+
+    def overwrites(self, region: Region, pc: int, file: str) -> bool:
+        """Whether code beyond the region, at ``pc``, writes all registers of a file before anything
+        can read one; the region relies on that then."""
+        if pc not in region.examined:
+            region.examined[pc] = self._overwriting(pc, file, region.read)
+        return bool(region.examined[pc])
+
+    def _overwriting(self, pc: int, file: str, read: Read) -> list[tuple[int, int]]:
+        """The instructions that do, or nothing where they do not."""
+        seen: set[tuple[int, int]] = set()
+        work = [pc]
+        while work:
+            found = self._decode(work.pop(), read)
+            if found is None or not found.template.is_native or len(seen) == LOOK_LIMIT:
+                return []
+            if (found.pc, found.next_pc) in seen:
+                continue
+            seen.add((found.pc, found.next_pc))
+            graph = found.template.graph
+            if any(node.op == "register" and node.attrs[0] == file for node in graph.live()):
+                return []
+            written = {
+                found.constant(effect.node.args[0])
+                for effect in graph.effects
+                if effect.node.op == "write" and effect.node.attrs[0] == file and not effect.guard
+            }
+            if len(written) == self.architecture.layout.by_name[file].count:
+                continue
+            following, targets = self._flow(found)
+            ops = {effect.node.op for effect in graph.effects}
+            unknown = "jump" in ops and not targets
+            if unknown or ops & {"syscall", "exit", "exception", "set_rounding"}:
+                return []
+            work += [*targets, *([following] if following is not None else [])]
+        return sorted(seen)
 
     def _blocks(
         self, instructions: dict[int, Occurrence], leaders: set[int], context: int

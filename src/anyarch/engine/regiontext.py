@@ -340,8 +340,31 @@ class RegionEmitter(HandlerEmitter):
                 fmt = self.scalars[place]
                 if floats.SIZES[fmt] == node.size:
                     number = self._number(place)
-                    return self.let(f"bitcast {floats.TYPES[fmt]} {number} to i{node.size}")
+                    bits = self.let(f"bitcast {floats.TYPES[fmt]} {number} to i{node.size}")
+                    self.numbers[bits] = number
+                    return bits
+        if node.op in ("extract", "velement") and node.size in (32, 64):
+            return self._element(node)
         return super().value(node)
+
+    def _element(self, node: Node) -> str:
+        """A lane of a vector, extracted as a number: else it would come by a general register."""
+        source = node.args[0]
+        lane: int | None = None
+        if source.size == 128 and node.op == "extract":
+            lane = int(node.attrs[0]) // node.size if int(node.attrs[0]) % node.size == 0 else None
+        elif source.size == 128 and node.args[1].number in self.constants:
+            lane = self.here.constant(node.args[1]) % (128 // node.size)
+        if lane is None or any(node.number in known for known in self._known):
+            return super().value(node)
+        kind = {32: "float", 64: "double"}[node.size]
+        vector = f"<{128 // node.size} x {kind}>"
+        whole = self.let(f"bitcast i128 {self.value(source)} to {vector}")
+        number = self.let(f"extractelement {vector} {whole}, i32 {lane}")
+        result = self.let(f"bitcast {kind} {number} to i{node.size}")
+        self.numbers[result] = number
+        self.bind(node, result)
+        return result
 
     def leaf(self, node: Node) -> str:
         if node.op == "register":
@@ -399,8 +422,9 @@ class RegionEmitter(HandlerEmitter):
         # Inside a guard the variable has to be the one that it is on the other path.
         if scalar is not None and (len(self._known) == 1 or self.scalars.get(place) == scalar[1]):
             number, fmt = scalar
-            bits = self.let(f"bitcast i{number.size} {self.value(number)} to {floats.TYPES[fmt]}")
-            self.line(f"store {floats.TYPES[fmt]} {bits}, ptr {_variable(place)}.{fmt}, align 8")
+            kind, bits = floats.TYPES[fmt], self.value(number)
+            content = self.numbers.get(bits) or self.let(f"bitcast i{number.size} {bits} to {kind}")
+            self.line(f"store {kind} {content}, ptr {_variable(place)}.{fmt}, align 8")
             self.scalars[place] = fmt
             return
         self.scalars.pop(place, None)
@@ -873,7 +897,15 @@ class RegionEmitter(HandlerEmitter):
         cell = f"getelementptr (i8, ptr @cells, i64 {offset})" if offset else "@cells"
         return self.let(f"load ptr, ptr {cell}, align 8")
 
+    def _forget_flags(self, pc: int) -> None:
+        """The context may have other flags where the code that follows, at ``pc``, sets all."""
+        use = self.flag_use
+        dirty = {place for place in self.dirty if self._is_flag(place)}
+        if use is not None and dirty and self.compiler.overwrites(self.region, pc, use.file.name):
+            self.dirty -= dirty
+
     def _exit_to(self, pc: int) -> None:
+        self._forget_flags(pc)
         self._keep()
         self._spill()
         self._tail_call(self._cell(pc))
@@ -978,6 +1010,7 @@ class RegionEmitter(HandlerEmitter):
             self.line(f"br label %{_label((self.here.next_pc, known))}")
             return
         if known is not None:
+            self._forget_flags(known)
             function = self._cell(known, call=True)
         else:
             pc = self.value(target)

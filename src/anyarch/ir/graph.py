@@ -26,7 +26,7 @@ EFFECTS: Final[dict[str, tuple[int, bool]]] = {
     "store": (2, False),  # address, value; (order,)
     "amo": (2, True),  # address, value; (operation, order): the old value
     "compare_exchange": (3, True),  # address, expected, new; (order,): the old value
-    "load_reserved": (1, True),  # address; (order,)
+    "load_reserved": (1, True),  # address
     "store_conditional": (2, True),  # address, value: one bit, set when it stored
     "clear_reservation": (0, False),
     "fence": (0, False),  # (order,)

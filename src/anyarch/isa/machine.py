@@ -297,9 +297,9 @@ class Machine:
         """Atomic compare and exchange: the old value. The address is a multiple of the size."""
         return self._value("compare_exchange", new.size, (address, expected, new), order)
 
-    def load_reserved(self, address: Bits, size: int, order: str = "seq") -> Bits:
-        """Load and take a reservation. Order: acquire, seq."""
-        return self._value("load_reserved", size, (address,), order)
+    def load_reserved(self, address: Bits, size: int) -> Bits:
+        """Load and take a reservation. Later accesses wait for it."""
+        return self._value("load_reserved", size, (address,))
 
     def store_conditional(self, address: Bits, value: Bits) -> Bits:
         """Store where the reservation still holds: one bit, set when it stored."""

@@ -27,7 +27,7 @@ def _define(name: str, row: str, text: str, body: Callable[..., None], **fixed: 
 
 def _load_exclusive(m: Machine, size: int, base: Bits, rt: Bits) -> None:
     """Load and take a reservation."""
-    m.x[rt, size] = m.load_reserved(aligned(m, m.r[base], size), size, "acquire")
+    m.x[rt, size] = m.load_reserved(aligned(m, m.r[base], size), size)
 
 
 def _store_exclusive(m: Machine, size: int, rs: Bits, base: Bits, rt: Bits) -> None:
@@ -48,7 +48,7 @@ def _store_release(m: Machine, size: int, base: Bits, rt: Bits) -> None:
 
 def _load_pair(m: Machine, size: int, rt2: Bits, base: Bits, rt: Bits) -> None:
     """Load a pair and take a reservation."""
-    pair = m.load_reserved(aligned(m, m.r[base], 2 * size), 2 * size, "acquire")
+    pair = m.load_reserved(aligned(m, m.r[base], 2 * size), 2 * size)
     m.x[rt, size] = pair[:size]
     m.x[rt2, size] = pair[size:]
 
