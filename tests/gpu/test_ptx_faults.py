@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import random
 import signal
@@ -16,6 +17,7 @@ np = pytest.importorskip("numpy", reason="the tests of kernels build their data 
 
 from anyarch.gpu.backend import LaunchConfig  # noqa: E402
 from anyarch.gpu.cpu.launcher import Launcher  # noqa: E402
+from anyarch.gpu.cpu.outline import outline_of, pack_outline, unpack_outline  # noqa: E402
 from anyarch.gpu.errors import DriverError, KernelError, PtxError  # noqa: E402
 from anyarch.gpu.ptx.lexer import tokenise  # noqa: E402
 from tests.gpu.cpu_kernels import device, launch, program  # noqa: E402
@@ -170,6 +172,20 @@ def test_a_fault_stops_all_processors() -> None:
         launch(loaded, "count", 1 << 14, 256, 4096)
 
 
+def test_a_failing_block_ends_those_that_wait_for_it() -> None:
+    text = """.visible .entry wait(.param .u64 p) {
+      .reg .b32 %r<4>; .reg .b64 %rd<2>; .reg .pred %p<3>;
+      ld.param.u64 %rd1, [p];
+      mov.u32 %r1, %ctaid.x; setp.eq.u32 %p1, %r1, WHO; @%p1 trap;
+    again: ld.volatile.global.u32 %r2, [%rd1]; setp.eq.u32 %p2, %r2, 0; @%p2 bra again;
+      ret;
+    }"""
+    for who in (0, 63):
+        loaded = program(HEAD + text.replace("WHO", str(who)))
+        with pytest.raises(KernelError, match="LAUNCH_FAILED"):
+            launch(loaded, "wait", 64, 512, np.zeros(1, "u4"), cooperative=True)
+
+
 def test_launches_from_several_threads() -> None:
     loaded = program(COUNT)
     loaded.kernel("count")[0].variant((64, 1, 1))
@@ -205,12 +221,35 @@ def test_use_after_fork() -> None:
     assert os.waitpid(pid, 0)[1] == 0
 
 
+def test_outlines_are_kept_as_they_are() -> None:
+    text = """
+    .global .u64 table[2] = {word, generic(word) + 4};
+    .const .align 8 .f64 half = 0d3FE0000000000000;
+    .global .u32 word = 7;
+    .visible .entry k(.param .u64 a, .param .align 8 .b8 b[24], .param .f32 c) .reqntid 8, 4 { ret; }
+    .visible .entry m() .maxntid 96 { ret; }"""
+    loaded = program(HEAD + text)
+    outline = outline_of(loaded.module, loaded.layout)
+    assert unpack_outline(pack_outline(outline)) == outline == loaded.outline
+    assert outline.kernels["k"].required_block == (8, 4, 1)
+    assert outline.kernels["m"].max_threads == 96
+    pointer, nbytes = loaded.variable("word")
+    assert (nbytes, ctypes.c_uint32.from_address(pointer).value) == (4, 7)
+    table, _ = loaded.variable("table")
+    assert [ctypes.c_uint64.from_address(table + 8 * n).value for n in (0, 1)] == [
+        pointer,
+        pointer + 4,
+    ]
+
+
 def test_compiled_kernels_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     from anyarch.gpu.cpu import program as module
+    from anyarch.gpu.ptx import parser
 
     loaded = program(COUNT)
     loaded.kernel("count")[0].variant((96, 1, 1))
     monkeypatch.setattr(module, "compile_kernel", lambda *_: pytest.fail("compiled again"))
+    monkeypatch.setattr(parser, "parse", lambda *_: pytest.fail("parsed again"))
     again = program(COUNT)
     start = time.perf_counter()
     again.kernel("count")[0].variant((96, 1, 1))

@@ -142,8 +142,10 @@ def test_warps_that_wait_for_each_other(loaded: CpuProgram) -> None:
     assert out.tolist() == [8, 7, 6, 5, 4, 3, 2, 1]
 
 
-def test_grid_that_waits_for_itself(loaded: CpuProgram) -> None:
-    blocks, size, rounds = 6, 64, 7
+# The large grids are divided over the processors, also where blocks are one too many or too few.
+@pytest.mark.parametrize(("blocks", "size"), [(6, 64), (17, 1024), (600, 32), (65, 256)])
+def test_grid_that_waits_for_itself(loaded: CpuProgram, blocks: int, size: int) -> None:
+    rounds = 7
     n = blocks * size
     data = np.zeros((2, n), "i4")
     data[0] = numbers(n)

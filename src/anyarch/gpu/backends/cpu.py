@@ -120,7 +120,7 @@ class CpuDevice(SoftwareDevice):
         return Occupancy(1, best, self.properties.multiprocessors)
 
     def cooperative_blocks(self, kernel: Handle, block: int, shared_memory: int) -> int:
-        """All blocks of a cooperative launch run on one processor, as fibres."""
+        """The blocks of a cooperative launch run at once, as fibres of the processors."""
         return max(4096 // max(-(-block // 32), 1), 1)
 
 

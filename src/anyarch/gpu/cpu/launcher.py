@@ -84,7 +84,11 @@ class Launcher:
         threads = x * y * z
         flows = -(-threads // facts.width)
         blocks = config.grid[0] * config.grid[1] * config.grid[2]
-        resident = blocks if config.cooperative else 1
+        resident, spread = 1, False
+        if config.cooperative and facts.fibres:
+            # All blocks at once, but not all by one.
+            spread = blocks * threads > _ALONE
+            resident = -(-blocks // worker_count()) if spread else blocks
         mode, chunk = MODE_BLOCKS, 1
         if facts.fibres:
             mode = MODE_FIBRES if flows > 1 or resident > 1 else MODE_WARPS
@@ -131,7 +135,7 @@ class Launcher:
         )
         ctypes.memmove(pointer + LAUNCH["values"], parameters, len(parameters))
         needs = Needs(shared, facts.local_nbytes, flows, mode == MODE_FIBRES, facts.width, resident)
-        outcome = self._go(worker, needs, pointer, blocks, threads, seconds)
+        outcome = self._go(worker, needs, pointer, blocks, threads, seconds, spread)
         if output:
             (count,) = struct.unpack_from("<Q", record, LAUNCH["output_next"])
             outcome.text, assertion = self._printed(min(count, _OUTPUT_RECORDS))
@@ -147,12 +151,14 @@ class Launcher:
         blocks: int,
         threads: int,
         seconds: float | None,
+        spread: bool,
     ) -> Outcome:
+        """`spread` says that the launch cannot end without helpers."""
         worker.prepare(needs, launch)
         worker.context.set("stop", 0)
         helpers = None
-        count = min(worker_count() - 1, blocks // max(needs.resident, 1) - 1)
-        if count > 0 and blocks * threads > _ALONE and self._lock.acquire(blocking=False):
+        count = min(worker_count() - 1, -(-blocks // needs.resident) - 1)
+        if count > 0 and blocks * threads > _ALONE and self._lock.acquire(blocking=spread):
             helpers = self._ready_helpers()
         timer = None
         if seconds is not None:
@@ -162,7 +168,7 @@ class Launcher:
             if helpers is not None:
                 for one in helpers.workers[:count]:
                     one.prepare(needs, launch)
-                helpers.start(count)
+                helpers.start(count, worker)
             self._watch_ctrl_c()
             code = self._main(worker, helpers, count)
         finally:
@@ -171,11 +177,12 @@ class Launcher:
             if helpers is not None:
                 self._lock.release()
         outcome = _outcome(code, worker, needs)
-        if helpers is not None and not outcome.reason:
+        if helpers is not None:
             for number in range(count):
-                outcome = _outcome(helpers.codes[number], helpers.workers[number], needs)
-                if outcome.reason:
-                    break
+                # One that failed has stopped the others.
+                if outcome.reason in ("", "stop"):
+                    other = _outcome(helpers.codes[number], helpers.workers[number], needs)
+                    outcome = other if other.reason else outcome
         return outcome
 
     def _watch_ctrl_c(self) -> None:

@@ -623,7 +623,10 @@ ring:
   call void @gpu_place(ptr %record, ptr %launch, i64 %number)
   %linked = call ptr @gpu_link(ptr %record, ptr %launch, ptr %head)
   %k.next = add i64 %k, 1
-  %again = icmp ult i64 %k.next, %resident
+  %room = icmp ult i64 %k.next, %resident
+  %following = add i64 %number, 1
+  %there = icmp ult i64 %following, %blocks
+  %again = and i1 %room, %there
   br i1 %again, label %ring, label %run
 run:
   call void @gpu_select(ptr %linked)

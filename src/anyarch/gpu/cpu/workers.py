@@ -234,6 +234,7 @@ class Helpers:
         self.workers = [Worker(native) for _ in range(count)]
         self._start = [threading.Semaphore(0) for _ in range(count)]
         self._done = threading.Semaphore(0)
+        self._leader: Worker | None = None
         self.codes = [0] * count
         self.owner = os.getpid()
         for number in range(count):
@@ -248,13 +249,20 @@ class Helpers:
             start.acquire()
             try:
                 self.codes[number] = worker.run()
+                if self.codes[number]:
+                    self.stop()
+                    if self._leader is not None:
+                        self._leader.context.set("stop", 1)
             finally:
                 self._done.release()
 
-    def start(self, count: int) -> None:
-        """Let some of them run what their workers were prepared for."""
+    def start(self, count: int, leader: Worker) -> None:
+        """Let some of them run what their workers were prepared for, beside the leader: if one
+        fails, all end."""
+        self._leader = leader
+        for worker in self.workers:
+            worker.context.set("stop", 0)
         for number in range(count):
-            self.workers[number].context.set("stop", 0)
             self._start[number].release()
 
     def wait(self, count: int) -> None:
