@@ -1,4 +1,4 @@
-"""PTX on the cpu against the same algorithms in C, and in OpenCL C where there is a platform for it.
+"""PTX on the cpu against the same algorithms in C, and in OpenCL C where a platform has it.
 
 python -m benchmarks.gpu [--threads N] [--opencl] [KERNEL...]
 

@@ -226,7 +226,8 @@ def test_outlines_are_kept_as_they_are() -> None:
     .global .u64 table[2] = {word, generic(word) + 4};
     .const .align 8 .f64 half = 0d3FE0000000000000;
     .global .u32 word = 7;
-    .visible .entry k(.param .u64 a, .param .align 8 .b8 b[24], .param .f32 c) .reqntid 8, 4 { ret; }
+    .visible .entry k(.param .u64 a, .param .align 8 .b8 b[24], .param .f32 c) .reqntid 8, 4
+    { ret; }
     .visible .entry m() .maxntid 96 { ret; }"""
     loaded = program(HEAD + text)
     outline = outline_of(loaded.module, loaded.layout)
