@@ -20,6 +20,9 @@ _HEAD = """.version 8.0
     .reg .b32 %v<{values}>; .reg .b32 %t; .reg .b32 %ty; .reg .b32 %n; .reg .b32 %gid;
     .reg .b64 %in; .reg .b64 %out;
     .shared .align 4 .b8 area[{area}];
+    .local .align 4 .b8 array[64];
+    .reg .b64 %array; .reg .b64 %generic;
+    mov.u64 %array, array;
     ld.param.u64 %out, [out]; ld.param.u64 %in, [in]; ld.param.u32 %n, [n];
     mov.u32 %t, %tid.x; mov.u32 %ty, %tid.y;
     mad.lo.s32 %t, %ty, {width}, %t;
@@ -35,6 +38,7 @@ class _Writer:
         self.lines: list[str] = []
         self.counts = {"r": 1, "d": 0, "p": 0, "l": 0}
         self.loose = self.random.random() < 0.3  # whether threads may end early
+        self.escapes = self.random.random() < 0.25  # the address of the local array
         self.budget = 60
 
     def new(self, kind: str) -> str:
@@ -114,7 +118,7 @@ class _Writer:
             if self.random.random() < 0.3:
                 self.compute()
 
-    def local_wild(self) -> None:
+    def wild(self) -> None:
         """A load that only some lanes may do: the place of the others is nowhere."""
         p, after = self.condition(), self.new("l")
         r, wide, place = self.new("r"), self.new("d"), self.new("d")
@@ -128,6 +132,26 @@ class _Writer:
             f"ld.global.u32 {self.value()}, [{place}+4];",
             f"{after}:",
         )
+
+    def local(self) -> None:
+        """An element of the thread's own array."""
+        r, wide, place = self.new("r"), self.new("d"), self.new("d")
+        source = self.random.choice(["%n", "%t", self.value()])
+        self.put(
+            f"and.b32 {r}, {source}, 15;",
+            f"mul.wide.u32 {wide}, {r}, 4;",
+            f"add.s64 {place}, %array, {wide};",
+        )
+        start = self.random.choice([f"[{place}]", f"[%array+{4 * self.random.randrange(16)}]"])
+        if self.escapes and self.random.random() < 0.5:
+            self.put(f"add.s64 {place}, %generic, {wide};")
+            self.put(f"ld.u32 {self.value()}, [{place}];")
+        elif self.random.random() < 0.5:
+            self.put(f"st.local.u32 {start}, {self.value()};")
+        elif self.random.random() < 0.2:
+            self.put(f"ld.local.v2.u32 {{%v0, %v1}}, [%array+{8 * self.random.randrange(8)}];")
+        else:
+            self.put(f"ld.local.u32 {self.value()}, {start};")
 
     def exchange(self) -> None:
         """Through shared memory: each thread has places of its own."""
@@ -204,7 +228,9 @@ class _Writer:
             elif kind < 0.6:
                 self.load()
             elif kind < 0.65:
-                self.local_wild()
+                self.wild()
+            elif kind > 0.9:
+                self.local()
             elif self.loose and waits and depth and kind < 0.68:
                 way = self.random.choice(["ret", "ret", "bra $END"])
                 self.put(f"@{self.condition()} {way};")
@@ -214,6 +240,10 @@ class _Writer:
     def text(self) -> str:
         for n in range(_VALUES):
             self.put(f"mad.lo.s32 %v{n}, %gid, {2 * n + 1}, {n};")
+        for n in range(16):
+            self.put(f"st.local.u32 [array+{4 * n}], %v{n % _VALUES};")
+        if self.escapes:
+            self.put("cvta.local.u64 %generic, %array;")
         for _ in range(5):
             self.block_of(3, True)
         self.put("$END:")

@@ -110,6 +110,7 @@ class FunctionEmitter(Writer):
         self.loaded: dict[int, str] = {}  # what one load has brought for later ones, by their id
         self._masks: dict[int, str] = {}
         self._lanes: dict[int, str] = {}
+        self._frame_arrays: str | None = None
         self._entry: list[str] = []
         self._entry_values: dict[str, str] = {}
         self._parameters: dict[str, str] = {}
@@ -910,7 +911,19 @@ class FunctionEmitter(Writer):
 
     def local_pointer(self) -> str:
         """Address of this warp's local memory, as a pointer."""
+        if self.kernel.array_element:
+            return self._arrays()
         return self.at_entry("local.p", lambda: self._local_field("ptr"))
+
+    def _arrays(self) -> str:
+        """Memory of local arrays: of the frame, or kept over barriers."""
+        nbytes = self.kernel.local * LANES
+        if self.rounds is not None:
+            place = self.record.reserve(nbytes)
+            return self.at_entry("arrays", lambda: self._kept_pointer("kept", place))
+        if self._frame_arrays is None:
+            self._frame_arrays = self.alloca(f"[{nbytes} x i8]", "arrays")
+        return self._frame_arrays
 
     def _local_field(self, type_: str) -> str:
         if self.kernel.fibres:

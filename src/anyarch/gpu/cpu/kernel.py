@@ -6,6 +6,7 @@ import math
 from dataclasses import astuple
 from typing import Final
 
+from anyarch.gpu.cpu.arrays import element_nbytes
 from anyarch.gpu.cpu.entry import FIBRE, blocks_text, rounds_text
 from anyarch.gpu.cpu.flow import Flow, reads, writes
 from anyarch.gpu.cpu.function import FunctionEmitter, NeedsThreads
@@ -31,6 +32,7 @@ from anyarch.host.cpu import features
 __all__ = ["KernelCompiler", "compile_text", "inspect"]
 
 _INLINE: Final = 400  # statements of a function that is merged into its callers
+_RECORDS_NBYTES: Final = 1 << 19  # of a worker's stack, for what warps keep over barriers
 _RECURSION_NBYTES: Final = 1 << 15  # local memory of a thread that calls itself
 
 _WIDE: Final = '"prefer-vector-width"="512" "min-legal-vector-width"="512"'
@@ -115,6 +117,13 @@ class KernelCompiler:
         if self.width == 1:
             self.fibres = self.fibres or any(_meets(f) for f in self.functions)
 
+        # Size of the elements of arrays that the native function has itself, 0 if it has none.
+        self.array_element = 0
+        if self.width > 1 and not (self.rounds and local * LANES * self.flows > _RECORDS_NBYTES):
+            self.array_element = element_nbytes(self.functions, local)
+        if self.array_element:
+            self.local_stride = 0
+
     @property
     def facts(self) -> Facts:
         """What a launch needs to know."""
@@ -125,6 +134,10 @@ class KernelCompiler:
         """All functions as text."""
         emitters = [FunctionEmitter(self, f) for f in self.functions]
         parts = [e.text() for e in emitters]
+        if self.rounds and emitters[0].record.nbytes * self.flows > 2 * _RECORDS_NBYTES:
+            self.rounds, self.fibres = False, True  # no room for what warps keep
+            emitters = [FunctionEmitter(self, f) for f in self.functions]
+            parts = [e.text() for e in emitters]
         facts = self.facts
         numbers = ", ".join(f"i32 {n}" for n in astuple(facts))
         parts.append(self._entry(emitters[0]))

@@ -99,7 +99,16 @@ class Record:
     def __init__(self) -> None:
         self._end = _ALIGN
         self._common_end = 0
+        self._arrays: int | None = None
         self._places: dict[Register, list[tuple[str, int]]] = {}
+
+    def reserve(self, nbytes: int) -> int:
+        """Room for a warp's local arrays: where it is."""
+        if self._arrays is None:
+            self._end += -self._end % _ALIGN
+            self._arrays = self._end
+            self._end += nbytes
+        return self._arrays
 
     @property
     def nbytes(self) -> int:

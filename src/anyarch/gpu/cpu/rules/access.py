@@ -96,6 +96,8 @@ def resolve(e: FunctionEmitter, i: Instruction, address: Address, space: str) ->
         "local": e.local_pointer,
         "param": e.parameter_pointer,
     }.get(space, lambda: "%base")()
+    if space == "local" and e.kernel.array_element:
+        return _array_access(e, pointer, address)
     base, offset = address.base, address.offset
     signed = space == "shared"  # a base may lie below the window, its lanes in it
     result: Access
@@ -124,6 +126,33 @@ def resolve(e: FunctionEmitter, i: Instruction, address: Address, space: str) ->
     result.invariant = space in ("param", "const") or "nc" in i.modifiers
     ordered = {"volatile", "relaxed", "acquire", "release", "mmio"}
     result.ordered = bool(ordered & set(i.modifiers))
+    return result
+
+
+def _array_access(e: FunctionEmitter, pointer: str, address: Address) -> Access:
+    """An element of an array of the frame: 32 times as far as in a thread's own memory."""
+    each = e.kernel.array_element
+    lanes = tuple(each * n for n in range(LANES))
+    base = address.base
+    before, e.vec = e.vec, False
+    shape = e.shape(base) if base is not None else None
+    if base is None or isinstance(base, Symbol):
+        place = "0" if base is None else e.symbol_value(base)
+        place = str((int(place) + address.offset) * LANES)
+        result = Access(offset_pointer(e, pointer, place), lanes=lanes)
+    elif shape is not None and shape.kind in ("uniform", "affine"):
+        start = e.let(f"mul i64 {e.get(base, 'i64')}, {LANES}")
+        start = offset_pointer(e, offset_pointer(e, pointer, address.offset * LANES), start)
+        if shape.kind == "affine":
+            lanes = tuple(LANES * n + at for n, at in zip(shape.lanes, lanes))
+        result = Access(start, lanes=lanes)
+    else:
+        e.vec = True
+        spread = e.op("mul", "i32", e.get(base, "i32"), e.k("i32", LANES))
+        index = e.op("add", "i32", spread, e.lanes("i32", lanes))
+        start = offset_pointer(e, pointer, address.offset * LANES)
+        result = Access(start, narrow=index)
+    e.vec = before
     return result
 
 

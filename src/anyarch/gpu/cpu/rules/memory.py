@@ -43,6 +43,13 @@ def ld(e: FunctionEmitter, i: Instruction) -> None:
         if slot is not None:
             _load_parameter(e, slot, address, elem, targets, signed)
             return
+    if space == "local" and len(targets) > 1 and e.kernel.array_element:
+        # The elements of a vector are not neighbours there.
+        places = [access.resolve(e, i, _moved(e, address, n), space) for n in range(len(targets))]
+        loads = [access.load(e, place, elem, 1) for place in places]
+        for target, (vec, values) in zip(targets, loads):
+            e.define(target, elem, values[0], vec, signed)
+        return
     place = access.resolve(e, i, address, space)
     if e.width > 1 and id(i) not in e.loaded:
         load_neighbours(e, i, place)
@@ -77,6 +84,11 @@ def st(e: FunctionEmitter, i: Instruction) -> None:
         if slot is not None:
             _store_parameter(e, slot, address, elem, sources)
             return
+    if space == "local" and len(sources) > 1 and e.kernel.array_element:
+        for n, one in enumerate(sources):
+            place = access.resolve(e, i, _moved(e, address, n), space)
+            access.store(e, place, elem, [(True, e.seen(one, elem, True))])
+        return
     place = access.resolve(e, i, address, space)
 
     def finish() -> None:
@@ -91,6 +103,10 @@ def st(e: FunctionEmitter, i: Instruction) -> None:
             finish()
     else:
         finish()
+
+
+def _moved(e: FunctionEmitter, address: Address, elements: int) -> Address:
+    return Address(address.base, address.offset + elements * e.kernel.array_element)
 
 
 # Parameters of device functions, on both sides of a call: a scalar is a vector of all lanes, an

@@ -66,6 +66,8 @@ def cvta(e: FunctionEmitter, i: Instruction) -> None:
     d, a = i.operands
     spaces = {m.split("::")[0] for m in i.modifiers}
     to = "to" in spaces
+    if "local" in spaces and e.kernel.array_element:
+        return  # nothing reads it
     if (target := wide_target(e, d)) is not None:
         e.vec = False
         first, second = wide_parts(e, a)
