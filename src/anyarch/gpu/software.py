@@ -8,6 +8,7 @@ raised by the next synchronisation, as on a GPU.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import mmap
 import threading
@@ -31,6 +32,7 @@ __all__ = ["SoftwareDevice", "SoftwareEvent", "SoftwareGraph", "SoftwareStream"]
 
 _OUT_OF_MEMORY: Final = 2  # CUDA's number, so that one program handles both
 _NOT_READY: Final = 600
+_HUGE: Final = 2 << 20  # bytes of a huge page
 _CAPTURE_INVALID: Final = 901
 
 
@@ -95,6 +97,10 @@ class SoftwareDevice:
         try:
             flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
             memory = mmap.mmap(-1, max(nbytes, 1), flags)
+            if nbytes >= _HUGE:
+                # Kernels go over memory in steps of a grid: each would be another page.
+                with contextlib.suppress(OSError):  # a kernel without huge pages
+                    memory.madvise(mmap.MADV_HUGEPAGE)
         except (OSError, ValueError, OverflowError) as error:
             raise OutOfMemoryError(
                 "mmap", _OUT_OF_MEMORY, "ENOMEM", f"{nbytes:,} bytes cannot be had: {error}"

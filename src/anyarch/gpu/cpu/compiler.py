@@ -7,6 +7,7 @@ requests come on the socket that is its standard input.
 from __future__ import annotations
 
 import atexit
+import contextlib
 import os
 import socket
 import struct
@@ -20,7 +21,7 @@ from anyarch.engine.cache import CodeCache, key_for, pack, source_digest, toolch
 from anyarch.errors import CompileError
 from anyarch.host.code import NativeCode, load
 
-__all__ = ["compile_kernel", "runtime"]
+__all__ = ["compile_kernel", "runtime", "sources_key", "start_compiler"]
 
 _SIZE: Final = struct.Struct("<IB")  # size of what follows; optimisation level or, back, success
 
@@ -95,6 +96,10 @@ class _Client:
                         raise CompileError(f"the compiler process has ended: {error}") from None
         raise AssertionError
 
+    def start(self) -> None:
+        with self._lock, contextlib.suppress(OSError, CompileError):
+            self._connect()
+
     def _ask(self, data: bytes, level: int) -> Blob:
         connection = self._connect()
         connection.sendall(_SIZE.pack(len(data), level) + data)
@@ -140,12 +145,19 @@ _client = _Client()
 atexit.register(_client.close)
 
 
+def start_compiler() -> None:
+    """Let the compiler process get ready: its first request comes soon."""
+    _client.start()
+
+
 def compile_kernel(text: str, level: int = 3) -> Blob:
     """Compile LLVM text in the compiler process; CompileError says what is wrong."""
     return _client.compile(text, level)
 
 
 def _serve() -> None:
+    import llvmlite.binding  # noqa: F401 - slow, and there may be time before the first request
+
     from anyarch.emit.compile import compile_blob
 
     connection = socket.socket(fileno=os.dup(0))

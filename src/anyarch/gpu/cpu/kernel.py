@@ -67,15 +67,15 @@ def compile_text(
 
 def inspect(
     module: Module, layout: ModuleLayout, kernel: Function, size: tuple[int, int, int]
-) -> Facts:
-    """Raise PtxError for what cannot be compiled; the facts for blocks of a usual size."""
+) -> tuple[Facts, str]:
+    """Raise PtxError for what cannot be compiled; facts and LLVM text for blocks of a shape."""
     compiler = KernelCompiler(module, layout, kernel, block_shape(*size))
     try:
-        compiler.compile()
+        text = compiler.compile()
     except NeedsThreads:
         compiler = KernelCompiler(module, layout, kernel, block_shape(*size, width=1))
-        compiler.compile()
-    return compiler.facts
+        text = compiler.compile()
+    return compiler.facts, text
 
 
 class KernelCompiler:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 from anyarch.engine.cache import CodeCache, key_for
 from anyarch.errors import CompileError
 from anyarch.gpu.backend import KernelAttributes
-from anyarch.gpu.cpu.compiler import compile_kernel, sources_key
+from anyarch.gpu.cpu.compiler import compile_kernel, sources_key, start_compiler
 from anyarch.gpu.cpu.outline import (
     FACTS,
     Facts,
@@ -55,6 +55,7 @@ class CpuKernel:
         self.outline = program.outline.kernels[name]
         self.signature = self.outline.signature
         self._variants: dict[tuple[int, int, int], Variant] = {}
+        self._texts: dict[tuple[int, int, int], str] = {}  # what looking at it has made
         self.facts = self._look()
 
     @property
@@ -69,10 +70,13 @@ class CpuKernel:
         known = cache.get(key)
         if known is not None:
             return unpack_facts(known.code)
+        start_compiler()  # it gets ready meanwhile
         from anyarch.gpu.cpu.kernel import inspect
 
         block = self.outline.required_block or (256, 1, 1)
-        facts = inspect(self.program.module, self.program.layout, self.function, block)
+        facts, text = inspect(self.program.module, self.program.layout, self.function, block)
+        if not self.program.threads:
+            self._texts[block] = text
         cache.put(key, pack_facts(facts))
         return facts
 
@@ -88,17 +92,8 @@ class CpuKernel:
         key = key_for("ptx", self.program.key, self.name, str(block), self.program.options_key)
         blob = cache.get(key)
         if blob is None:
-            from anyarch.gpu.cpu.kernel import compile_text
-
-            text = compile_text(
-                self.program.module,
-                self.program.layout,
-                self.function,
-                block,
-                self.program.threads,
-            )
             try:
-                blob = compile_kernel(text, self.program.level)
+                blob = compile_kernel(self._text(block), self.program.level)
             except CompileError as error:
                 place = self.function.place
                 raise PtxError(
@@ -108,6 +103,15 @@ class CpuKernel:
         code = load(blob)
         facts = unpack_facts(ctypes.string_at(code.address("facts"), FACTS.size))
         return Variant(code.address("kernel"), facts)
+
+    def _text(self, block: tuple[int, int, int]) -> str:
+        known = self._texts.pop(block, None)
+        if known is not None:
+            return known
+        from anyarch.gpu.cpu.kernel import compile_text
+
+        program = self.program
+        return compile_text(program.module, program.layout, self.function, block, program.threads)
 
 
 class CpuProgram:
