@@ -172,6 +172,22 @@ def test_a_fault_stops_all_processors() -> None:
         launch(loaded, "count", 1 << 14, 256, 4096)
 
 
+def test_a_fault_between_barriers_says_which_threads() -> None:
+    text = """.visible .entry k(.param .u64 p) {
+      .reg .b32 %r<4>; .reg .b64 %rd<2>; .reg .pred %p<3>;
+      ld.param.u64 %rd1, [p]; mov.u32 %r1, %tid.x; mov.u32 %r2, %ctaid.x;
+      bar.sync 0;
+      setp.eq.u32 %p1, %r2, 3; @!%p1 bra after;
+      setp.gt.u32 %p2, %r1, 70; @!%p2 bra after;
+      mad.wide.u32 %rd1, %r1, 4, %rd1; st.global.u32 [%rd1], %r1;
+    after:
+      bar.sync 0;
+      ret;
+    }"""
+    with pytest.raises(KernelError, match=r"\(3, 0, 0\).*64 to 95"):
+        launch(program(HEAD + text), "k", 5, 128, 4096)
+
+
 def test_a_failing_block_ends_those_that_wait_for_it() -> None:
     text = """.visible .entry wait(.param .u64 p) {
       .reg .b32 %r<4>; .reg .b64 %rd<2>; .reg .pred %p<3>;

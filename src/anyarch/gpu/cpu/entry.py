@@ -59,9 +59,9 @@ block:
   %x = phi i32 [ %first.x, %entry ], [ %x.next, %next ]
   %y = phi i32 [ %first.y, %entry ], [ %y.next, %next ]
   %z = phi i32 [ %first.z, %entry ], [ %z.next, %next ]
-  store i32 %x, ptr %x.p
-  store i32 %y, ptr %y.p
-  store i32 %z, ptr %z.p
+  store volatile i32 %x, ptr %x.p
+  store volatile i32 %y, ptr %y.p
+  store volatile i32 %z, ptr %z.p
 """
 _TAIL: Final = """
 next:
@@ -87,7 +87,7 @@ _WARPS: Final = """\
   br label %warp
 warp:
   %w = phi i32 [ 0, %block ], [ %w.next, %warp ]
-  store i32 %w, ptr %warp.p
+  store volatile i32 %w, ptr %warp.p
   call void @body(ptr %worker, ptr %launch, ptr %base, i32 %w, i32 %x, i32 %y, i32 %z)
   %w.next = add i32 %w, 1
   %more.warps = icmp ult i32 %w.next, FLOWS
@@ -118,7 +118,7 @@ def rounds_text(rounds: Rounds, record: Record, flows: int, local_nbytes: int) -
 def _step(record: Record, w: str, resume: str, suffix: str, local_nbytes: int) -> list[str]:
     """Run a warp from one barrier to the next, which is the result %to."""
     lines = [
-        f"store i32 {w}, ptr %warp.p",
+        f"store volatile i32 {w}, ptr %warp.p",
         f"%wide{suffix} = zext i32 {w} to i64",
         f"%from{suffix} = mul i64 %wide{suffix}, {record.nbytes}",
         f"%record{suffix} = getelementptr i8, ptr %records, i64 %from{suffix}",
