@@ -42,6 +42,7 @@ Body: TypeAlias = Callable[..., list[str]]  # of a loop over lanes: (lane, input
 
 _SPACES: Final = ("global", "shared", "local", "const", "param")
 _LINE: Final = 64  # bytes of a line of the cache
+_CLOSE_LINES: Final = 32  # what is fetched behind a warp's rows
 _FEW: Final = 8  # lanes whose values are taken from a vector one by one
 BARRIER: Final = 'call void asm sideeffect "", "~{memory}"()'
 
@@ -312,6 +313,29 @@ def _prefetch(e: FunctionEmitter, pointer: str, nbytes: int) -> None:
         e.line(f"call void @llvm.prefetch.p0(ptr {place}, i32 0, i32 3, i32 1)")
 
 
+def _prefetch_behind(e: FunctionEmitter, pointer: str, narrow: tuple[str, int]) -> None:
+    """Rows of different lengths lie one behind the other: where a warp's are close together and in
+    order, the next warp's are behind the last. Gathers alone are no pattern for the processor."""
+    index, scale = narrow
+    first, last = (
+        e.let(f"extractelement {e.t('i32', True)} {index}, i64 {n}") for n in (0, LANES - 1)
+    )
+    span = e.let(f"sub i32 {last}, {first}")
+    close = e.let(f"icmp ult i32 {span}, {_CLOSE_LINES * 2 * _LINE // scale}")
+    then, after = e.name("close"), e.name("after")
+    e.branch(close, then, after)
+    e.label(then)
+    e.declare("llvm.prefetch.p0", "void", ["ptr", "i32", "i32", "i32"])
+    end = e.let(f"sext i32 {last} to i64")
+    end = offset_pointer(e, pointer, e.let(f"mul i64 {end}, {scale}") if scale != 1 else end)
+    for n in range(1, _CLOSE_LINES + 1):
+        e.line(
+            f"call void @llvm.prefetch.p0(ptr {offset_pointer(e, end, n * _LINE)}, i32 0, i32 3, i32 1)"
+        )
+    e.jump(after)
+    e.label(after)
+
+
 def either(
     e: FunctionEmitter,
     condition: str,
@@ -516,6 +540,8 @@ def _gather(
     """Gather; `index` is the access's own if it is empty."""
     nbytes = bits_of(elem) // 8
     narrow = None if index else _narrow_index(e, access, nbytes)
+    if narrow is not None and access.ahead and access.narrow:
+        _prefetch_behind(e, access.pointer, narrow)
     found = []
     if narrow is None and not index:
         index = index_of(e, access)
