@@ -284,8 +284,6 @@ class RegionEmitter(HandlerEmitter):
             self._check_stack("%sp")
         self._check_mode(self.region.pc)
         self._check_scalars()
-        if self.goes_on:
-            self.stop_poll(str(self.region.pc))
         self.line(f"br label %{_label(self.root)}")
 
     def _block(self, block: Block) -> None:
@@ -863,13 +861,14 @@ class RegionEmitter(HandlerEmitter):
         """See _check_mode."""
 
     def _check_stack(self, stack: str) -> None:
-        """Host frames are a cache: drop them all when they have become too many."""
+        """Poll; and host frames are a cache: drop them all when they have become too many."""
         pointer = self.context(field_offset("stack_limit"))
-        limit = self.let(f"load i64, {pointer}, align 8")
+        limit = self.let(f"load volatile i64, {pointer}, align 2")
         low = self.let(f"icmp ult i64 {stack}, {limit}")
         dropping, going = self.name("drop"), self.name("go")
         self.branch(low, dropping, going, unlikely=True)
         self.label(dropping)
+        self.stop_poll(str(self.region.pc))
         self.store_field("pc", str(self.region.pc))
         self._tail_call(self._native("region_drop"), link="undef")
         self.label(going)

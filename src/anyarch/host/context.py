@@ -35,8 +35,6 @@ class ExitCode(enum.IntEnum):
 
 # name: (offset, nbytes). Offsets are part of the cache key of native code.
 FIELDS: Final[dict[str, tuple[int, int]]] = {
-    "stop": (0, 4),  # nonzero asks running code to return; polled at taken branches and calls
-    "notes": (4, 4),  # how many polls the interpreter notes without returning, see NOTES
     "pc": (8, 8),
     "record": (16, 8),  # host pointer: the record whose instruction may fault or has left
     "memory_base": (24, 8),  # host pointer of guest address 0
@@ -69,7 +67,6 @@ FIELDS: Final[dict[str, tuple[int, int]]] = {
     "syscall_window_end": (264, 8),
     "syscall_interrupted": (272, 8),  # where a signal sends a thread found in that window
     "run_entry": (344, 8),  # native function that continues at pc
-    "stack_limit": (360, 8),  # a region entered with less stack drops it
     "region_call": (368, 8),  # native functions that regions pass all registers to: run code at pc
     "region_return": (376, 8),  # a return came back with a pc that was not expected
     "region_leave": (384, 8),  # leave with exit_code
@@ -81,6 +78,11 @@ FIELDS: Final[dict[str, tuple[int, int]]] = {
     "signals_held": (520, 8),  # nonzero: signals have arrived that the mask may hold back
     "region_goto": (424, 8),  # like region_call, for what is no call
     "context": (528, 8),  # host pointer of the context itself
+    # A region that is entered with less stack drops it. The highest two bytes, zero in an address,
+    # are those of `stop`: a region sees both with one comparison.
+    "stack_limit": (538, 8),
+    "stop": (544, 4),  # nonzero asks running code to return; polled at taken branches and calls
+    "notes": (548, 4),  # how many polls the interpreter notes without returning, see NOTES
     "syscall_block": (288, 56),  # number and six arguments of a host system call from Python
 }
 REGISTERS: Final = 1024  # first byte of the guest's registers
