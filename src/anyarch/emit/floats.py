@@ -279,7 +279,9 @@ def _canonical(
     """The bits of a result, with the canonical NaN unless the emitter says that none can tell."""
     if e.canonical_nans or in_nan is not None:
         value = canonical(e, shape.fmt, value, in_nan)
-    return e.let(f"bitcast {shape.kind} {value} to {shape.bits}")
+    bits = e.let(f"bitcast {shape.kind} {value} to {shape.bits}")
+    e.numbers[bits] = value
+    return bits
 
 
 def canonical(e: Emitter, fmt: str, value: str, in_nan: Callable[[], object] | None = None) -> str:

@@ -39,6 +39,15 @@ def single_of(value: Node) -> Node | None:
     return None
 
 
+def register_of(value: Node) -> Node | None:
+    """The register that a value is the number in, if it holds a scalar."""
+    if value.op == "select" and _is_check(value.args[0]):
+        value = value.args[1]
+    if value.op == "extract" and value.attrs[0] == 0 and value.args[0].op == "register":
+        return value.args[0]
+    return None
+
+
 def scalar_of(value: Node) -> tuple[Node, str] | None:
     """The number in a register that has nothing else in it, and its format."""
     single = single_of(value)

@@ -34,7 +34,7 @@ from anyarch.engine.records import (
     uses_rounding,
 )
 from anyarch.engine.regionflags import INPUTS, PACKED, FlagUse, emit_kind, pack, unpack
-from anyarch.engine.regionfloats import FloatUse, Scalars, scalar_of
+from anyarch.engine.regionfloats import FloatUse, Scalars, register_of, scalar_of
 from anyarch.engine.regions import (
     ROOT,
     Block,
@@ -332,15 +332,15 @@ class RegionEmitter(HandlerEmitter):
     def value(self, node: Node) -> str:
         if node.op != "const" and node.number in self.constants:
             return str(self.here.constant(node))
-        if node.op == "extract" and node.args[0].op == "register" and node.attrs[0] == 0:
-            place = self._float_place(self.here, node.args[0])
-            if place is not None and self._size(place) == 128 and place in self.scalars:
-                fmt = self.scalars[place]
-                if floats.SIZES[fmt] == node.size:
-                    number = self._number(place)
-                    bits = self.let(f"bitcast {floats.TYPES[fmt]} {number} to i{node.size}")
-                    self.numbers[bits] = number
-                    return bits
+        register = register_of(node)
+        if register is not None:
+            place = self._float_place(self.here, register)
+            if place is not None and floats.SIZES.get(self.scalars.get(place, "")) == node.size:
+                number = self._number(place)
+                kind = floats.TYPES[self.scalars[place]]
+                bits = self.let(f"bitcast {kind} {number} to i{node.size}")
+                self.numbers[bits] = number
+                return bits
         if node.op in ("extract", "velement") and node.size in (32, 64):
             return self._element(node)
         return super().value(node)
