@@ -113,13 +113,15 @@ GUESTS: Final = {
 
 
 def available_ways(engines: Sequence[str], guest: Guest = RISCV_GUEST) -> list[Way]:
-    """Native, QEMU where it is installed, each engine of anyarch."""
+    """Native, QEMU where it is installed, each engine of anyarch; `precise` is jit whose registers
+    are exact at every fault."""
     ways = list(guest.natives)
     qemu = shutil.which(guest.qemu)
     if qemu is not None:
         ways.append(Way(QEMU, guest.target, (qemu,), guest.flags))
     for engine in engines:
-        command = (sys.executable, "-m", "anyarch", "run", "--engine", engine)
+        chosen = ("jit", "--jit-precise") if engine == "precise" else (engine,)
+        command = (sys.executable, "-m", "anyarch", "run", "--engine", *chosen)
         ways.append(Way(f"{OURS} {engine}", guest.target, command, guest.flags))
     return ways
 
@@ -154,7 +156,7 @@ def options_parser(
     parser.add_argument("--only", action="append", metavar="NAME", help="this one; repeatable")
     parser.add_argument("--repeat", type=int, default=repeat, help=f"runs of each ({repeat})")
     parser.add_argument(
-        "--engine", action="append", help="engine of anyarch; repeatable (interp and jit)"
+        "--engine", action="append", help="interp, jit, precise; repeatable (interp and jit)"
     )
     parser.add_argument(
         "--guest", choices=GUESTS, default=RISCV.name, help=f"whose programs ({RISCV.name})"

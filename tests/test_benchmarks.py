@@ -20,6 +20,7 @@ from benchmarks.runner import (
     Command,
     Run,
     Way,
+    available_ways,
     execute,
     interpreter,
     measure,
@@ -119,6 +120,12 @@ def test_only_engines_that_keep_code_are_measured_cold_and_warm() -> None:
         ("anyarch jit cold", "cold"),
         ("anyarch jit warm", "warm"),
     ]
+
+
+def test_the_precise_form_is_a_way_of_its_own() -> None:
+    plain, precise = available_ways(["jit", "precise"])[-2:]
+    assert precise.prefix == (*plain.prefix, "--jit-precise")
+    assert [way.cache for way in with_caches([precise])] == ["cold", "warm"]
 
 
 def test_ratios_are_to_native_and_ours_to_qemu() -> None:

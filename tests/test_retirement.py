@@ -145,6 +145,16 @@ def test_what_is_retired_waits_for_who_was_inside() -> None:
     assert len(retirement) == 0
 
 
+def test_threads_are_asked_to_let_go_when_much_waits() -> None:
+    asked: list[int] = []
+    runner = SimpleNamespace(inside=True, epoch=0, ask_pass=lambda: asked.append(1))
+    retirement = Retirement[int](fake_arena(runner), lambda item: None)
+    for number in range(600):
+        retirement.retire(number)
+        retirement.collect()
+    assert (len(retirement), len(asked)) == (600, 2)
+
+
 # Regions.
 def rewritten(engine: JitEngine, number: int, address: int = CODE) -> None:
     """Other code at an address, as a guest's own compiler would put it there, and compiled."""

@@ -10,11 +10,12 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator
-from typing import Generic, TypeVar
+from typing import Final, Generic, TypeVar
 
 from anyarch.engine.arena import RecordArena
 
 Item = TypeVar("Item")
+_MANY: Final = 256  # that wait, after which threads are asked to let them go
 
 
 class Retirement(Generic[Item]):
@@ -31,6 +32,8 @@ class Retirement(Generic[Item]):
         """No thread that enters native code from now on can get to ``item``."""
         self._waiting.append((self._arena.epoch, item))
         self._arena.epoch += 1
+        if len(self._waiting) % _MANY == 0:
+            self.hurry()
 
     def collect(self) -> None:
         """Release what no thread can be in."""
