@@ -393,7 +393,7 @@ class Jit:
         """Code in a range may have changed, and blocks there were dropped: so are regions that were
         made from other code."""
         with self._lock:
-            self._refused.clear()
+            self._refused = {pc for pc in self._refused if not start <= pc < end}
             for pc in self._pcs_in(start, end):
                 installed = self.installed[pc]
                 if self._applies(installed.region):
