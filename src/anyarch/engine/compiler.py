@@ -346,12 +346,13 @@ class RegionMaker(Protocol):
 
 def compile_with(compiler: object) -> RegionMaker:
     """What :func:`serve` needs, from a RegionCompiler."""
-    from anyarch.emit.compile import Blob, compile_blob
+    from anyarch.emit.compile import Blob, compile_blob, skip_scheduling
     from anyarch.engine.regions import RegionCompiler
     from anyarch.engine.regiontext import RegionEmitter
     from anyarch.host.code import CELL_DISTANCE
 
     assert isinstance(compiler, RegionCompiler)
+    skip_scheduling()
 
     def compile_region(request: Request, region: Region | None = None) -> CompiledRegion | None:
         pc = request.pc
