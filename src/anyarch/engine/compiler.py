@@ -47,6 +47,7 @@ _LEAVING: Final = 0.1  # seconds that a guest that ends waits for its compiler a
 _IDLE: Final = 1.0  # seconds without a request after which there is time for other work
 _LEFT_SECONDS: Final = 30.0  # of processor time, for what a guest that has ended has left
 _BUILDS: Final = 3  # of a region until all its accesses are in its line table
+_LEFT_LOCK: Final = "leftovers"  # held by the one of a cache's compilers that does that
 _PATIENCE: Final = 8  # compilers that die before one answers; then there is none to be had
 
 
@@ -313,8 +314,13 @@ class _Service:
         self.connection.close()
         if not self._left:
             return
+        from anyarch.engine.cache import lock_file
         from anyarch.engine.leftovers import Leftovers
 
+        try:
+            lock = lock_file(os.path.join(self._store.cache.path, _LEFT_LOCK), wait=False)
+        except OSError:  # another goes on for a guest of its own: one at a time is enough
+            return
         os.nice(15)
         until = time.process_time() + _LEFT_SECONDS
         requests, region = Leftovers.unpack(self._left).requests(), None
@@ -324,6 +330,7 @@ class _Service:
                 region, known = self._find(request)
                 if region is not None and request.key and not known:
                     self._store.append(request.key, [region], ahead=ahead)
+        os.close(lock)
 
 
 def _is_for(region: CompiledRegion, request: Request) -> bool:
