@@ -318,6 +318,7 @@ class _Service:
         from anyarch.engine.leftovers import Leftovers
 
         try:
+            self._store.cache.make_directory()
             lock = lock_file(os.path.join(self._store.cache.path, _LEFT_LOCK), wait=False)
         except OSError:  # another goes on for a guest of its own: one at a time is enough
             return
