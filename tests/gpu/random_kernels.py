@@ -25,7 +25,7 @@ _HEAD = """.version 8.0
     mov.u64 %array, array;
     ld.param.u64 %out, [out]; ld.param.u64 %in, [in]; ld.param.u32 %n, [n];
     mov.u32 %t, %tid.x; mov.u32 %ty, %tid.y;
-    mad.lo.s32 %t, %ty, {width}, %t;
+    {linear}
     mov.u32 %r0, %ctaid.x; mad.lo.s32 %gid, %r0, {threads}, %t;
 """
 
@@ -264,7 +264,7 @@ class _Writer:
             wide=self.counts["d"] + 1,
             values=_VALUES,
             area=self.threads * 20 + 64,
-            width=self.block[0],
+            linear=f"mad.lo.s32 %t, %ty, {self.block[0]}, %t;" if self.block[1] > 1 else "",
             threads=self.threads,
         )
         return head + "\n".join(self.lines) + "\n"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import operator
+
 import pytest
 
 np = pytest.importorskip("numpy", reason="the tests of kernels build their data with numpy")
@@ -24,3 +26,38 @@ def test_random_kernel(seed: int) -> None:
         launch(program(text, threads=threads), "run", GRID, block, out, data, seed % 5)
         results.append(out)
     assert np.nonzero(results[0] != results[1])[0].tolist() == []
+
+
+COMPARE = {
+    "lt": operator.lt,
+    "le": operator.le,
+    "gt": operator.gt,
+    "ge": operator.ge,
+    "eq": operator.eq,
+    "ne": operator.ne,
+}
+LIMITS = (0, 1, 15, 31, 32, 33, 40, 49, 63, 64, 99)
+
+
+@pytest.mark.parametrize("size", [7, 32, 33, 50, 64, 100, 128])
+@pytest.mark.parametrize("type_", ["s32", "u32"])
+def test_threads_that_a_comparison_leaves(size: int, type_: str) -> None:
+    cases = [(name, limit) for name in COMPARE for limit in LIMITS]
+    lines = []
+    for n, (name, limit) in enumerate(cases):
+        lines += [
+            f"setp.{name}.{type_} %p{n}, %r0, {limit};",
+            f"@!%p{n} bra L{n};",
+            f"mad.wide.u32 %d1, %r0, {4 * len(cases)}, %d0;",
+            f"st.global.u32 [%d1+{4 * n}], 1;",
+            f"L{n}:",
+        ]
+    text = (
+        ".version 8.0\n.target sm_75\n.address_size 64\n.visible .entry k(.param .u64 out) {\n"
+        ".reg .pred %p<99>; .reg .b32 %r<1>; .reg .b64 %d<2>;\n"
+        "ld.param.u64 %d0, [out]; mov.u32 %r0, %tid.x;\n" + "\n".join(lines) + "\nret; }"
+    )
+    out = np.zeros((size, len(cases)), "u4")
+    launch(program(text), "k", 1, size, out)
+    wanted = [[COMPARE[name](t, limit) for name, limit in cases] for t in range(size)]
+    assert (out == np.array(wanted)).all()

@@ -248,7 +248,7 @@ class Shapes:
             lanes = self.block.axes[axis]
             if lanes is None:
                 return VARYING
-            most = max(self.block.size[axis] - LANES, 0) if axis == 0 else -1
+            most = (self.block.size[0] - 1) // LANES * LANES if axis == 0 else -1
             return _affine(lanes, self.block.zeros[axis], most)
         if name == "%laneid":
             return _affine(tuple(range(LANES)), _MANY, 0)
