@@ -61,3 +61,22 @@ def test_threads_that_a_comparison_leaves(size: int, type_: str) -> None:
     launch(program(text), "k", 1, size, out)
     wanted = [[COMPARE[name](t, limit) for name, limit in cases] for t in range(size)]
     assert (out == np.array(wanted)).all()
+
+
+def test_places_of_lanes_that_do_not_load_may_be_nowhere() -> None:
+    text = """.version 8.0
+    .target sm_75
+    .address_size 64
+    .visible .entry k(.param .u64 out, .param .u64 in) {
+      .reg .pred %p; .reg .b32 %r<5>; .reg .b64 %d<5>;
+      ld.param.u64 %d0, [out]; ld.param.u64 %d1, [in]; mov.u32 %r0, %tid.x;
+      setp.ne.u32 %p, %r0, 35; selp.b32 %r1, 0x70000000, 5, %p; add.u32 %r1, %r1, %r0;
+      mul.wide.u32 %d2, %r1, 4; add.u64 %d3, %d1, %d2;
+      @%p bra end;
+      ld.global.u32 %r2, [%d3]; ld.global.u32 %r3, [%d3+4];
+      sub.u32 %r4, %r3, %r2; st.global.u32 [%d0], %r4; st.global.u32 [%d0+4], %r2;
+    end: ret;
+    }"""
+    out, data = np.zeros(2, "u4"), np.arange(100, dtype="u4") ** 2
+    launch(program(text), "k", 1, 64, out, data)
+    assert out.tolist() == [41**2 - 40**2, 40**2]

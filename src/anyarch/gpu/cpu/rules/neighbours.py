@@ -6,6 +6,7 @@ from __future__ import annotations
 from itertools import pairwise
 from typing import TYPE_CHECKING, Final
 
+from anyarch.gpu.cpu.activity import ALL_LANES
 from anyarch.gpu.cpu.flow import writes
 from anyarch.gpu.cpu.rules import access
 from anyarch.gpu.cpu.shapes import LANES
@@ -103,13 +104,16 @@ def _load(e: FunctionEmitter, place: access.Access, first: int, count: int) -> l
             elem, index, scale = "i32", place.narrow, place.scale
         elif place.lanes:
             index = access.index_of(e, place)
-        (safe,) = access.either(
-            e,
-            access.is_full(e, mask),
-            e.t(elem, True),
-            lambda: [index],
-            lambda: [_with_idle(e, elem, index, mask)],
-        )
+        if e.possible != ALL_LANES:
+            safe = _with_idle(e, elem, index, mask)
+        else:
+            (safe,) = access.either(
+                e,
+                access.is_full(e, mask),
+                e.t(elem, True),
+                lambda: [index],
+                lambda: [_with_idle(e, elem, index, mask)],
+            )
         return _transposed(e, place.pointer, (elem, safe, scale), first, count)
 
     length = access.row_length(e, place, _NBYTES, _NBYTES)
