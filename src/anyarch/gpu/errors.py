@@ -17,6 +17,8 @@ Error                     base; also an `anyarch.Error`
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from anyarch.errors import Error as _PackageError
 
 __all__ = [
@@ -25,6 +27,7 @@ __all__ = [
     "ClosedError",
     "DriverError",
     "Error",
+    "Fault",
     "ImageError",
     "KernelError",
     "NoDeviceError",
@@ -109,11 +112,41 @@ class OutOfMemoryError(DriverError, MemoryError):
     """The device, or the host for pinned memory, has not that much memory left."""
 
 
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """Where a kernel failed on the cpu.
+
+    `block` is its place in the grid; `threads` are the first and the last thread that it can have
+    been, by their numbers in the block: a warp, or one thread. `line` counts lines of the PTX,
+    `instruction` is its text; `file` and `source_line` are what `.loc` says. What is not known is 0
+    or empty.
+    """
+
+    block: tuple[int, int, int]
+    threads: tuple[int, int]
+    line: int = 0
+    instruction: str = ""
+    file: str = ""
+    source_line: int = 0
+
+    def __str__(self) -> str:
+        first, last = self.threads
+        who = f"thread {first}"
+        if first != last:
+            who = f"warp {first // 32} (threads {first} to {last})"
+        text = f"in block {self.block}, {who}"
+        if self.line:
+            text += f", PTX line {self.line}"
+        if self.file:
+            text += f", {self.file}:{self.source_line}"
+        return f"{text}: {self.instruction!r}" if self.instruction else text
+
+
 class KernelError(DriverError):
     """A kernel failed while it ran.
 
     `kernels` are the kernels it can have been, the latest first; `usable` says whether the device
-    can be used afterwards in this process.
+    can be used afterwards in this process. `fault` says where, as far as that is known.
     """
 
     def __init__(
@@ -124,6 +157,7 @@ class KernelError(DriverError):
         text: str,
         kernels: tuple[str, ...] = (),
         usable: bool = False,
+        fault: Fault | None = None,
     ) -> None:
         which = "a kernel failed"
         if len(kernels) == 1:
@@ -135,3 +169,4 @@ class KernelError(DriverError):
         super().__init__(call, code, name, text, advice=f"; {which}; {state}")
         self.kernels = kernels
         self.usable = usable
+        self.fault = fault

@@ -22,7 +22,7 @@ from anyarch.gpu.cpu.compiler import runtime
 from anyarch.gpu.cpu.launcher import Launcher, Outcome
 from anyarch.gpu.cpu.program import CpuKernel, CpuProgram
 from anyarch.gpu.cpu.workers import worker_count
-from anyarch.gpu.errors import DriverError, Error, ImageError, KernelError
+from anyarch.gpu.errors import DriverError, Error, Fault, ImageError, KernelError
 from anyarch.gpu.software import SoftwareDevice
 
 __all__ = ["CpuBackend", "CpuDevice"]
@@ -126,14 +126,31 @@ class CpuDevice(SoftwareDevice):
 
 def _error(kernel: CpuKernel, outcome: Outcome) -> Error:
     code, name = _REASONS[outcome.reason]
+    fault = _fault(kernel, outcome)
     return KernelError(
         "run",
         code,
         name,
-        f"{outcome.detail}, in block {outcome.block}, "
-        f"threads {outcome.threads[0]} to {outcome.threads[1]} of it",
+        f"{outcome.detail}, {fault}",
         kernels=(kernel.name,),
         usable=True,
+        fault=fault,
+    )
+
+
+def _fault(kernel: CpuKernel, outcome: Outcome) -> Fault:
+    instruction = outcome.instruction
+    if instruction is None:
+        return Fault(outcome.block, outcome.threads)
+    file, line = instruction.source or (0, 0)
+    name = kernel.program.module.files.get(file, "")
+    return Fault(
+        outcome.block,
+        outcome.threads,
+        instruction.place.line,
+        instruction.text,
+        name,
+        line if name else 0,
     )
 
 

@@ -13,6 +13,7 @@ import socket
 import struct
 import sys
 from functools import cache
+from hashlib import sha256
 from threading import Lock
 from typing import Final
 
@@ -21,9 +22,18 @@ from anyarch.engine.cache import CodeCache, key_for, pack, source_digest, toolch
 from anyarch.errors import CompileError
 from anyarch.host.code import NativeCode, load
 
-__all__ = ["compile_kernel", "runtime", "sources_key", "start_compiler"]
+__all__ = [
+    "code_digest",
+    "compile_kernel",
+    "compile_lines",
+    "runtime",
+    "sources_key",
+    "start_compiler",
+]
 
 _SIZE: Final = struct.Struct("<IB")  # size of what follows; optimisation level or, back, success
+_WITH_LINES: Final = 128  # added to the level: the line table is asked for in place of the code
+_ROW: Final = struct.Struct("<II")
 
 
 @cache
@@ -85,7 +95,7 @@ class _Client:
         self._owner = 0
         self._lock = Lock()
 
-    def compile(self, text: str, level: int) -> Blob:
+    def compile(self, text: str, level: int) -> bytes:
         with self._lock:
             for attempt in range(2):
                 try:
@@ -100,17 +110,14 @@ class _Client:
         with self._lock, contextlib.suppress(OSError, CompileError):
             self._connect()
 
-    def _ask(self, data: bytes, level: int) -> Blob:
+    def _ask(self, data: bytes, level: int) -> bytes:
         connection = self._connect()
         connection.sendall(_SIZE.pack(len(data), level) + data)
         nbytes, good = _SIZE.unpack(_receive(connection, _SIZE.size))
         reply = _receive(connection, nbytes)
         if not good:
             raise CompileError(reply.decode(errors="replace"))
-        blob = unpack(reply)
-        if blob is None:
-            raise CompileError("what the compiler process sent is damaged")
-        return blob
+        return reply
 
     def _connect(self) -> socket.socket:
         if self._socket is not None and self._owner == os.getpid():
@@ -152,7 +159,21 @@ def start_compiler() -> None:
 
 def compile_kernel(text: str, level: int = 3) -> Blob:
     """Compile LLVM text in the compiler process; CompileError says what is wrong."""
-    return _client.compile(text, level)
+    blob = unpack(_client.compile(text, level))
+    if blob is None:
+        raise CompileError("what the compiler process sent is damaged")
+    return blob
+
+
+def compile_lines(text: str, level: int = 3) -> tuple[bytes, list[tuple[int, int]]]:
+    """The digest of the code of text with debug information, and its rows (offset, line)."""
+    reply = _client.compile(text, level + _WITH_LINES)
+    return reply[:32], list(_ROW.iter_unpack(reply[32:]))
+
+
+def code_digest(code: bytes) -> bytes:
+    """What tells code from other code."""
+    return sha256(code).digest()
 
 
 def _serve() -> None:
@@ -167,7 +188,11 @@ def _serve() -> None:
             nbytes, level = _SIZE.unpack(_receive(connection, _SIZE.size))
             text = _receive(connection, nbytes).decode()
             try:
-                reply, good = pack(compile_blob(text, opt=level)), 1
+                blob = compile_blob(text, opt=level & ~_WITH_LINES)
+                reply, good = pack(blob), 1
+                if level & _WITH_LINES:
+                    rows = b"".join(_ROW.pack(*row) for row in blob.lines)
+                    reply = code_digest(blob.code) + rows
             except CompileError as error:
                 reply, good = str(error).encode(), 0
             connection.sendall(_SIZE.pack(len(reply), good) + reply)

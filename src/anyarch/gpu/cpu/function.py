@@ -156,6 +156,8 @@ class FunctionEmitter(Writer):
         name = self.kernel.symbol(self.function)
         head = f"define internal {'i32' if self.rounds else 'void'} @{name}"
         attributes = self.kernel.attributes(self.function)
+        if self.kernel.lines is not None:
+            attributes += f" !dbg !{self.kernel.lines.scope(self.function.name)}"
         lines = [f"{head}({', '.join(arguments)}) {attributes} {{", "entry:"]
         lines += [*self.allocas, *self._entry, *body, "}"]
         return "\n".join(lines)
@@ -414,7 +416,9 @@ class FunctionEmitter(Writer):
         stopped, goes = self.name("stop"), self.name("goes")
         self.branch(self.let(f"icmp ne i32 {stop}, 0"), stopped, goes, "!0")
         self.label(stopped)
+        self.instruction = next(iter(self.flow.blocks[loop.header].body), None)
         self.leave(1)
+        self.instruction = None
         self.label(goes)
         waiting = self.linear.waiting.get(("latch", loop.number))
         if self.width == 1 or not waiting:
@@ -429,7 +433,11 @@ class FunctionEmitter(Writer):
         )
 
     def leave(self, code: int) -> None:
-        """End the launch with an exit code."""
+        """End the launch with an exit code, here."""
+        place = self.instruction.place if self.instruction is not None else None
+        if place is not None:
+            line = self.let(f"getelementptr i8, ptr %worker, i64 {WORKER['line']}")
+            self.line(f"store <2 x i32> <i32 {place.line}, i32 {place.column}>, ptr {line}")
         context = self.load_field("ptr", "worker", WORKER["context"])
         function = self.load_field("ptr", "worker", WORKER["leave"])
         self.line(f"call void {function}(ptr {context}, i32 {code})")
@@ -457,6 +465,8 @@ class FunctionEmitter(Writer):
         from anyarch.gpu.cpu.rules import RULES
 
         self.instruction = instruction
+        if self.kernel.lines is not None:
+            self.location = self.kernel.lines.location(self.function.name, instruction)
         rule = RULES.get(instruction.opcode)
         if rule is None:
             self.fail(f"instruction {instruction.opcode} is not supported")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import astuple
 from typing import Final
 
@@ -11,6 +12,7 @@ from anyarch.gpu.cpu.entry import FIBRE, blocks_text, rounds_text
 from anyarch.gpu.cpu.flow import Flow, reads, writes
 from anyarch.gpu.cpu.function import FunctionEmitter, NeedsThreads
 from anyarch.gpu.cpu.layout import ModuleLayout
+from anyarch.gpu.cpu.lines import Lines
 from anyarch.gpu.cpu.outline import Facts
 from anyarch.gpu.cpu.polling import observes, polling_loops
 from anyarch.gpu.cpu.rounds import is_wait, runs_in_rounds
@@ -52,17 +54,23 @@ def compile_text(
     kernel: Function,
     size: tuple[int, int, int],
     threads: bool = False,
+    lines: Lines | None = None,
 ) -> str:
     """LLVM text for blocks of a shape: the kernel as `kernel`, and its `facts`.
 
-    `threads` asks for a flow of control for each thread.
+    `threads` asks for a flow of control for each thread, `lines`, new ones, for debug information.
     """
     if not threads:
         try:
-            return KernelCompiler(module, layout, kernel, block_shape(*size)).compile()
+            compiler = KernelCompiler(module, layout, kernel, block_shape(*size))
+            compiler.lines = lines
+            return compiler.compile()
         except NeedsThreads:
-            pass
-    return KernelCompiler(module, layout, kernel, block_shape(*size, width=1)).compile()
+            if lines is not None:
+                lines.instructions.clear()
+    compiler = KernelCompiler(module, layout, kernel, block_shape(*size, width=1))
+    compiler.lines = lines
+    return compiler.compile()
 
 
 def inspect(
@@ -87,6 +95,7 @@ class KernelCompiler:
         self.module, self.layout, self.kernel, self.block = module, layout, kernel, block
         self.width = block.width
         self.row = _row(block)
+        self.lines: Lines | None = None
         self.declarations: dict[str, str] = {}
         self.avx512 = "avx512f" in features()
         self.address_taken = _address_taken(module)
@@ -147,11 +156,21 @@ class KernelCompiler:
     def _entry(self, emitter: FunctionEmitter) -> str:
         """What is called from outside."""
         if self.fibres:
-            return FIBRE
-        if emitter.rounds is None:
-            return blocks_text(self.flows)
-        local_nbytes = self.local_stride * self.width
-        return rounds_text(emitter.rounds, emitter.record, self.flows, local_nbytes)
+            text = FIBRE
+        elif emitter.rounds is None:
+            text = blocks_text(self.flows)
+        else:
+            local_nbytes = self.local_stride * self.width
+            text = rounds_text(emitter.rounds, emitter.record, self.flows, local_nbytes)
+        return text if self.lines is None else self._with_lines(text, self.lines)
+
+    @staticmethod
+    def _with_lines(text: str, lines: Lines) -> str:
+        """Of code that belongs to no instruction, and all debug information."""
+        text = text.replace(" #0 {", f" #0 !dbg !{lines.scope('kernel')} {{")
+        called = lines.location("kernel", None)
+        text = re.sub(r"(call \w+ @body\(.*)", lambda m: m[1] + called, text)
+        return text + lines.text()
 
     def symbol(self, function: Function) -> str:
         """The name of a function in the text."""

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ctypes
+import math
 import os
+import signal
 import struct
 import threading
 from dataclasses import dataclass
@@ -25,6 +27,7 @@ from anyarch.gpu.cpu.records import (
     TRAP,
 )
 from anyarch.gpu.cpu.workers import Helpers, Needs, Worker, worker_count
+from anyarch.gpu.ptx.tree import Instruction
 from anyarch.host.code import NativeCode
 from anyarch.host.context import ExitCode
 from anyarch.host.signals import install_fault_handlers, interrupt_on_ctrl_c
@@ -40,12 +43,16 @@ _ALONE: Final = 1 << 14  # threads of a grid that is not worth waking others for
 
 @dataclass(slots=True)
 class Outcome:
-    """How a launch ended: `reason` is "" when all went well, and `text` what was printed."""
+    """How a launch ended: `reason` is "" when all went well, and `text` what was printed.
+
+    `threads` are the first and the last that it can have been, by their number in the block.
+    """
 
     reason: str = ""
     detail: str = ""
     block: tuple[int, int, int] = (0, 0, 0)
     threads: tuple[int, int] = (0, 0)
+    instruction: Instruction | None = None
     text: str = ""
 
 
@@ -135,7 +142,8 @@ class Launcher:
         )
         ctypes.memmove(pointer + LAUNCH["values"], parameters, len(parameters))
         needs = Needs(shared, facts.local_nbytes, flows, mode == MODE_FIBRES, facts.width, resident)
-        outcome = self._go(worker, needs, pointer, blocks, threads, seconds, spread)
+        where = kernel, config.block
+        outcome = self._go(worker, needs, pointer, blocks, threads, seconds, spread, where)
         if output:
             (count,) = struct.unpack_from("<Q", record, LAUNCH["output_next"])
             outcome.text, assertion = self._printed(min(count, _OUTPUT_RECORDS))
@@ -152,6 +160,7 @@ class Launcher:
         threads: int,
         seconds: float | None,
         spread: bool,
+        where: tuple[CpuKernel, tuple[int, int, int]],
     ) -> Outcome:
         """`spread` says that the launch cannot end without helpers."""
         worker.prepare(needs, launch)
@@ -176,12 +185,13 @@ class Launcher:
                 timer.cancel()
             if helpers is not None:
                 self._lock.release()
-        outcome = _outcome(code, worker, needs)
+        outcome = _outcome(code, worker, needs, *where)
         if helpers is not None:
             for number in range(count):
                 # One that failed has stopped the others.
                 if outcome.reason in ("", "stop"):
-                    other = _outcome(helpers.codes[number], helpers.workers[number], needs)
+                    one = helpers.workers[number]
+                    other = _outcome(helpers.codes[number], one, needs, *where)
                     outcome = other if other.reason else outcome
         return outcome
 
@@ -236,25 +246,30 @@ class Launcher:
         return "".join(parts), assertion
 
 
-def _outcome(code: int, worker: Worker, needs: Needs) -> Outcome:
+def _outcome(
+    code: int, worker: Worker, needs: Needs, kernel: CpuKernel, shape: tuple[int, int, int]
+) -> Outcome:
     if code == 0:
         return Outcome()
     block, flow = worker.fields()
-    threads = flow * needs.width, (flow + 1) * needs.width - 1
+    last = min((flow + 1) * needs.width, math.prod(shape)) - 1
+    outcome = Outcome("trap", f"it left with code {code}", block, (flow * needs.width, last))
+    outcome.instruction = kernel.instruction_of(*worker.take_line())
     context = worker.context
     match code:
         case ExitCode.STOP:
-            return Outcome("stop", "it was stopped", block, threads)
+            outcome.reason, outcome.detail = "stop", "it was stopped"
         case ExitCode.FAULT:
             address = context.get("fault_address")
+            pointer = context.get("fault_host")
+            outcome.instruction = kernel.instruction_at(shape, pointer)
+            outcome.reason, outcome.detail = "address", f"address {address:#x} cannot be accessed"
             if worker.in_stack_guard(address):
-                return Outcome("stack", "its calls nest too deep", block, threads)
-            if context.get("fault_signal") == 4:
-                return Outcome("trap", "it came to an unreachable place", block, threads)
-            detail = f"address {address:#x} cannot be accessed"
-            return Outcome("address", detail, block, threads)
+                outcome.reason, outcome.detail = "stack", "its calls nest too deep"
+            elif context.get("fault_signal") == signal.SIGILL:
+                outcome.reason, outcome.detail = "trap", "it came to an unreachable place"
         case value if value == TRAP:
-            return Outcome("trap", "it executed trap", block, threads)
+            outcome.detail = "it executed trap"
         case value if value == ASSERTION:
-            return Outcome("assertion", "an assertion failed", block, threads)
-    return Outcome("trap", f"it left with code {code}", block, threads)
+            outcome.reason, outcome.detail = "assertion", "an assertion failed"
+    return outcome

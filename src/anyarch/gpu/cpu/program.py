@@ -13,7 +13,13 @@ from typing import TYPE_CHECKING, Any, Final
 from anyarch.engine.cache import CodeCache, key_for
 from anyarch.errors import CompileError
 from anyarch.gpu.backend import KernelAttributes
-from anyarch.gpu.cpu.compiler import compile_kernel, sources_key, start_compiler
+from anyarch.gpu.cpu.compiler import (
+    code_digest,
+    compile_kernel,
+    compile_lines,
+    sources_key,
+    start_compiler,
+)
 from anyarch.gpu.cpu.outline import (
     FACTS,
     Facts,
@@ -26,12 +32,13 @@ from anyarch.gpu.cpu.outline import (
 )
 from anyarch.gpu.errors import PtxError
 from anyarch.gpu.signature import Signature
-from anyarch.host.code import load
+from anyarch.host.code import NativeCode, load
 
 if TYPE_CHECKING:
     # What reads PTX is slow to import, and not needed for what is in the cache.
     from anyarch.gpu.cpu.layout import ModuleLayout
-    from anyarch.gpu.ptx.tree import Function, Module
+    from anyarch.gpu.cpu.lines import Lines
+    from anyarch.gpu.ptx.tree import Function, Instruction, Module
 
 __all__ = ["CpuKernel", "CpuProgram", "Variant"]
 
@@ -41,8 +48,9 @@ _U64: Final = struct.Struct("<Q")
 
 @dataclass(frozen=True, slots=True)
 class Variant:
-    """A kernel compiled for a shape of block: native entry, and its facts."""
+    """A kernel compiled for a shape of block: its code, the entry in it, and its facts."""
 
+    code: NativeCode
     entry: int
     facts: Facts
 
@@ -102,16 +110,40 @@ class CpuKernel:
             cache.put(key, blob)
         code = load(blob)
         facts = unpack_facts(ctypes.string_at(code.address("facts"), FACTS.size))
-        return Variant(code.address("kernel"), facts)
+        return Variant(code, code.address("kernel"), facts)
 
-    def _text(self, block: tuple[int, int, int]) -> str:
+    def _text(self, block: tuple[int, int, int], lines: Lines | None = None) -> str:
         known = self._texts.pop(block, None)
-        if known is not None:
+        if known is not None and lines is None:
             return known
         from anyarch.gpu.cpu.kernel import compile_text
 
         program = self.program
-        return compile_text(program.module, program.layout, self.function, block, program.threads)
+        return compile_text(
+            program.module, program.layout, self.function, block, program.threads, lines
+        )
+
+    def instruction_of(self, line: int, column: int) -> Instruction | None:
+        """The instruction at a place in the PTX."""
+        for function in self.program.module.functions.values():
+            for statement in function.statements or ():
+                place = statement.place
+                if (place.line, place.column) == (line, column) and hasattr(statement, "opcode"):
+                    return statement
+        return None
+
+    def instruction_at(self, block: tuple[int, int, int], pointer: int) -> Instruction | None:
+        """The instruction whose code, for that shape of block, lies at a host address."""
+        from anyarch.gpu.cpu.lines import Lines, instruction_at
+
+        code = self.variant(block).code
+        if not code.start <= pointer < code.end:
+            return None
+        lines = Lines()
+        digest, rows = compile_lines(self._text(block, lines), self.program.level)
+        if digest != code_digest(ctypes.string_at(code.start, code.end - code.start)):
+            return None
+        return instruction_at(lines, rows, pointer - code.start)
 
 
 class CpuProgram:

@@ -65,6 +65,7 @@ WORKER: Final = {
     "root": 168,  # ptr, the first of the workers that run at once
     "sync": 176,  # ptr, (worker): barrier 0 with all threads
     "used": 184,  # i32, which barriers but the usual one were used in this block
+    "line": 192,  # 2 × i32, line and column of the PTX instruction that left
     "barriers": 256,  # 16 × {arrived i32, phase i32, expected i32, value i32, result i32}
 }
 BARRIERS: Final = 16

@@ -122,6 +122,7 @@ class Worker:
         self.pointer = 0
         self._ready: tuple[int, ...] = ()
         self._launch = 0
+        self._resident = 0  # records that there are
 
     def prepare(self, needs: Needs, launch: int) -> None:
         """Have memory for a kernel, and point the records to it and to a launch."""
@@ -147,6 +148,7 @@ class Worker:
         ctypes.c_uint64.from_address(place).value = value
 
     def _build(self, needs: Needs) -> None:
+        self._resident = needs.resident
         self.pointer = self._records.ensure(needs.resident * WORKER_NBYTES)
         ctypes.memset(self.pointer, 0, needs.resident * WORKER_NBYTES)
         self._launch = 0
@@ -209,6 +211,17 @@ class Worker:
         if fibre:
             (warp,) = struct.unpack("<I", ctypes.string_at(fibre + FIBRE_WARP, 4))
         return (x, y, z), warp
+
+    def take_line(self) -> tuple[int, int]:
+        """Line and column of the instruction that left, zeros if none; only the first time."""
+        places = (self.pointer + n * WORKER_NBYTES + WORKER["line"] for n in range(self._resident))
+        found = (0, 0)
+        for place in places:
+            line, column = struct.unpack("<2I", ctypes.string_at(place, 8))
+            if line:
+                found = line, column
+                ctypes.memset(place, 0, 8)
+        return found
 
     def in_stack_guard(self, address: int) -> bool:
         """Whether an address is where a stack has no more room."""

@@ -57,6 +57,7 @@ class Writer:
         self._count = 0
         self.current = "entry"
         self.allocas: list[str] = []
+        self.location = ""  # debug information of what is written next
 
     # Names and lines.
 
@@ -67,12 +68,12 @@ class Writer:
 
     def line(self, text: str) -> None:
         """An instruction without a result."""
-        self.lines.append("  " + text)
+        self.lines.append(f"  {text}{self.location}")
 
     def let(self, text: str) -> str:
         """An instruction; its result."""
         result = "%" + self.name()
-        self.lines.append(f"  {result} = {text}")
+        self.lines.append(f"  {result} = {text}{self.location}")
         return result
 
     def label(self, name: str) -> None:
