@@ -413,6 +413,33 @@ def test_barriers_in_shared_memory(loaded: CpuProgram) -> None:
     assert (out == (np.arange(n) + 33 * rounds) % n + rounds).all()
 
 
+def test_parameters_and_results_in_registers() -> None:
+    text = """.version 8.0
+    .target sm_90
+    .address_size 64
+    .func (.reg .b32 %r, .reg .f32 %s) both(.reg .b32 %a, .reg .f32 %b) {
+      .reg .pred %p;
+      mul.lo.u32 %r, %a, 3; add.f32 %s, %b, 0f3F800000;
+      setp.lt.u32 %p, %a, 10;
+      @%p ret;
+      add.u32 %r, %r, 1;
+    }
+    .visible .entry k(.param .u64 p, .param .u64 q) {
+      .reg .b32 %r<4>; .reg .b64 %d<4>; .reg .f32 %f<2>;
+      ld.param.u64 %d0, [p]; ld.param.u64 %d1, [q];
+      mov.u32 %r0, %tid.x; cvt.rn.f32.u32 %f0, %r0;
+      mad.wide.u32 %d0, %r0, 4, %d0; mad.wide.u32 %d1, %r0, 4, %d1;
+      call (%r1, %f1), both, (%r0, %f0);
+      st.global.u32 [%d0], %r1; st.global.f32 [%d1], %f1;
+      ret;
+    }"""
+    p, q, n = np.zeros(40, "u4"), np.zeros(40, "f4"), np.arange(40)
+    for threads in (False, True):
+        launch(program(text, threads=threads), "k", 1, 40, p, q)
+        assert (p == 3 * n + (n >= 10)).all()
+        assert (q == n + 1).all()
+
+
 # Faults.
 
 

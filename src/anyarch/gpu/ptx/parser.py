@@ -27,6 +27,7 @@ from anyarch.gpu.ptx.tree import (
     Prototype,
     Register,
     Special,
+    Statement,
     Symbol,
     Targets,
     Variable,
@@ -501,6 +502,7 @@ class _Parser:
                 self.statement(function)
         self.in_instruction = None
         self.function = None
+        _pass_in_memory(function)
 
     def declare_labels(self, scope: _Scope) -> None:
         """Labels of a scope may be used before they come."""
@@ -792,6 +794,32 @@ class _Parser:
                         assert self.function is not None
                         return self.add_register(self.function, scope, name, declared[1])
         return None
+
+
+def _pass_in_memory(function: Function) -> None:
+    """Parameters and results that are registers (7.1) become `.param`, with loads and stores."""
+    registers = [v for v in (*function.returns, *function.parameters) if v.space == "reg"]
+    if function.statements is None or not registers:
+        return
+
+    def access(opcode: str, variable: Variable, place: Place) -> Instruction:
+        register = function.registers[variable.name]
+        memory = Address(Symbol(variable.name + ".param"))
+        operands = (register, memory) if opcode == "ld" else (memory, register)
+        text = f"{opcode}.param of {variable.name}"
+        return Instruction(opcode, ("param", variable.type), operands, place, text=text)
+
+    loads = [access("ld", v, function.place) for v in function.parameters if v in registers]
+    results = [v for v in function.returns if v in registers]
+    statements: list[Statement] = [*loads]
+    for statement in function.statements:
+        if isinstance(statement, Instruction) and statement.opcode == "ret":
+            statements += [access("st", v, statement.place) for v in results]
+        statements.append(statement)
+    statements += [access("st", v, function.place) for v in results]
+    function.statements = statements
+    for variable in registers:
+        variable.space, variable.name = "param", variable.name + ".param"
 
 
 _OPERATORS: Final = (
