@@ -158,6 +158,28 @@ def test_freed_memory_is_a_fault() -> None:
     assert array.tolist() == list(range(32))
 
 
+def test_threads_that_waited_for_one_that_failed() -> None:
+    text = (
+        HEAD
+        + """.visible .entry k(.param .u64 p, .param .u32 n) {
+          .reg .b32 %r<4>; .reg .b64 %d; .reg .pred %p;
+          ld.param.u64 %d, [p]; ld.param.u32 %r2, [n];
+          mov.u32 %r0, %tid.x; mad.wide.u32 %d, %r0, 4, %d;
+          setp.eq.u32 %p, %r0, %r2;
+          shfl.sync.bfly.b32 %r1, %r0, 2, 31, -1;
+          @!%p bra on;
+          trap;
+        on: shfl.sync.bfly.b32 %r1, %r1, 1, 31, -1;
+          st.global.u32 [%d], %r1;
+          ret; }"""
+    )
+    loaded, array = program(text, threads=True), np.zeros(32, "u4")
+    with pytest.raises(KernelError, match="trap"):
+        launch(loaded, "k", 1, 32, array, 5)
+    launch(loaded, "k", 1, 32, array, 99)
+    assert array.tolist() == [n ^ 3 for n in range(32)]
+
+
 def test_large_grids_on_all_processors() -> None:
     loaded = program(COUNT)
     array = np.zeros(1 << 18, "u4")

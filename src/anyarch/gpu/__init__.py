@@ -12,6 +12,7 @@ from anyarch.gpu.device import Device, devices
 from anyarch.gpu.errors import (
     ArgumentError,
     BrokenDriverError,
+    CheckError,
     ClosedError,
     DriverError,
     Error,
@@ -35,6 +36,7 @@ __all__ = [
     "ArgumentError",
     "BrokenDriverError",
     "Buffer",
+    "CheckError",
     "ClosedError",
     "Device",
     "DeviceArray",

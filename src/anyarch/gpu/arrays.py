@@ -248,6 +248,7 @@ class DeviceArray(Buffer):
             raise BufferError("an array on the cpu takes no stream")
         if self._read_only and not _is_versioned(max_version):
             raise BufferError("a read-only array needs a consumer of DLPack 1.0")
+        self._driver.lend(self.pointer, self._nbytes)
         return dlpack.export_tensor(self._tensor(), _is_versioned(max_version))
 
     def _order_before(self, stream: Any) -> None:
@@ -347,7 +348,7 @@ def from_dlpack(array: Any) -> DeviceArray:
 
 def wrap_tensor(device: Device, tensor: Tensor) -> DeviceArray:
     """An array of another library as one of `device`, where it lies."""
-    return DeviceArray(
+    array = DeviceArray(
         device,
         tensor.pointer,
         tensor.shape,
@@ -356,6 +357,8 @@ def wrap_tensor(device: Device, tensor: Tensor) -> DeviceArray:
         owner=tensor.owner,
         read_only=tensor.read_only,
     )
+    device._driver.lend(array.pointer, array.nbytes)
+    return array
 
 
 def type_text(dtype: Any) -> str:

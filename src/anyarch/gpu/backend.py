@@ -223,6 +223,9 @@ class BackendDevice(Protocol):
     def fill(self, pointer: int, value: int, width: int, count: int, stream: Handle) -> None:
         """Store `count` copies of a value of `width` 1, 2 or 4 bytes; waits if `stream` is None."""
 
+    def lend(self, pointer: int, nbytes: int) -> None:
+        """Other libraries access this memory of the device, or it is theirs and kernels may."""
+
     # Streams and events.
     def create_stream(self, priority: int, blocking: bool) -> Handle:
         """A stream; `blocking` ones wait for the default stream's work and it for theirs."""

@@ -13,6 +13,7 @@ Error                     base; also an `anyarch.Error`
 └── DriverError           a driver call failed: its name, the driver's name and text for the reason
     ├── OutOfMemoryError  (also a MemoryError)
     └── KernelError       a kernel failed while it ran; raised by the next synchronisation
+        └── CheckError    the checked mode found a mistake in it
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from anyarch.errors import Error as _PackageError
 __all__ = [
     "ArgumentError",
     "BrokenDriverError",
+    "CheckError",
     "ClosedError",
     "DriverError",
     "Error",
@@ -116,30 +118,44 @@ class OutOfMemoryError(DriverError, MemoryError):
 class Fault:
     """Where a kernel failed on the cpu.
 
-    `block` is its place in the grid; `threads` are the first and the last thread that it can have
-    been, by their numbers in the block: a warp, or one thread. `line` counts lines of the PTX,
-    `instruction` is its text; `file` and `source_line` are what `.loc` says. What is not known is 0
-    or empty.
+    `block` is its place in the grid, `shape` its size; `threads` are the first and the last thread
+    that it can have been, by their numbers in the block: a warp, or one thread. `line` counts lines
+    of the PTX, `instruction` is its text; `file` and `source_line` are what `.loc` says. What is
+    not known is 0 or empty.
     """
 
     block: tuple[int, int, int]
+    shape: tuple[int, int, int]
     threads: tuple[int, int]
     line: int = 0
     instruction: str = ""
     file: str = ""
     source_line: int = 0
 
-    def __str__(self) -> str:
+    @property
+    def thread(self) -> tuple[int, int, int]:
+        """Where the first thread is in its block."""
+        rows, x = divmod(self.threads[0], self.shape[0])
+        z, y = divmod(rows, self.shape[1])
+        return x, y, z
+
+    @property
+    def who(self) -> str:
+        """The threads in words."""
         first, last = self.threads
-        who = f"thread {first}"
-        if first != last:
-            who = f"warp {first // 32} (threads {first} to {last})"
-        text = f"in block {self.block}, {who}"
-        if self.line:
-            text += f", PTX line {self.line}"
-        if self.file:
-            text += f", {self.file}:{self.source_line}"
-        return f"{text}: {self.instruction!r}" if self.instruction else text
+        if first == last:
+            return f"thread {self.thread}"
+        return f"warp {first // 32} (threads {first} to {last})"
+
+    @property
+    def where(self) -> str:
+        """The line, and what `.loc` says of it, in words."""
+        source = f", {self.file}:{self.source_line}" if self.file else ""
+        return f"PTX line {self.line}{source}: {self.instruction!r}" if self.line else ""
+
+    def __str__(self) -> str:
+        text = f"in block {self.block}, {self.who}"
+        return f"{text}, {self.where}" if self.line else text
 
 
 class KernelError(DriverError):
@@ -170,3 +186,31 @@ class KernelError(DriverError):
         self.kernels = kernels
         self.usable = usable
         self.fault = fault
+
+
+class CheckError(KernelError):
+    """The cpu's checked mode found a mistake in a kernel.
+
+    `kind` is "out of bounds", "misaligned", "uninitialised", "race" or "barrier". `fault` says
+    where, exactly; `other` where the second thread of a race was, or one that others wait for.
+    `address` and `nbytes` are the access's.
+    """
+
+    def __init__(
+        self,
+        kind: str,
+        code: int,
+        text: str,
+        *,
+        kernels: tuple[str, ...],
+        fault: Fault,
+        other: Fault | None,
+        address: int,
+        nbytes: int,
+    ) -> None:
+        name = f"CHECK ({kind})"
+        super().__init__("run", code, name, text, kernels, usable=True, fault=fault)
+        self.kind = kind
+        self.other = other
+        self.address = address
+        self.nbytes = nbytes

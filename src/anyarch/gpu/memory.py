@@ -135,6 +135,7 @@ class Buffer:
         """Its bytes where they lie: pinned memory and memory of the cpu."""
         if not self._on_host():
             raise RangeError(f"memory of {self._device.id} is not the host's: copy it with to_host")
+        self._driver.lend(self.pointer, self._nbytes)
         array: ctypes.Array[ctypes.c_ubyte] = (ctypes.c_ubyte * self._nbytes).from_address(
             self.pointer
         )

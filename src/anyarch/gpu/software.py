@@ -152,6 +152,9 @@ class SoftwareDevice:
         """Store copies of a value of `width` bytes."""
         self._do(stream, lambda: _fill(pointer, value, width, count))
 
+    def lend(self, pointer: int, nbytes: int) -> None:
+        """Nothing to do."""
+
     # Streams.
 
     def create_stream(self, priority: int, blocking: bool) -> Handle:

@@ -22,10 +22,11 @@ from anyarch.gpu.cpu.compiler import runtime
 from anyarch.gpu.cpu.launcher import Launcher, Outcome
 from anyarch.gpu.cpu.program import CpuKernel, CpuProgram
 from anyarch.gpu.cpu.workers import worker_count
-from anyarch.gpu.errors import DriverError, Error, Fault, ImageError, KernelError
+from anyarch.gpu.errors import DriverError, Fault, ImageError, KernelError
+from anyarch.gpu.ptx.tree import Instruction
 from anyarch.gpu.software import SoftwareDevice
 
-__all__ = ["CpuBackend", "CpuDevice"]
+__all__ = ["CpuBackend", "CpuDevice", "fault_at"]
 
 _SHARED: Final = 48 << 10
 _SHARED_OPTIN: Final = 227 << 10
@@ -74,10 +75,9 @@ def _properties() -> Properties:
 class CpuDevice(SoftwareDevice):
     """The host's processors as one device."""
 
-    def __init__(self, check: bool) -> None:
+    def __init__(self) -> None:
         super().__init__()
         self.properties = _properties()
-        self.check = check
         self.time_limit: float | None = None  # seconds that a launch may take
         self.launcher = Launcher(runtime())
 
@@ -94,11 +94,26 @@ class CpuDevice(SoftwareDevice):
         """Run all blocks of a launch."""
         assert isinstance(kernel, CpuKernel)
         self._validate(kernel, config)
-        outcome = self.launcher.run(kernel, config, parameters, self.time_limit)
+        self._finish(kernel, self.launcher.run(kernel, config, parameters, self.time_limit))
+
+    def _finish(self, kernel: CpuKernel, outcome: Outcome) -> None:
         if outcome.text:
             sys.stdout.write(outcome.text)
         if outcome.reason:
-            raise _error(kernel, outcome)
+            raise self._error(kernel, outcome)
+
+    def _error(self, kernel: CpuKernel, outcome: Outcome) -> KernelError:
+        code, name = _REASONS[outcome.reason]
+        fault = fault_at(kernel, outcome, outcome.instruction)
+        return KernelError(
+            "run",
+            code,
+            name,
+            f"{outcome.detail}, {fault}",
+            kernels=(kernel.name,),
+            usable=True,
+            fault=fault,
+        )
 
     def _validate(self, kernel: CpuKernel, config: LaunchConfig) -> None:
         x, y, z = config.block
@@ -124,34 +139,27 @@ class CpuDevice(SoftwareDevice):
         return max(4096 // max(-(-block // 32), 1), 1)
 
 
-def _error(kernel: CpuKernel, outcome: Outcome) -> Error:
-    code, name = _REASONS[outcome.reason]
-    fault = _fault(kernel, outcome)
-    return KernelError(
-        "run",
-        code,
-        name,
-        f"{outcome.detail}, {fault}",
-        kernels=(kernel.name,),
-        usable=True,
-        fault=fault,
-    )
-
-
-def _fault(kernel: CpuKernel, outcome: Outcome) -> Fault:
-    instruction = outcome.instruction
+def fault_at(kernel: CpuKernel, outcome: Outcome, instruction: Instruction | None) -> Fault:
+    """Where something happened: a block, its threads, an instruction of the kernel."""
     if instruction is None:
-        return Fault(outcome.block, outcome.threads)
+        return Fault(outcome.block, outcome.shape, outcome.threads)
     file, line = instruction.source or (0, 0)
     name = kernel.program.module.files.get(file, "")
     return Fault(
         outcome.block,
+        outcome.shape,
         outcome.threads,
         instruction.place.line,
         instruction.text,
         name,
         line if name else 0,
     )
+
+
+def _checked() -> CpuDevice:
+    from anyarch.gpu.backends.checked import CheckedDevice
+
+    return CheckedDevice()
 
 
 class CpuBackend:
@@ -173,10 +181,8 @@ class CpuBackend:
 
     def device(self, ordinal: int, check: bool) -> BackendDevice:
         """The device, or the one that checks."""
-        if check:
-            raise Error("the checked mode is not there yet")
         key = os.getpid(), check
         with self._lock:
             if key not in self._devices:
-                self._devices[key] = CpuDevice(check)
+                self._devices[key] = _checked() if check else CpuDevice()
             return self._devices[key]

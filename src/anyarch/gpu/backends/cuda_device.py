@@ -259,6 +259,9 @@ class CudaDevice:
                 raise
         self._peers.add(other.ordinal)
 
+    def lend(self, pointer: int, nbytes: int) -> None:
+        """Nothing to do."""
+
     def fill(self, pointer: int, value: int, width: int, count: int, stream: Handle) -> None:
         """Set memory."""
         if stream is not None:

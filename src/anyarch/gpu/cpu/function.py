@@ -163,12 +163,16 @@ class FunctionEmitter(Writer):
         return "\n".join(lines)
 
     def _body(self) -> list[str]:
+        from anyarch.gpu.cpu.rules import checks
+
         for node in self.flow.order:
             if isinstance(node, Loop):
                 self._latch(node)
             else:
                 self._block(self.flow.blocks[node])
         self.label("end")
+        if self.function.entry:
+            checks.end(self)
         self.line(f"ret i32 {self.rounds.end}" if self.rounds else "ret void")
         body, self.lines = self.lines, []
         if self.width > 1:
@@ -179,6 +183,8 @@ class FunctionEmitter(Writer):
             for slot in self._masks.values():
                 self.line(f"store {self.t('i1', True)} zeroinitializer, ptr {slot}")
             self.line(f"store {self.t('i1', True)} {first}, ptr {self._mask_slot(0)}")
+        if self.function.entry:
+            checks.begin(self)
         if self.rounds is None:
             self.line("br label %b0")
         else:

@@ -8,6 +8,7 @@ from dataclasses import astuple
 from typing import Final
 
 from anyarch.gpu.cpu.arrays import element_nbytes
+from anyarch.gpu.cpu.checker import checker_text
 from anyarch.gpu.cpu.entry import FIBRE, blocks_text, rounds_text
 from anyarch.gpu.cpu.flow import Flow, reads, writes
 from anyarch.gpu.cpu.function import FunctionEmitter, NeedsThreads
@@ -55,12 +56,14 @@ def compile_text(
     size: tuple[int, int, int],
     threads: bool = False,
     lines: Lines | None = None,
+    check: bool = False,
 ) -> str:
     """LLVM text for blocks of a shape: the kernel as `kernel`, and its `facts`.
 
-    `threads` asks for a flow of control for each thread, `lines`, new ones, for debug information.
+    `threads` asks for a flow of control for each thread, `lines`, new ones, for debug information,
+    `check` for the checked mode.
     """
-    if not threads:
+    if not threads and not check:
         try:
             compiler = KernelCompiler(module, layout, kernel, block_shape(*size))
             compiler.lines = lines
@@ -69,7 +72,7 @@ def compile_text(
             if lines is not None:
                 lines.instructions.clear()
     compiler = KernelCompiler(module, layout, kernel, block_shape(*size, width=1))
-    compiler.lines = lines
+    compiler.lines, compiler.check = lines, check
     return compiler.compile()
 
 
@@ -96,6 +99,7 @@ class KernelCompiler:
         self.width = block.width
         self.row = _row(block)
         self.lines: Lines | None = None
+        self.check = False
         self.declarations: dict[str, str] = {}
         self.avx512 = "avx512f" in features()
         self.address_taken = _address_taken(module)
@@ -149,6 +153,8 @@ class KernelCompiler:
             parts = [e.text() for e in emitters]
         facts = self.facts
         numbers = ", ".join(f"i32 {n}" for n in astuple(facts))
+        if self.check:
+            parts.append(checker_text(math.prod(self.block.size), facts.local))
         parts.append(self._entry(emitters[0]))
         constant = f"@facts = constant [{len(astuple(facts))} x i32] [{numbers}]"
         return "\n".join([constant, *self.declarations.values(), *parts, _TAIL])

@@ -13,6 +13,7 @@ from time import monotonic
 from typing import Final
 
 from anyarch.gpu.backend import LaunchConfig
+from anyarch.gpu.cpu.checker import CHECK, RANGE_NBYTES, Found, area_nbytes
 from anyarch.gpu.cpu.output import format_text, read_c_string
 from anyarch.gpu.cpu.program import CpuKernel
 from anyarch.gpu.cpu.records import (
@@ -51,8 +52,11 @@ class Outcome:
     reason: str = ""
     detail: str = ""
     block: tuple[int, int, int] = (0, 0, 0)
+    shape: tuple[int, int, int] = (1, 1, 1)  # of the block
     threads: tuple[int, int] = (0, 0)
     instruction: Instruction | None = None
+    found: Found | None = None
+    shared: int = 0  # where shared memory lies
     text: str = ""
 
 
@@ -83,8 +87,10 @@ class Launcher:
         config: LaunchConfig,
         parameters: bytes,
         seconds: float | None = None,
+        ranges: bytes = b"",
     ) -> Outcome:
-        """Run a launch to its end. `seconds` limits it."""
+        """Run a launch to its end. `seconds` limits it; `ranges` are what a checked kernel may
+        access, as checker.py lays them out."""
         variant = kernel.variant(config.block)
         facts = variant.facts
         x, y, z = config.block
@@ -103,13 +109,7 @@ class Launcher:
         else:
             chunk = max(min(blocks // (8 * worker_count()), _CHUNK // threads), 1)
         shared = facts.dynamic + config.shared_memory
-        own = self._own
-        if own.worker is None or own.process != os.getpid():
-            own.worker = Worker(self.native)
-            own.record = ctypes.create_string_buffer(LAUNCH_NBYTES)
-            own.process = os.getpid()
-        worker, record = own.worker, own.record
-        assert record is not None
+        worker, record = self._ready()
         pointer = ctypes.addressof(record)
         program = kernel.program
         self._number += 1
@@ -141,7 +141,14 @@ class Launcher:
             chunk,
         )
         ctypes.memmove(pointer + LAUNCH["values"], parameters, len(parameters))
-        needs = Needs(shared, facts.local_nbytes, flows, mode == MODE_FIBRES, facts.width, resident)
+        area = 0
+        if program.check:
+            area = area_nbytes(threads, facts.local, shared)
+            listed = ctypes.create_string_buffer(ranges, len(ranges))
+            place = ctypes.addressof(listed), len(ranges) // RANGE_NBYTES
+            struct.pack_into("<2Q", record, LAUNCH["ranges"], *place)
+        fibres = mode == MODE_FIBRES
+        needs = Needs(shared, facts.local_nbytes, flows, fibres, facts.width, resident, area)
         where = kernel, config.block
         outcome = self._go(worker, needs, pointer, blocks, threads, seconds, spread, where)
         if output:
@@ -150,6 +157,19 @@ class Launcher:
             if outcome.reason == "assertion" and assertion:
                 outcome.detail = assertion
         return outcome
+
+    def record(self) -> tuple[int, int]:
+        """Where this thread's record of a launch lies, which kernels may read: start and size."""
+        _, record = self._ready()
+        return ctypes.addressof(record), LAUNCH_NBYTES
+
+    def _ready(self) -> tuple[Worker, ctypes.Array[ctypes.c_char]]:
+        own = self._own
+        if own.worker is None or own.record is None or own.process != os.getpid():
+            own.worker = Worker(self.native)
+            own.record = ctypes.create_string_buffer(LAUNCH_NBYTES)
+            own.process = os.getpid()
+        return own.worker, own.record
 
     def _go(
         self,
@@ -253,8 +273,10 @@ def _outcome(
         return Outcome()
     block, flow = worker.fields()
     last = min((flow + 1) * needs.width, math.prod(shape)) - 1
-    outcome = Outcome("trap", f"it left with code {code}", block, (flow * needs.width, last))
+    threads = flow * needs.width, last
+    outcome = Outcome("trap", f"it left with code {code}", block, shape, threads)
     outcome.instruction = kernel.instruction_of(*worker.take_line())
+    worker.abandon()
     context = worker.context
     match code:
         case ExitCode.STOP:
@@ -268,6 +290,11 @@ def _outcome(
                 outcome.reason, outcome.detail = "stack", "its calls nest too deep"
             elif context.get("fault_signal") == signal.SIGILL:
                 outcome.reason, outcome.detail = "trap", "it came to an unreachable place"
+        case value if value == CHECK:
+            outcome.found, outcome.block, outcome.shared = worker.report(needs)
+            thread = outcome.found.thread
+            outcome.reason, outcome.threads = "check", (thread, thread)
+            outcome.instruction = kernel.instruction_of(*outcome.found.place)
         case value if value == TRAP:
             outcome.detail = "it executed trap"
         case value if value == ASSERTION:

@@ -83,7 +83,7 @@ class CpuKernel:
 
         block = self.outline.required_block or (256, 1, 1)
         facts, text = inspect(self.program.module, self.program.layout, self.function, block)
-        if not self.program.threads:
+        if not self.program.threads and not self.program.check:
             self._texts[block] = text
         cache.put(key, pack_facts(facts))
         return facts
@@ -120,7 +120,13 @@ class CpuKernel:
 
         program = self.program
         return compile_text(
-            program.module, program.layout, self.function, block, program.threads, lines
+            program.module,
+            program.layout,
+            self.function,
+            block,
+            program.threads,
+            lines,
+            program.check,
         )
 
     def instruction_of(self, line: int, column: int) -> Instruction | None:
@@ -158,7 +164,8 @@ class CpuProgram:
         level = options.get("optimization_level")
         self.level = 3 if level is None or level >= 2 else 0
         self.threads = bool(options.get("threads"))
-        self.options_key = f"{self.level} {self.threads}"
+        self.check = bool(options.get("check"))
+        self.options_key = f"{self.level} {self.threads} {self.check}"
         self._memory: mmap.mmap | None = _map(len(self.outline.image))
         self.memory = _address_of(self._memory)
         self._fill()
@@ -215,6 +222,13 @@ class CpuProgram:
         if found is None:
             found = self._kernels[name] = CpuKernel(self, name)
         return found, found.signature
+
+    def ranges(self) -> list[tuple[int, int]]:
+        """Where its variables lie, and the heap: start and end."""
+        found = [(self.memory + at, nbytes) for at, nbytes in self.outline.variables.values()]
+        if self._heap is not None:
+            found.append((self.heap, _HEAP_NBYTES + 16))
+        return [(start, start + nbytes) for start, nbytes in found]
 
     def variable(self, name: str) -> tuple[int, int]:
         """Pointer and size of a global or constant variable."""

@@ -33,6 +33,8 @@ LAUNCH: Final = {
     "resident": 136,  # i64, blocks that a worker runs at once
     "workspace": 144,  # i64, address of words that grid barriers count in
     "chunk": 152,  # i64, blocks that a worker takes at once
+    "ranges": 160,  # ptr, memory that a checked kernel may use, see checker.py
+    "range_count": 168,  # i64
     "barrier_words": 192,  # the workspace
     "values": 256,  # the parameters
 }
@@ -66,6 +68,7 @@ WORKER: Final = {
     "sync": 176,  # ptr, (worker): barrier 0 with all threads
     "used": 184,  # i32, which barriers but the usual one were used in this block
     "line": 192,  # 2 × i32, line and column of the PTX instruction that left
+    "check": 200,  # ptr, what a checked kernel keeps of a block
     "barriers": 256,  # 16 × {arrived i32, phase i32, expected i32, value i32, result i32}
 }
 BARRIERS: Final = 16

@@ -12,6 +12,7 @@ import struct
 import threading
 from typing import Final
 
+from anyarch.gpu.cpu.checker import HEAD, HEAD_NBYTES, Found, read_report
 from anyarch.gpu.cpu.records import (
     FIBRE_NBYTES,
     FIBRE_WARP,
@@ -52,13 +53,21 @@ def worker_count() -> int:
 
 
 class Needs:
-    """What a kernel's blocks need of a worker."""
+    """What a kernel's blocks need of a worker; `area` is what a checked kernel keeps of a block."""
 
-    __slots__ = ("fibres", "flows", "local_nbytes", "resident", "shared", "width")
+    __slots__ = ("area", "fibres", "flows", "local_nbytes", "resident", "shared", "width")
 
     def __init__(
-        self, shared: int, local_nbytes: int, flows: int, fibres: bool, width: int, resident: int
+        self,
+        shared: int,
+        local_nbytes: int,
+        flows: int,
+        fibres: bool,
+        width: int,
+        resident: int,
+        area: int = 0,
     ) -> None:
+        self.area = area
         self.shared, self.local_nbytes, self.flows = shared, local_nbytes, flows
         self.fibres, self.width, self.resident = fibres, width, resident
 
@@ -118,11 +127,13 @@ class Worker:
         self._fibres = _Mapping()
         self._meetings = _Mapping()
         self._stacks = _Mapping()
+        self._areas = _Mapping()
         self._windows: list[_Window] = []
         self.pointer = 0
         self._ready: tuple[int, ...] = ()
         self._launch = 0
         self._resident = 0  # records that there are
+        self.area = 0  # what checked kernels keep of the first block
 
     def prepare(self, needs: Needs, launch: int) -> None:
         """Have memory for a kernel, and point the records to it and to a launch."""
@@ -133,6 +144,7 @@ class Worker:
             needs.fibres,
             needs.width,
             needs.resident,
+            needs.area,
         )
         if key != self._ready:
             self._ready = ()
@@ -142,6 +154,10 @@ class Worker:
             for n in range(needs.resident):
                 self._put(n, "launch", launch)
             self._launch = launch
+
+    def abandon(self) -> None:
+        """A launch did not come to its end: what waited for others may be anywhere."""
+        self._ready = ()
 
     def _put(self, record: int, name: str, value: int) -> None:
         place = self.pointer + record * WORKER_NBYTES + WORKER[name]
@@ -165,6 +181,15 @@ class Worker:
             for n in range(needs.resident * flows):
                 protect_pages(stacks + n * each, PAGE, PROT_NONE)
                 protect_pages(stacks + n * each + PAGE, size, PROT_READ | PROT_WRITE)
+        self.area = 0
+        if needs.area:
+            self.area = self._areas.ensure(needs.resident * needs.area)
+            for n in range(needs.resident):
+                # Clocks count as used: what another kernel has left is not to be believed.
+                head = self.area + n * needs.area
+                ctypes.memset(head, 0, HEAD_NBYTES)
+                ctypes.c_uint32.from_address(head + HEAD["dirty"]).value = 1
+                ctypes.c_uint64.from_address(head + HEAD["shared"]).value = needs.shared
         meetings = 0
         if needs.width == 1:
             nbytes = MAX_FLOWS * MEETING_NBYTES + 128
@@ -190,6 +215,7 @@ class Worker:
                 "stacks": stacks + n * flows * each + each,
                 "stack_nbytes": each,
                 "root": self.pointer,
+                "check": self.area + n * needs.area,
             }
             if needs.width == 1:
                 place = meetings + n * (MAX_FLOWS * MEETING_NBYTES + 128)
@@ -223,6 +249,17 @@ class Worker:
                 ctypes.memset(place, 0, 8)
         return found
 
+    def report(self, needs: Needs) -> tuple[Found, tuple[int, int, int], int]:
+        """What a checked kernel has found, in which block, and where its shared memory lies."""
+        for n in range(needs.resident):
+            found = read_report(ctypes.string_at(self.area + n * needs.area, HEAD_NBYTES))
+            if found.kind:
+                ctypes.memset(self.area + n * needs.area, 0, 4)
+                place = self.pointer + n * WORKER_NBYTES + WORKER["ctaid"]
+                x, y, z = struct.unpack("<3I", ctypes.string_at(place, 12))
+                return found, (x, y, z), self._windows[n].start
+        raise AssertionError("a checked kernel has left without a report")
+
     def in_stack_guard(self, address: int) -> bool:
         """Whether an address is where a stack has no more room."""
         if self.stack.guard <= address < self.stack.guard + PAGE:
@@ -232,7 +269,8 @@ class Worker:
 
     def free(self) -> None:
         """Give all memory back."""
-        for mapping in (self._records, self._local, self._fibres, self._meetings, self._stacks):
+        mappings = self._records, self._local, self._fibres, self._meetings, self._stacks
+        for mapping in (*mappings, self._areas):
             mapping.free()
         for window in self._windows:
             window.free()

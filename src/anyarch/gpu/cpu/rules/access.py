@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
+from anyarch.gpu.cpu.rules import checks
 from anyarch.gpu.cpu.rules.gathers import (
     LINE,
     gather,
@@ -72,6 +73,8 @@ def _load_scalars(e: FunctionEmitter, access: Access, elem: str, count: int) -> 
     for n in range(count):
         pointer = offset_pointer(e, access.pointer, n * nbytes)
         align = min(nbytes, 8)
+        whole = nbytes if n else count * nbytes
+        checks.access(e, pointer, access.space, nbytes, checks.LOAD, align=whole)
         found.append(e.let(f"load {volatile}{elem}, ptr {pointer}, align {align}{tail}"))
     return found
 
@@ -294,6 +297,9 @@ def _store_scalars(
                 last = e.let(f"sub i32 31, {zeros}")
             value = e.let(f"extractelement {e.t(elem, True)} {value}, i32 {last}")
         pointer = offset_pointer(e, access.pointer, n * nbytes)
+        whole = nbytes if n else len(values) * nbytes
+        stored = elem, value
+        checks.access(e, pointer, access.space, nbytes, checks.STORE, align=whole, value=stored)
         e.line(f"store {volatile}{elem} {value}, ptr {pointer}, align {min(nbytes, 8)}")
 
 

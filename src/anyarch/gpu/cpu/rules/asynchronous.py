@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from anyarch.gpu.cpu.records import WORKER
-from anyarch.gpu.cpu.rules import access
+from anyarch.gpu.cpu.rules import access, checks
 from anyarch.gpu.cpu.rules.registry import rule
 from anyarch.gpu.cpu.shapes import LANES
 from anyarch.gpu.ptx.tree import Address, Constant, Immediate, Instruction, Operand
@@ -18,16 +18,18 @@ if TYPE_CHECKING:
     from anyarch.gpu.cpu.function import FunctionEmitter
 
 _PHASE: Final = 63
+_UPDATE: Final = checks.LOAD | checks.STORE | checks.STRONG
 
 
 def _places(
-    e: FunctionEmitter, i: Instruction, address: Operand, space: str
+    e: FunctionEmitter, i: Instruction, address: Operand, space: str, nbytes: int, kind: int
 ) -> tuple[str, list[tuple[str, str]]]:
     """A pointer and, for warps, the lanes' offsets from it as an input of a loop."""
     if not isinstance(address, Address):
         e.fail("expected an address in brackets")
     place = access.resolve(e, i, address, space)
     if e.width == 1:
+        checks.access(e, place.pointer, place.space, nbytes, kind)
         return place.pointer, []
     pointer = place.pointer
     if place.fits:
@@ -59,12 +61,12 @@ def cp(e: FunctionEmitter, i: Instruction) -> None:
         words = min(limit.value, size.value) // 4
     else:
         words = size.value // 4
+    varying = limit is not None and not isinstance(limit, Immediate)
     pointers = [
-        _places(e, i, target, "shared"),
-        _places(e, i, source, "global"),
+        _places(e, i, target, "shared", size.value, checks.STORE),
+        _places(e, i, source, "global", 0 if varying else 4 * words, checks.LOAD),
     ]
     inputs = [*pointers[0][1], *pointers[1][1]]
-    varying = limit is not None and not isinstance(limit, Immediate)
     if varying:
         assert limit is not None
         inputs.append(("i32", e.get(limit, "i32", e.width > 1)))
@@ -114,7 +116,7 @@ def mbarrier(e: FunctionEmitter, i: Instruction) -> None:
     if "expect_tx" in modifiers or "complete_tx" in modifiers:
         e.fail("mbarriers that count bytes are not supported")
     if "init" in modifiers:
-        pointer, places = _places(e, i, operands[0], "shared")
+        pointer, places = _places(e, i, operands[0], "shared", 8, checks.STORE | checks.STRONG)
         inputs = [*places, ("i32", e.get(operands[1], "i32", e.width > 1))]
 
         def begin(_: str, *values: str) -> list[str]:
@@ -152,7 +154,8 @@ def _arrive(
     count: str,
     drop: bool,
 ) -> None:
-    pointer, places = _places(e, i, address, "shared")
+    checks.fence(e)
+    pointer, places = _places(e, i, address, "shared", 8, _UPDATE)
 
     def body(_: str, *values: str) -> list[str]:
         here = access.offset_pointer(e, pointer, values[0]) if places else pointer
@@ -181,7 +184,8 @@ def _wait(e: FunctionEmitter, i: Instruction) -> None:
     """Whether a phase is over, named by the state that an arrival gave, or by its parity."""
     target, address, which = i.operands[:3]
     parity = "parity" in i.modifiers
-    pointer, places = _places(e, i, address, "shared")
+    checks.fence(e)
+    pointer, places = _places(e, i, address, "shared", 8, checks.LOAD | checks.STRONG)
     elem = "i32" if parity else "i64"
     inputs = [*places, (elem, e.get(which, elem, e.width > 1))]
 
@@ -204,3 +208,4 @@ def _wait(e: FunctionEmitter, i: Instruction) -> None:
     e.line(access.BARRIER)
     e.vec = e.width > 1
     e.define(target, "i1", e.cast("trunc", "i8", "i1", over))
+    checks.fence(e)

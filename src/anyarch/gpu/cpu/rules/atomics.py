@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 from anyarch.gpu.cpu.function import elem_of
-from anyarch.gpu.cpu.rules import access, floats
+from anyarch.gpu.cpu.rules import access, checks, floats
 from anyarch.gpu.cpu.rules.registry import rule
 from anyarch.gpu.cpu.shapes import LANES
 from anyarch.gpu.ptx.tree import SIZES, Address, Constant, Instruction, Operand
@@ -47,6 +47,8 @@ def atom(e: FunctionEmitter, i: Instruction) -> None:
     alone = space == "shared"
     if e.width == 1:
         values = [e.get(o, elem, False) for o in sources]
+        kind = checks.LOAD | checks.STORE | checks.STRONG
+        checks.access(e, place.pointer, place.space, SIZES[type_] // 8, kind)
         e.line(access.BARRIER)
         old = _one(e, name, type_, place.pointer, values, alone)
         e.line(access.BARRIER)

@@ -37,6 +37,7 @@ class Access:
     origin: str = ""  # the pointer that `exact` counts from
     narrow: str = ""  # or a vector of i32, signed, in units of `scale` bytes
     scale: int = 1
+    space: str | None = None  # None for memory that no address leads to
     invariant: bool = False
     ahead: bool = False  # whether what comes next in memory is worth fetching
     ordered: bool = False
@@ -96,6 +97,7 @@ def resolve(e: FunctionEmitter, i: Instruction, address: Address, space: str) ->
         else:
             lanes = result.lanes or (0,) * LANES
             result.lanes = tuple(a + b for a, b in zip(lanes, strides))
+    result.space = space
     result.ahead = space != "shared" and e.in_loop and e.kernel.flows > 1
     result.invariant = space in ("param", "const") or "nc" in i.modifiers
     ordered = {"volatile", "relaxed", "acquire", "release", "mmio"}

@@ -14,6 +14,7 @@ from anyarch.gpu.cpu.records import (
     TRAP,
     WORKER,
 )
+from anyarch.gpu.cpu.rules import checks
 from anyarch.gpu.cpu.rules.access import BARRIER, each_lane
 from anyarch.gpu.cpu.rules.memory import memory_elem
 from anyarch.gpu.cpu.rules.registry import rule
@@ -46,7 +47,9 @@ def bar(e: FunctionEmitter, i: Instruction) -> None:
     """Barriers by number, with counts; bar.warp.sync; reductions."""
     if "warp" in i.modifiers:
         if e.width == 1:
+            checks.meet(e, after=False)
             meet(e, e.get(i.operands[0], "i32", False), "0")
+            checks.meet(e, after=True)
         else:
             e.line(BARRIER)
         return
@@ -63,6 +66,7 @@ def bar(e: FunctionEmitter, i: Instruction) -> None:
             e.wait(i)
             return
         if (number, count, kind) == ("0", "0", SYNC):
+            checks.arrive(e, number, count, kind)
             function = e.load_field("ptr", "worker", WORKER["sync"])
             e.line(f"call void {function}(ptr %worker)")
             return
@@ -101,6 +105,7 @@ def _scalar(e: FunctionEmitter, operand: Operand) -> str:
 
 
 def _barrier(e: FunctionEmitter, number: str, count: str, kind: int, value: str) -> str:
+    checks.arrive(e, number, count, kind)
     function = e.load_field("ptr", "worker", WORKER["barrier"])
     operands = f"ptr %worker, i32 {number}, i32 {count}, i32 {kind}, i32 {value}"
     return e.let(f"call i32 {function}({operands})")
@@ -109,6 +114,7 @@ def _barrier(e: FunctionEmitter, number: str, count: str, kind: int, value: str)
 @rule("membar", "fence")
 def fence(e: FunctionEmitter, i: Instruction) -> None:
     """Order memory: threads of a block share a processor, others need its fence."""
+    checks.fence(e)
     local = {"cta", "proxy", "mbarrier_init", "sync_restrict"} & set(i.modifiers)
     e.line(BARRIER if local else "fence seq_cst")
 
