@@ -278,6 +278,10 @@ def _conversions() -> Iterator[Form]:
         ("cvt.pack.sat.s8.s32.b32", "s32 s32 b32", "b32"),
     ):
         yield plain(name, of, to)
+    for small, relu in product(("e4m3x2", "e5m2x2"), ("", ".relu")):
+        yield plain(f"cvt.rn.satfinite{relu}.{small}.f32", "f32 f32", "b16")
+        yield plain(f"cvt.rn.satfinite{relu}.{small}.f16x2", "f16x2", "b16")
+        yield plain(f"cvt.rn{relu}.f16x2.{small}", "b16", "f16x2")
 
 
 def _holds(wide: str, narrow: str) -> bool:

@@ -5,15 +5,11 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
-from importlib.util import find_spec
 from pathlib import Path
-
-import pytest
 
 DOCS = Path(__file__).parents[2] / "docs" / "gpu.md"
 
 
-@pytest.mark.skipif(find_spec("anyarch.gpu.backends.cpu") is None, reason="needs the cpu backend")
 def test_the_first_example() -> None:
     match = re.search(r"```python\n(.*?)```\n\nprints `(.*?)`", DOCS.read_text(), re.DOTALL)
     assert match is not None

@@ -15,7 +15,6 @@ import pytest
 from anyarch import gpu
 
 pytest.importorskip("numpy", reason="inputs are made with NumPy")
-pytest.importorskip("anyarch.gpu.backends.cpu", reason="needs the cpu backend")
 
 from tests.gpu import forms
 

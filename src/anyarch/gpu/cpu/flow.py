@@ -35,7 +35,10 @@ _NO_RESULT: Final = frozenset(
     "discard applypriority nanosleep pmevent stmatrix st_async isspacep_none griddepcontrol "
     "setmaxnreg fence_proxy stackrestore createpolicy_none wgmma multimem_none".split()
 )
-_BRANCHED: Final = frozenset("call bar barrier ret exit trap brkpt shfl vote match redux".split())
+_BRANCHED: Final = frozenset(
+    "call bar barrier ret exit trap brkpt shfl vote match redux "
+    "mma wmma ldmatrix stmatrix movmatrix".split()
+)
 # Carry-out and carry-in of extended arithmetic (9.7.2) go through one hidden register.
 CARRY: Final = Register("%carry", "pred")
 
@@ -75,7 +78,7 @@ def writes(instruction: Instruction) -> Iterator[Register]:
     if instruction.opcode == "call":
         if operands and isinstance(operands[0], Constant) and len(operands) > 1:
             yield from _registers(operands[0])
-    elif instruction.opcode in ("mbarrier", "cp", "tensormap"):
+    elif instruction.opcode in ("mbarrier", "cp", "tensormap", "wmma"):
         if operands and not isinstance(operands[0], Address):
             yield from _registers(operands[0])
     elif (operands and instruction.opcode not in _NO_RESULT) or (
@@ -97,7 +100,7 @@ def reads(instruction: Instruction) -> Iterator[Register]:
         skip = isinstance(first, Constant) and len(operands) > 1
         for operand in operands[1:] if skip else operands:
             yield from _registers(operand)
-    elif instruction.opcode in ("mbarrier", "cp", "tensormap"):
+    elif instruction.opcode in ("mbarrier", "cp", "tensormap", "wmma"):
         skip = bool(operands) and not isinstance(operands[0], Address)
         for operand in operands[1:] if skip else operands:
             yield from _registers(operand)

@@ -346,7 +346,10 @@ def _row(block: BlockShape) -> int:
 
 def _meets(function: Function) -> bool:
     """Whether the threads of a warp exchange anything."""
-    exchanges = ("shfl", "vote", "match", "redux", "elect", "bar", "barrier")
+    exchanges = (
+        *("shfl", "vote", "match", "redux", "elect", "bar", "barrier"),
+        *("mma", "wmma", "ldmatrix", "stmatrix", "movmatrix"),
+    )
     body = function.statements or ()
     return any(isinstance(s, Instruction) and s.opcode in exchanges for s in body)
 

@@ -146,7 +146,10 @@ class CpuKernel:
         if not code.start <= pointer < code.end:
             return None
         lines = Lines()
-        digest, rows = compile_lines(self._text(block, lines), self.program.level)
+        try:
+            digest, rows = compile_lines(self._text(block, lines), self.program.level)
+        except CompileError:  # what went wrong with the kernel matters more than where
+            return None
         if digest != code_digest(ctypes.string_at(code.start, code.end - code.start)):
             return None
         return instruction_at(lines, rows, pointer - code.start)

@@ -47,6 +47,8 @@ SIZES: Final = {
     "s16x2": 32,
     "e4m3": 8,
     "e5m2": 8,
+    "e4m3x2": 16,
+    "e5m2x2": 16,
     "texref": 64,
     "samplerref": 64,
     "surfref": 64,

@@ -8,6 +8,7 @@ from anyarch.gpu.cpu.rules import (  # noqa: F401 - each enters its instructions
     conversions,
     floats,
     integers,
+    matrices,
     memory,
     moves,
     synchronisation,

@@ -7,24 +7,53 @@ operation is a load and a store.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from anyarch.gpu.cpu.function import elem_of
 from anyarch.gpu.cpu.rules import access, checks, floats
 from anyarch.gpu.cpu.rules.registry import rule
 from anyarch.gpu.cpu.shapes import LANES
-from anyarch.gpu.ptx.tree import SIZES, Address, Constant, Instruction, Operand
+from anyarch.gpu.ptx.tree import (
+    SIZES,
+    Address,
+    Constant,
+    Instruction,
+    Operand,
+    VectorOperand,
+)
 
 if TYPE_CHECKING:
     from anyarch.gpu.cpu.function import FunctionEmitter
 
 _OPERATIONS: Final = ("and", "or", "xor", "cas", "exch", "add", "inc", "dec", "min", "max")
+_VECTORS: Final = {"v2", "v4", "v8"}
 _NEUTRAL: Final = {"add": 0, "or": 0, "xor": 0, "and": -1}
 
 
 @rule("atom", "red")
 def atom(e: FunctionEmitter, i: Instruction) -> None:
-    """Replace a value in memory, and give the old one."""
+    """Replace a value in memory, and give the old one; of vectors each element by itself."""
+    if not _VECTORS & set(i.modifiers):
+        _atom(e, i)
+        return
+    address, *sources = i.operands[1 if i.opcode == "atom" else 0 :]
+    value = sources[0]
+    if not isinstance(address, Address) or not isinstance(value, VectorOperand):
+        e.fail("it takes an address and a vector")
+    nbytes = SIZES[i.types[-1]] // 8
+    modifiers = tuple(m for m in i.modifiers if m not in _VECTORS)
+    for n, one in enumerate(value.elements):
+        operands: tuple[Operand, ...] = (Address(address.base, address.offset + n * nbytes), one)
+        if i.opcode == "atom":
+            target = i.operands[0]
+            if not isinstance(target, VectorOperand):
+                e.fail("the result is a vector")
+            operands = (target.elements[n], *operands)
+        _atom(e, replace(i, modifiers=modifiers, operands=operands))
+
+
+def _atom(e: FunctionEmitter, i: Instruction) -> None:
     result = i.opcode == "atom"
     d = i.operands[0] if result else None
     if isinstance(d, Constant) and d.kind == "sink":
@@ -33,13 +62,11 @@ def atom(e: FunctionEmitter, i: Instruction) -> None:
     if not isinstance(address, Address):
         e.fail("expected an address in brackets")
     name = next((m for m in i.modifiers if m in _OPERATIONS), "")
-    if not name or "vec" in i.modifiers:
+    if not name:
         e.fail(f"{i.name} is not supported")
     if d is not None and not e.is_read(d):
         d = None
     type_ = i.types[-1]
-    if "v2" in i.modifiers or "v4" in i.modifiers or "v8" in i.modifiers:
-        e.fail("atomic operations on vectors are not supported")
     sources = sources[: 2 if name == "cas" else 1]
     space = access.space_of(i)
     place = access.resolve(e, i, address, space)
@@ -175,7 +202,7 @@ def _one(
             f"cmpxchg ptr {pointer}, {elem} {values[0]}, {elem} {values[1]} {order} {order}"
         )
         return e.let(f"extractvalue {{ {elem}, i1 }} {pair}, 0")
-    if "f" not in type_ or name == "exch":
+    if SIZES[type_] < 128 and ("f" not in type_ or name == "exch"):
         signed = type_[0] == "s"
         llvm = {
             "exch": "xchg",
@@ -184,10 +211,8 @@ def _one(
             "min": "min" if signed else "umin",
             "max": "max" if signed else "umax",
         }.get(name, name)
-        if SIZES[type_] == 128 and name != "cas":
-            e.fail("128-bit atomic operations other than cas are not supported")
         return e.let(f"atomicrmw {llvm} ptr {pointer}, {elem} {values[0]} {order}")
-    # Floating point: compare and exchange until nobody came between.
+    # Floating point and 128 bits: compare and exchange until nobody came between.
     start = e.let(f"load atomic {elem}, ptr {pointer} monotonic, align {align}")
     before, loop, after = e.current, e.name("again"), e.name("swapped")
     e.jump(loop)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from anyarch.gpu.cpu.function import elem_of
-from anyarch.gpu.cpu.rules import floats
+from anyarch.gpu.cpu.rules import floats, smallfloats
 from anyarch.gpu.cpu.rules.integers import is_float, narrow_part, wide_parts, wide_target
 from anyarch.gpu.cpu.rules.registry import rule
 from anyarch.gpu.ptx.tree import SIZES, Immediate, Instruction, Operand
@@ -17,6 +17,7 @@ from anyarch.gpu.ptx.tree import SIZES, Immediate, Instruction, Operand
 if TYPE_CHECKING:
     from anyarch.gpu.cpu.function import FunctionEmitter
 
+_SMALL: Final = ("e4m3x2", "e5m2x2")
 _MODES: Final = {"rn": 8, "rm": 9, "rp": 10, "rz": 11}
 _INTEGRAL: Final = {"rni": "roundeven", "rzi": "trunc", "rmi": "floor", "rpi": "ceil"}
 _F16_CONTROL: Final = {"rn": 0, "rm": 1, "rp": 2, "rz": 3}
@@ -32,11 +33,15 @@ def cvt(e: FunctionEmitter, i: Instruction) -> None:
     if len(types) < 2:
         e.fail("cvt needs two types of which this is supported")
     target, source = types[0], types[1]
+    if target in _SMALL:
+        smallfloats.to_packed(e, i, target, source)
+        return
+    if source in _SMALL and target == "f16x2":
+        smallfloats.from_packed(e, i, source)
+        return
     if target in ("f16x2", "bf16x2"):
         _to_packed(e, i, target, source)
         return
-    if "e4m3" in target or "e5m2" in target or "e4m3" in source or "e5m2" in source:
-        e.fail("fp8 conversions are not supported")
     d, a = i.operands[:2]
     if (wide := wide_target(e, d)) is not None:
         e.vec = False
