@@ -154,6 +154,9 @@ def _sequences() -> Iterator[Form]:
         "sub.cc subc": "sub.cc.u32 %t, %a, %b; subc.u32 %y, %c, %a;",
         "mad.lo.cc madc.hi": "mad.lo.cc.u32 %t, %a, %b, %c; madc.hi.u32 %y, %a, %b, %c;",
         "mad.hi.cc addc": "mad.hi.cc.u32 %t, %a, %b, %c; addc.u32 %y, %a, 0;",
+        "add.cc subc": "add.cc.u32 %t, %a, %b; subc.u32 %y, %c, %a;",
+        "sub.cc addc": "sub.cc.u32 %t, %a, %b; addc.u32 %y, %c, %a;",
+        "subc.cc": "add.cc.u32 %t, %a, %b; subc.cc.u32 %t, %b, %c; addc.u32 %y, %t, 0;",
         "addc.cc": "add.cc.u32 %t, %a, %b; addc.cc.u32 %t, %b, %c; addc.u32 %y, %t, 0;",
     }.items():
         yield Form(name, text, three, "b32")

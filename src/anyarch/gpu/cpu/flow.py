@@ -115,8 +115,6 @@ def reads(instruction: Instruction) -> Iterator[Register]:
             yield from _registers(first)
         for operand in operands[1:]:
             yield from _registers(operand)
-        if isinstance(first, Constant) and first.kind == "element":
-            yield from _registers(first)
     if instruction.opcode in ("addc", "subc", "madc"):
         yield CARRY
 

@@ -669,6 +669,11 @@ class FunctionEmitter(Writer):
             case Constant(kind="not", operands=(inner,)):
                 value = self._get(inner, "i1", vec)
                 return self.op("xor", "i1", value, self.k("i1", 1))
+            case Constant(kind="sum", operands=(inner, Immediate() as more)):
+                integer = integer_of(elem)
+                value = self._get(inner, integer, vec)
+                value = self.op("add", integer, value, self.k(integer, more.value))
+                return self.bits(integer, elem, value)
         self.fail("an operand is not of the expected kind")
         return None
 

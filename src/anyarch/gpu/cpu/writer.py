@@ -57,6 +57,7 @@ class Writer:
         self._count = 0
         self.current = "entry"
         self.allocas: list[str] = []
+        self._scratch: dict[tuple[str, str], str] = {}
         self.location = ""  # debug information of what is written next
 
     # Names and lines.
@@ -95,6 +96,12 @@ class Writer:
         name = f"%{hint}.{len(self.allocas)}"
         self.allocas.append(f"  {name} = alloca {type_}, align 64")
         return name
+
+    def scratch(self, type_: str, role: str) -> str:
+        """Memory that instructions use one after another, each for itself."""
+        if (type_, role) not in self._scratch:
+            self._scratch[type_, role] = self.alloca(type_, "scratch")
+        return self._scratch[type_, role]
 
     # Types and constants.
 

@@ -38,6 +38,7 @@ __all__ = ["parse"]
 
 _LINKAGE: Final = ("extern", "visible", "weak", "common")
 _SPACES: Final = ("global", "const", "shared", "local", "param", "tex")
+_ACCESSES: Final = ("ld", "ldu", "st", "atom", "red")
 _SPECIAL: Final = re.compile(
     r"%(tid|ntid|ctaid|nctaid|laneid|warpid|nwarpid|smid|nsmid|gridid|is_explicit_cluster|clusterid"
     r"|nclusterid|cluster_ctaid|cluster_nctaid|cluster_ctarank|cluster_nctarank|aggr_smem_size"
@@ -63,7 +64,7 @@ class _Scope:
     """Names that a pair of braces declares."""
 
     def __init__(self) -> None:
-        self.names: dict[str, Register | Variable | str] = {}
+        self.names: dict[str, Register | Variable | VectorOperand | str] = {}
         self.ranges: dict[str, tuple[int, str]] = {}  # %r<100>: count and type
         self.suffix = ""
 
@@ -80,6 +81,7 @@ class _Parser:
         self.labels: list[tuple[Token, str]] = []
         self.source: tuple[int, int] | None = None
         self.in_instruction: Token | None = None
+        self.space = ""  # of the variable in the last address
 
     # Tokens.
 
@@ -463,8 +465,7 @@ class _Parser:
             if variable.name in self.scopes[-1].names and variable.name != "_":
                 self.fail(f"{variable.name!r} is declared twice", token)
             if variable.space == "reg":
-                register = Register(variable.name, type_)
-                self.scopes[-1].names[variable.name] = register
+                self.scopes[-1].names[variable.name] = _register(variable)
             else:
                 self.scopes[-1].names[variable.name] = variable
             found.append(variable)
@@ -478,8 +479,10 @@ class _Parser:
         self.scope_count = 0
         for variable in (*function.returns, *function.parameters):
             if variable.space == "reg":
-                name = variable.name
-                function.registers[name] = Register(name, variable.type)
+                found = _register(variable)
+                for register in found.elements if isinstance(found, VectorOperand) else (found,):
+                    assert isinstance(register, Register)
+                    function.registers[register.name] = register
         opening = self.expect("{")
         self.scopes.append(_Scope())
         self.declare_labels(self.scopes[-1])
@@ -520,7 +523,10 @@ class _Parser:
                 depth == 0
                 and text == ":"
                 and tokens[at - 1].kind == "word"
-                and tokens[at - 2].text in (";", "{", "}", ":")
+                and (
+                    tokens[at - 2].text in (";", "{", "}", ":")
+                    or tokens[at - 2].line < tokens[at - 1].line  # after .loc, which ends so
+                )
             ):
                 name = tokens[at - 1].text
                 if name in scope.names:
@@ -563,12 +569,12 @@ class _Parser:
     def registers(self, function: Function) -> None:
         self.next()
         type_, _, vector = self.type_modifiers()
-        if vector != 1:
-            self.fail("vector registers are not supported")
         scope = self.scopes[-1]
         while True:
             token = self.word("a register")
-            if self.accept("<"):
+            if vector != 1:
+                self.vector_registers(function, token.text, type_, vector)
+            elif self.accept("<"):
                 number = self.unary()  # an expression would read on at the bracket
                 if isinstance(number, float):
                     self.fail("expected a count")
@@ -581,6 +587,20 @@ class _Parser:
             if not self.accept(","):
                 break
         self.expect(";")
+
+    def vector_registers(self, function: Function, name: str, type_: str, vector: int) -> None:
+        """`a`, or `a<3>`, which is a0 to a2."""
+        scope, names = self.scopes[-1], [name]
+        if self.accept("<"):
+            count = self.unary()
+            self.expect(">")
+            names = [f"{name}{n}" for n in range(int(count))]
+        for one in names:
+            elements = [
+                self.add_register(function, scope, element, type_)
+                for element in _element_names(one, vector)
+            ]
+            scope.names[one] = VectorOperand(tuple(elements))
 
     def add_register(self, function: Function, scope: _Scope, name: str, type_: str) -> Register:
         suffix = scope.suffix
@@ -649,11 +669,14 @@ class _Parser:
         while self.token.kind == "dot":
             modifiers.append(self.next().text[1:])
         operands: list[Operand] = []
+        self.space = ""
         if self.token.text != ";":
             operands.append(self.operand())
             while self.accept(","):
                 operands.append(self.operand())
         self.expect(";")
+        if opcode.text in _ACCESSES and self.space in _SPACES and not _named_space(modifiers):
+            modifiers.insert(0, self.space)  # that of the variable
         result = Instruction(
             opcode.text,
             tuple(modifiers),
@@ -693,7 +716,10 @@ class _Parser:
             self.next()
             return Constant("not", (self.operand(),))
         if token.kind == "word" and token.text != "WARP_SZ":
-            return self.named()
+            named = self.named()
+            if isinstance(named, Register) and self.token.text in ("+", "-"):
+                return Constant("sum", (named, Immediate(self.offset())))
+            return named
         return self.immediate()
 
     def immediate(self) -> Operand:
@@ -722,6 +748,10 @@ class _Parser:
         elif (found := self.look_up(name)) is not None:
             if isinstance(found, Register):
                 result = found
+            elif isinstance(found, VectorOperand):
+                result = found
+                if self.token.kind == "dot" and re.fullmatch(r"\.[xyzwrgba]", self.token.text):
+                    result = self.element(found, self.next())
             elif isinstance(found, str):
                 result = Symbol(found, self.offset())
             else:
@@ -744,6 +774,14 @@ class _Parser:
             result = Pair(result, self.operand())
         return result
 
+    def element(self, vector: VectorOperand, token: Token) -> Operand:
+        number = (
+            "xyzw".find(token.text[1]) if token.text[1] in "xyzw" else "rgba".find(token.text[1])
+        )
+        if number >= len(vector.elements):
+            self.fail(f"the register has {len(vector.elements)} elements", token)
+        return vector.elements[number]
+
     def offset(self) -> int:
         if self.token.text in ("+", "-"):
             sign = 1 if self.next().text == "+" else -1
@@ -762,6 +800,7 @@ class _Parser:
                 base = found
             elif isinstance(found, Variable):
                 base = Symbol(found.name)
+                self.space = found.space
             elif token.text in self.result.functions:
                 base = Symbol(token.text)
             else:
@@ -779,7 +818,7 @@ class _Parser:
         self.expect("]")
         return Address(base, offset)
 
-    def look_up(self, name: str) -> Register | Variable | str | None:
+    def look_up(self, name: str) -> Register | Variable | VectorOperand | str | None:
         for scope in reversed(self.scopes):
             found = scope.names.get(name)
             if found is not None:
@@ -796,30 +835,68 @@ class _Parser:
         return None
 
 
+def _element_names(name: str, count: int) -> list[str]:
+    letters = "xyzw" if count <= 4 else "01234567"
+    return [f"{name}.{letters[n]}" for n in range(count)]
+
+
+def _register(variable: Variable) -> Register | VectorOperand:
+    """What a parameter that is a register, or several, is called by."""
+    if variable.vector == 1:
+        return Register(variable.name, variable.type)
+    names = _element_names(variable.name, variable.vector)
+    return VectorOperand(tuple(Register(name, variable.type) for name in names))
+
+
+def _named_space(modifiers: list[str]) -> bool:
+    return any(m.split("::")[0] in _SPACES for m in modifiers)
+
+
 def _pass_in_memory(function: Function) -> None:
     """Parameters and results that are registers (7.1) become `.param`, with loads and stores."""
     registers = [v for v in (*function.returns, *function.parameters) if v.space == "reg"]
     if function.statements is None or not registers:
         return
 
-    def access(opcode: str, variable: Variable, place: Place) -> Instruction:
-        register = function.registers[variable.name]
+    def access(opcode: str, variable: Variable, place: Place) -> list[Instruction]:
+        register = _register(variable)
         memory = Address(Symbol(variable.name + ".param"))
-        operands = (register, memory) if opcode == "ld" else (memory, register)
         text = f"{opcode}.param of {variable.name}"
-        return Instruction(opcode, ("param", variable.type), operands, place, text=text)
+        if variable.type != "pred":
+            operands = (register, memory) if opcode == "ld" else (memory, register)
+            size = (f"v{variable.vector}",) if variable.vector != 1 else ()
+            modifiers = ("param", *size, variable.type)
+            return [Instruction(opcode, modifiers, operands, place, text=text)]
+        number = Register(variable.name + ".byte", "b16")
+        function.registers[number.name] = number
+        one, zero = Immediate(1), Immediate(0)
+        if opcode == "ld":
+            return [
+                Instruction("ld", ("param", "u8"), (number, memory), place, text=text),
+                Instruction("setp", ("ne", "u16"), (register, number, zero), place, text=text),
+            ]
+        return [
+            Instruction("selp", ("b16",), (number, one, zero, register), place, text=text),
+            Instruction("st", ("param", "u8"), (memory, number), place, text=text),
+        ]
 
-    loads = [access("ld", v, function.place) for v in function.parameters if v in registers]
+    statements: list[Statement] = []
+    for variable in function.parameters:
+        if variable in registers:
+            statements += access("ld", variable, function.place)
     results = [v for v in function.returns if v in registers]
-    statements: list[Statement] = [*loads]
     for statement in function.statements:
         if isinstance(statement, Instruction) and statement.opcode == "ret":
-            statements += [access("st", v, statement.place) for v in results]
+            for variable in results:
+                statements += access("st", variable, statement.place)
         statements.append(statement)
-    statements += [access("st", v, function.place) for v in results]
+    for variable in results:
+        statements += access("st", variable, function.place)
     function.statements = statements
     for variable in registers:
         variable.space, variable.name = "param", variable.name + ".param"
+        if variable.type == "pred":
+            variable.type = "u8"
 
 
 _OPERATORS: Final = (

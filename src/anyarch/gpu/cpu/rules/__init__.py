@@ -12,6 +12,7 @@ from anyarch.gpu.cpu.rules import (  # noqa: F401 - each enters its instructions
     memory,
     moves,
     synchronisation,
+    video,
     warps,
 )
 from anyarch.gpu.cpu.rules.registry import RULES

@@ -67,7 +67,7 @@ def access(
     stored = "null"
     if value is not None:
         elem, text = value
-        stored = e.alloca(elem, "stored")
+        stored = e.scratch(elem, "stored")
         e.line(f"store {elem} {text}, ptr {stored}")
     local = e.local_base() if e.kernel.local_stride else "0"
     _call(

@@ -59,7 +59,12 @@ def add(e: FunctionEmitter, i: Instruction) -> None:
     x, y = e.get(a, elem), e.get(b, elem)
     if "cc" in i.modifiers:
         result = e.op(i.opcode, elem, x, y)
-        carry = e.cmp("icmp ult", elem, *((result, x) if i.opcode == "add" else (x, y)))
+        # A subtraction adds the complement: its carry says that nothing was borrowed.
+        carry = (
+            e.cmp("icmp ult", elem, result, x)
+            if i.opcode == "add"
+            else e.cmp("icmp uge", elem, x, y)
+        )
         e.define(d, elem, result)
         e.define(CARRY, "i1", carry)
     elif "sat" in i.modifiers:
@@ -70,14 +75,16 @@ def add(e: FunctionEmitter, i: Instruction) -> None:
 
 @rule("addc", "subc")
 def add_with_carry(e: FunctionEmitter, i: Instruction) -> None:
-    """d = a ± (b + carry)."""
+    """d = a + b + carry, or a - b less what was borrowed, which is when there is no carry."""
     elem = elem_of(i.types[-1])
     d, a, b = i.operands
     e.choose(i, a, b, CARRY)
     x, y = e.get(a, elem), e.get(b, elem)
     carry = e.get(CARRY, "i1")
-    wide = e.cast("zext", "i1", elem, carry)
     name = i.opcode[:3]
+    if name == "sub":
+        carry = e.op("xor", "i1", carry, e.k("i1", 1))
+    wide = e.cast("zext", "i1", elem, carry)
     first = e.op(name, elem, x, y)
     result = e.op(name, elem, first, wide)
     if "cc" in i.modifiers:
@@ -86,7 +93,10 @@ def add_with_carry(e: FunctionEmitter, i: Instruction) -> None:
         else:
             outs = e.cmp("icmp ult", elem, x, y), e.cmp("icmp ult", elem, first, wide)
         e.define(d, elem, result)
-        e.define(CARRY, "i1", e.op("or", "i1", *outs))
+        out = e.op("or", "i1", *outs)
+        if name == "sub":
+            out = e.op("xor", "i1", out, e.k("i1", 1))
+        e.define(CARRY, "i1", out)
     else:
         e.define(d, elem, result)
 

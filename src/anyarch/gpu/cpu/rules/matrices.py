@@ -46,10 +46,10 @@ def _registers(operand: Operand) -> tuple[Operand, ...]:
     return operand.elements if isinstance(operand, VectorOperand) else (operand,)
 
 
-def _gather(e: FunctionEmitter, operand: Operand, word: str) -> str:
+def _gather(e: FunctionEmitter, operand: Operand, word: str, role: str) -> str:
     """Memory with all lanes' registers, register after register."""
     registers = _registers(operand)
-    buffer = e.alloca(f"[{len(registers) * LANES} x {word}]", "fragment")
+    buffer = e.scratch(f"[{len(registers) * LANES} x {word}]", role)
     for number, register in enumerate(registers):
         place = access.offset_pointer(e, buffer, number * LANES * int(word[1:]) // 8)
         if e.width > 1:
@@ -90,8 +90,8 @@ def mma(e: FunctionEmitter, i: Instruction) -> None:
     """d = a × b + c."""
     p = _product(e, i)
     d, a, b, c = i.operands[:4]
-    sources = [_gather(e, a, p.word), _gather(e, b, p.word), _gather(e, c, p.word)]
-    result = e.alloca(f"[{len(_registers(d)) * LANES} x {p.word}]", "fragment")
+    sources = [_gather(e, o, p.word, role) for o, role in ((a, "a"), (b, "b"), (c, "c"))]
+    result = e.scratch(f"[{len(_registers(d)) * LANES} x {p.word}]", "d")
     name = _code(e).mma(p)
     operands = ", ".join(f"ptr {s}" for s in (*sources, result))
     e.line(f"call void @{name}({operands})")
@@ -107,8 +107,8 @@ def wmma(e: FunctionEmitter, i: Instruction) -> None:
     if "mma" in i.modifiers:
         p = _product(e, i)
         d, a, b, c = i.operands[:4]
-        sources = [_gather(e, a, p.word), _gather(e, b, p.word), _gather(e, c, p.word)]
-        result = e.alloca(f"[{len(_registers(d)) * LANES} x {p.word}]", "fragment")
+        sources = [_gather(e, o, p.word, role) for o, role in ((a, "a"), (b, "b"), (c, "c"))]
+        result = e.scratch(f"[{len(_registers(d)) * LANES} x {p.word}]", "d")
         name = _code(e).wmma(p)
         operands = ", ".join(f"ptr {s}" for s in (*sources, result))
         e.line(f"call void @{name}({operands})")
@@ -141,7 +141,7 @@ def wmma(e: FunctionEmitter, i: Instruction) -> None:
         _check(e, pointer, space, wide, (rows, columns, size, across), store)
     name = _code(e).move(rows, columns, size, across, store)
     if store:
-        buffer = _gather(e, fragment, word)
+        buffer = _gather(e, fragment, word, "d")
         call = f"call void @{name}(ptr {pointer}, i64 {wide}, ptr {buffer})"
         if e.width > 1:
             e.line(call)
@@ -150,7 +150,7 @@ def wmma(e: FunctionEmitter, i: Instruction) -> None:
             with e.when(e.let(f"icmp eq i32 {e._lane()}, 0")):
                 e.line(call)
         return
-    buffer = e.alloca(f"[{count} x {word}]", "fragment")
+    buffer = e.scratch(f"[{count} x {word}]", "d")
     e.line(f"call void @{name}(ptr {pointer}, i64 {wide}, ptr {buffer})")
     _scatter(e, fragment, word, buffer, max(count // LANES, 1))
 
@@ -225,7 +225,7 @@ def ldmatrix(e: FunctionEmitter, i: Instruction) -> None:
         e.fail(f"it takes {count} registers")
     space = access.space_of(i)
     place = access.resolve(e, i, address, space)
-    places = e.alloca(f"[{LANES} x i64]", "places")
+    places = e.scratch(f"[{LANES} x i64]", "places")
     if e.width == 1:
         e.vec = False
         if e.kernel.check:
@@ -244,14 +244,14 @@ def ldmatrix(e: FunctionEmitter, i: Instruction) -> None:
     name = _code(e).rows(count, transposed, store)
     call = f"call void @{name}(ptr {base}, ptr {places}, "
     if store:
-        buffer = _gather(e, fragment, "i32")
+        buffer = _gather(e, fragment, "i32", "d")
         if e.width > 1:
             e.line(f"{call}ptr {buffer})")
         else:
             with e.when(e.let(f"icmp eq i32 {e._lane()}, 0")):
                 e.line(f"{call}ptr {buffer})")
         return
-    buffer = e.alloca(f"[{count * LANES} x i32]", "fragment")
+    buffer = e.scratch(f"[{count * LANES} x i32]", "d")
     e.line(f"{call}ptr {buffer})")
     _scatter(e, fragment, "i32", buffer, count)
 
@@ -262,7 +262,7 @@ def movmatrix(e: FunctionEmitter, i: Instruction) -> None:
     if "trans" not in i.modifiers or "b16" not in i.modifiers:
         e.fail(f"{i.name} is not supported")
     d, a = i.operands
-    source = _gather(e, a, "i32")
-    result = e.alloca(f"[{LANES} x i32]", "fragment")
+    source = _gather(e, a, "i32", "a")
+    result = e.scratch(f"[{LANES} x i32]", "d")
     e.line(f"call void @{_code(e).transpose()}(ptr {source}, ptr {result})")
     _scatter(e, d, "i32", result, 1)

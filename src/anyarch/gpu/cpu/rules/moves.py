@@ -19,6 +19,9 @@ def mov(e: FunctionEmitter, i: Instruction) -> None:
     """Copy, pack or unpack."""
     d, a = i.operands
     type_ = i.types[-1] if i.types else "b32"
+    if isinstance(a, VectorOperand) and isinstance(d, VectorOperand):
+        _copy(e, i, d, a, f"b{SIZES[type_]}")
+        return
     if isinstance(a, VectorOperand):
         _pack(e, i, a, SIZES[type_])
         return
@@ -35,6 +38,17 @@ def mov(e: FunctionEmitter, i: Instruction) -> None:
         elem = f"i{SIZES[type_]}"
     e.choose(i, a)
     e.define(d, elem, e.get(a, elem))
+
+
+def _copy(
+    e: FunctionEmitter, i: Instruction, d: VectorOperand, a: VectorOperand, type_: str
+) -> None:
+    """Element by element; all are read before any is written."""
+    e.choose(i, *a.elements)
+    elem = elem_of(type_)
+    values = [e.get(source, elem) for source in a.elements]
+    for target, value in zip(d.elements, values, strict=True):
+        e.define(target, elem, value)
 
 
 def _pack(e: FunctionEmitter, i: Instruction, sources: VectorOperand, size: int) -> None:
@@ -58,6 +72,13 @@ def _unpack(e: FunctionEmitter, i: Instruction, targets: VectorOperand, size: in
     for n, target in enumerate(targets.elements):
         moved = e.op("lshr", whole, value, e.k(whole, n * each)) if n else value
         e.define(target, f"i{each}", e.cast("trunc", whole, f"i{each}", moved))
+
+
+@rule("createpolicy")
+def createpolicy(e: FunctionEmitter, i: Instruction) -> None:
+    """A hint for caches; any number will do."""
+    e.vec = False
+    e.define(i.operands[0], "i64", "0")
 
 
 @rule("cvta")

@@ -15,10 +15,11 @@ from anyarch.gpu.cpu.records import (
     WORKER,
 )
 from anyarch.gpu.cpu.rules import checks
-from anyarch.gpu.cpu.rules.access import BARRIER, each_lane
+from anyarch.gpu.cpu.rules.access import BARRIER, Access, each_lane, load, store
 from anyarch.gpu.cpu.rules.memory import memory_elem
 from anyarch.gpu.cpu.rules.registry import rule
 from anyarch.gpu.cpu.rules.warps import meet
+from anyarch.gpu.cpu.shapes import LANES
 from anyarch.gpu.ptx.tree import (
     Constant,
     Function,
@@ -28,6 +29,7 @@ from anyarch.gpu.ptx.tree import (
     Register,
     Symbol,
     Variable,
+    VectorOperand,
 )
 
 if TYPE_CHECKING:
@@ -162,11 +164,28 @@ def _slot_of(e: FunctionEmitter, operand: Operand, variable: Variable, argument:
             return slot
     nbytes = max(variable.nbytes, 1) * e.width
     slot = e.alloca(f"[{nbytes} x i8]", "p")
-    if argument:
+    if argument and isinstance(operand, VectorOperand):
+        elem, vec = memory_elem(variable.type), e.width > 1
+        values = [(vec, e.get(one, elem, vec)) for one in operand.elements]
+        store(e, _pieces(e, slot, variable), elem, values)
+    elif argument:
         elem = memory_elem(variable.type)
         vec = e.width > 1
-        e.line(f"store {e.t(elem, vec)} {e.get(operand, elem, vec)}, ptr {slot}")
+        if isinstance(operand, Register) and operand.type == "pred":
+            flag = e.get(operand, "i1", vec)
+            value = e.let(f"zext {e.t('i1', vec)} {flag} to {e.t(elem, vec)}")
+        else:
+            value = e.get(operand, elem, vec)
+        e.line(f"store {e.t(elem, vec)} {value}, ptr {slot}")
     return slot
+
+
+def _pieces(e: FunctionEmitter, slot: str, variable: Variable) -> Access:
+    """Each lane's piece of a parameter's memory."""
+    place = Access(slot)
+    if e.width > 1:
+        place.lanes = tuple(n * variable.nbytes for n in range(LANES))
+    return place
 
 
 def _direct(
@@ -206,9 +225,18 @@ def _fetch(
     """Results that go to registers."""
     vec = e.width > 1
     for operand, variable, slot in zip(returns, variables, slots):
-        if isinstance(operand, Register):
+        if isinstance(operand, VectorOperand):
             elem = memory_elem(variable.type)
-            e.define(operand, elem, e.let(f"load {e.t(elem, vec)}, ptr {slot}"), vec)
+            count = len(operand.elements)
+            several, values = load(e, _pieces(e, slot, variable), elem, count)
+            for one, value in zip(operand.elements, values):
+                e.define(one, elem, value, several)
+        elif isinstance(operand, Register):
+            elem = memory_elem(variable.type)
+            value = e.let(f"load {e.t(elem, vec)}, ptr {slot}")
+            if operand.type == "pred":
+                elem, value = "i1", e.let(f"trunc {e.t(elem, vec)} {value} to {e.t('i1', vec)}")
+            e.define(operand, elem, value, vec)
 
 
 def _indirect(
