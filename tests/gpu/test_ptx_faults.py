@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import gc
 import os
 import random
 import signal
@@ -15,6 +16,7 @@ import pytest
 
 np = pytest.importorskip("numpy", reason="the tests of kernels build their data with numpy")
 
+from anyarch import gpu  # noqa: E402
 from anyarch.gpu.backend import LaunchConfig  # noqa: E402
 from anyarch.gpu.cpu.launcher import Launcher  # noqa: E402
 from anyarch.gpu.cpu.outline import outline_of, pack_outline, unpack_outline  # noqa: E402
@@ -289,8 +291,71 @@ def test_compiled_kernels_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     loaded.kernel("count")[0].variant((96, 1, 1))
     monkeypatch.setattr(module, "compile_kernel", lambda *_: pytest.fail("compiled again"))
     monkeypatch.setattr(parser, "parse", lambda *_: pytest.fail("parsed again"))
+    monkeypatch.setattr(module, "_mapped", {})
     again = program(COUNT)
     start = time.perf_counter()
     again.kernel("count")[0].variant((96, 1, 1))
     assert time.perf_counter() - start < 5
     assert isinstance(device().launcher, Launcher)
+
+
+def _resources() -> tuple[int, int, int]:
+    """Mappings, open files, threads."""
+    gc.collect()
+    with open("/proc/self/maps", encoding="utf-8") as file:
+        mappings = len(file.readlines())
+    return mappings, len(os.listdir("/proc/self/fd")), threading.active_count()
+
+
+@pytest.mark.parametrize("check", [False, True])
+def test_nothing_leaks(check: bool) -> None:
+    home = gpu.Device("cpu", check=check)
+
+    def work() -> None:
+        module = home.load(COUNT)
+        array = home.zeros(128, "u4")
+        module["count"].launch(2, 64, array)
+        stream = home.create_stream()
+        module["count"].launch(2, 64, array, stream=stream)
+        stream.synchronize()
+        with pytest.raises(KernelError):
+            module["count"].launch(2, 64, 4096)
+            home.synchronize()
+        with pytest.raises(gpu.OutOfMemoryError):
+            home.allocate(1 << 60)
+        with pytest.raises(PtxError):
+            home.load(HEAD + "nonsense")
+        module.unload()
+
+    for _ in range(3):
+        work()
+    before = _resources()
+    for _ in range(20):
+        work()
+    after = _resources()
+    # Python's own allocator maps memory when it likes.
+    assert after[0] - before[0] < 10
+    assert after[1:] == before[1:]
+
+
+def test_two_processes_at_once() -> None:
+    code = f"""
+import numpy as np
+from tests.gpu.cpu_kernels import launch, program
+loaded, array = program({COUNT!r}), np.zeros(1 << 16, "u4")
+for _ in range(30):
+    launch(loaded, "count", 256, 256, array)
+print((array == 30 * np.arange(1 << 16)).all())
+"""
+    root = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+    paths = os.pathsep.join([os.path.join(root, "src"), root])
+    running = [
+        subprocess.Popen(
+            [sys.executable, "-c", code],
+            stdout=subprocess.PIPE,
+            text=True,
+            env=dict(os.environ, PYTHONPATH=paths),
+        )
+        for _ in range(2)
+    ]
+    assert [one.communicate(timeout=60)[0] for one in running] == ["True\n", "True\n"]

@@ -788,6 +788,8 @@ class FunctionEmitter(Writer):
             case "envreg1" | "envreg2":  # the address of the workspace of a cooperative launch
                 half = LAUNCH["workspace"] + (4 if stem == "envreg1" else 0)
                 return field("launch", half), 32
+            case "is_explicit_cluster":
+                return "false", 1
             case "nsmid" | "nclusterid" | "cluster_nctaid" | "cluster_nctarank":
                 return "1", 32
         if stem.startswith("lanemask_"):

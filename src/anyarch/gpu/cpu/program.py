@@ -55,6 +55,10 @@ class Variant:
     facts: Facts
 
 
+# Code stays mapped: a program that is loaded again and again finds it here.
+_mapped: Final[dict[str, Variant]] = {}
+
+
 class CpuKernel:
     """One kernel; compiled for the shapes of block that it is launched with."""
 
@@ -98,6 +102,8 @@ class CpuKernel:
     def _load(self, block: tuple[int, int, int]) -> Variant:
         cache = CodeCache()
         key = key_for("ptx", self.program.key, self.name, str(block), self.program.options_key)
+        if key in _mapped:
+            return _mapped[key]
         blob = cache.get(key)
         if blob is None:
             try:
@@ -110,7 +116,7 @@ class CpuKernel:
             cache.put(key, blob)
         code = load(blob)
         facts = unpack_facts(ctypes.string_at(code.address("facts"), FACTS.size))
-        return Variant(code, code.address("kernel"), facts)
+        return _mapped.setdefault(key, Variant(code, code.address("kernel"), facts))
 
     def _text(self, block: tuple[int, int, int], lines: Lines | None = None) -> str:
         known = self._texts.pop(block, None)
@@ -131,10 +137,13 @@ class CpuKernel:
 
     def instruction_of(self, line: int, column: int) -> Instruction | None:
         """The instruction at a place in the PTX."""
+        from anyarch.gpu.ptx.tree import Instruction
+
         for function in self.program.module.functions.values():
             for statement in function.statements or ():
                 place = statement.place
-                if (place.line, place.column) == (line, column) and hasattr(statement, "opcode"):
+                here = (place.line, place.column) == (line, column)
+                if here and isinstance(statement, Instruction):
                     return statement
         return None
 

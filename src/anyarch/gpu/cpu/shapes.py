@@ -597,12 +597,12 @@ def _selp(shapes: Shapes, instruction: Instruction) -> Shape | None:
 
 
 def _load(shapes: Shapes, instruction: Instruction) -> Shape | None:
-    address = shapes.operand(instruction.operands[1])
-    if address is None:
-        return None
     modifiers = set(instruction.modifiers)
     if "local" in modifiers:
         return VARYING
+    address = shapes.operand(instruction.operands[1])
+    if address is None:
+        return None
     if any(m.split("::")[0] == "param" for m in modifiers) and not shapes.entry:
         return VARYING
     operand = instruction.operands[1]

@@ -132,7 +132,8 @@ def _from_integer(e: FunctionEmitter, i: Instruction, target: str, source: str, 
     if target in ("f16", "bf16"):
         if SIZES[source] > 16:  # through a double, rounded to odd, so that it is rounded once
             if SIZES[source] == 64 and target == "bf16":
-                e.fail(f"cvt.{target}.{source} is not supported")
+                _finish(e, i, target, "double", _long_to_double(e, signed, value), mode)
+                return
             if SIZES[source] == 64:  # nothing above 2¹⁷ is finite
                 value = _saturate(e, value, source, "s32")
                 source, elem = "s32", "i32"
@@ -150,6 +151,18 @@ def _from_integer(e: FunctionEmitter, i: Instruction, target: str, source: str, 
     else:
         result = _directed(e, signed, elem, want, value, mode)
     _finish(e, i, target, want, result, mode)
+
+
+def _long_to_double(e: FunctionEmitter, signed: bool, value: str) -> str:
+    """A 64-bit integer as a double whose last bits say that it is inexact, where they must."""
+    name, shift = ("sitofp", "ashr") if signed else ("uitofp", "lshr")
+    lost = e.cmp("icmp ne", "i64", e.op("and", "i64", value, e.k("i64", 0x7FF)), e.k("i64", 0))
+    short = e.op(shift, "i64", value, e.k("i64", 11))
+    sticky = e.op("or", "i64", short, e.cast("zext", "i1", "i64", lost))
+    large = e.op("fmul", "double", e.cast(name, "i64", "double", sticky), e.real("double", 2048.0))
+    top = e.op(shift, "i64", value, e.k("i64", 52))
+    small = e.cmp("icmp ult", "i64", e.op("add", "i64", top, e.k("i64", 1)), e.k("i64", 2))
+    return e.sel(small, "double", e.cast(name, "i64", "double", value), large)
 
 
 def _directed(e: FunctionEmitter, signed: bool, elem: str, want: str, value: str, mode: str) -> str:
@@ -283,9 +296,7 @@ def _pack_integers(e: FunctionEmitter, i: Instruction) -> None:
     e.choose(i, a, b, *rest)
     parts = []
     for operand in (b, a):
-        value = _saturate(
-            e, e.get(operand, "i32"), source, "s8" if small in ("s2", "s4") else small
-        )
+        value = _saturate(e, e.get(operand, "i32"), source, small if size >= 8 else small[0] + "8")
         if size < 8:
             low, high = (-(1 << size - 1), (1 << size - 1) - 1)
             if small[0] == "u":

@@ -121,6 +121,15 @@ def cvta(e: FunctionEmitter, i: Instruction) -> None:
     e.define(d, "i64", value)
 
 
+@rule("mapa", "getctarank")
+def mapa(e: FunctionEmitter, i: Instruction) -> None:
+    """Addresses in other blocks of the cluster, which is a cluster of one."""
+    d, a = i.operands[:2]
+    elem = elem_of(i.types[-1])
+    e.choose(i, a)
+    e.define(d, elem, e.get(a, elem) if i.opcode == "mapa" else e.k(elem, 0))
+
+
 @rule("isspacep")
 def isspacep(e: FunctionEmitter, i: Instruction) -> None:
     """Whether a generic address lies in a space."""
