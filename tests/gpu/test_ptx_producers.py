@@ -44,10 +44,10 @@ def test_triton_softmax(device: gpu.Device) -> None:
     assert np.allclose(out.to_host(), power / power.sum(1, keepdims=True), atol=1e-7)
 
 
-@pytest.mark.parametrize("type_", ["f16", "bf16"])
+@pytest.mark.parametrize("type_", ["f16", "bf16", "wgmma"])
 def test_triton_matrix_product(device: gpu.Device, type_: str) -> None:
     a, b = (RNG.standard_normal(size).astype("f4") for size in ((64, 96), (96, 32)))
-    if type_ == "f16":
+    if type_ != "bf16":
         given = [a.astype("f2"), b.astype("f2")]
         values = [one.astype("f8") for one in given]
     else:
@@ -55,7 +55,8 @@ def test_triton_matrix_product(device: gpu.Device, type_: str) -> None:
         values = [(one.astype("u4") << 16).view("f4").astype("f8") for one in given]
     out = gpu.to_device(np.zeros((64, 32), "f4"), device)
     arrays = [gpu.to_device(one, device) for one in given]
-    _triton(device, f"product_{type_}", (2, 1), *arrays, out, 64, 32, 96)
+    grid = 1 if type_ == "wgmma" else 2
+    _triton(device, f"product_{type_}", (grid, 1), *arrays, out, 64, 32, 96)
     assert np.allclose(out.to_host(), values[0] @ values[1], atol=1e-4)
 
 

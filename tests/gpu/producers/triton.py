@@ -58,10 +58,12 @@ def write() -> None:
         "ordered": (ordered, wide, 90),
         "counts": (counts, {**wide, "n": "i32"}, 90),
         "product_f16": (product, {"a": "*fp16", "b": "*fp16", "c": "*fp32"}, 80),
+        "product_wgmma": (product, {"a": "*fp16", "b": "*fp16", "c": "*fp32"}, 90),
         "product_bf16": (product, {"a": "*bf16", "b": "*bf16", "c": "*fp32"}, 80),
     }
     for name, (function, signature, target) in chosen.items():
         matrix = name.startswith("product")
+        sizes |= {"bm": 64 if target == 90 else 32}  # what a group of warps multiplies
         source = ASTSource(
             fn=function,
             signature={**signature, **(numbers if matrix else block)},

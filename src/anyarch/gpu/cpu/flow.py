@@ -33,11 +33,11 @@ END: Final = -1  # where a thread is done with the function
 _NO_RESULT: Final = frozenset(
     "st red bar barrier membar fence bra brx call ret exit trap brkpt prefetch prefetchu cp "
     "discard applypriority nanosleep pmevent stmatrix st_async isspacep_none griddepcontrol "
-    "setmaxnreg fence_proxy stackrestore createpolicy_none wgmma multimem_none".split()
+    "setmaxnreg fence_proxy stackrestore createpolicy_none multimem_none".split()
 )
 _BRANCHED: Final = frozenset(
     "call bar barrier ret exit trap brkpt shfl vote match redux "
-    "mma wmma ldmatrix stmatrix movmatrix".split()
+    "mma wmma wgmma ldmatrix stmatrix movmatrix".split()
 )
 # Carry-out and carry-in of extended arithmetic (9.7.2) go through one hidden register.
 CARRY: Final = Register("%carry", "pred")
@@ -104,9 +104,10 @@ def reads(instruction: Instruction) -> Iterator[Register]:
         skip = bool(operands) and not isinstance(operands[0], Address)
         for operand in operands[1:] if skip else operands:
             yield from _registers(operand)
-    elif instruction.opcode in _NO_RESULT and not (
-        instruction.opcode in ("bar", "barrier") and "red" in instruction.modifiers
-    ):
+    elif instruction.opcode == "wgmma" or (
+        instruction.opcode in _NO_RESULT
+        and not (instruction.opcode in ("bar", "barrier") and "red" in instruction.modifiers)
+    ):  # it adds to its result
         for operand in operands:
             yield from _registers(operand)
     else:

@@ -348,7 +348,7 @@ def _meets(function: Function) -> bool:
     """Whether the threads of a warp exchange anything."""
     exchanges = (
         *("shfl", "vote", "match", "redux", "elect", "bar", "barrier"),
-        *("mma", "wmma", "ldmatrix", "stmatrix", "movmatrix"),
+        *("mma", "wmma", "wgmma", "ldmatrix", "stmatrix", "movmatrix"),
     )
     body = function.statements or ()
     return any(isinstance(s, Instruction) and s.opcode in exchanges for s in body)

@@ -648,6 +648,7 @@ _RULES: Final[dict[str, _Rule]] = {
     "movmatrix": _varying,
     "mma": _varying,
     "wmma": _varying,
+    "wgmma": _varying,
     "shfl": _varying,
     "match": _varying,
     "elect": _varying,

@@ -10,6 +10,7 @@ in lanes in the order of the matrix.
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from anyarch.gpu.cpu.rules import access, checks
@@ -17,7 +18,7 @@ from anyarch.gpu.cpu.rules.matrixcode import SIZES, MatrixCode, Product
 from anyarch.gpu.cpu.rules.registry import rule
 from anyarch.gpu.cpu.rules.warps import meet
 from anyarch.gpu.cpu.shapes import LANES
-from anyarch.gpu.ptx.tree import Address, Instruction, Operand, VectorOperand
+from anyarch.gpu.ptx.tree import Address, Immediate, Instruction, Operand, VectorOperand
 
 if TYPE_CHECKING:
     from anyarch.gpu.cpu.function import FunctionEmitter
@@ -33,6 +34,8 @@ def _product(e: FunctionEmitter, i: Instruction) -> Product:
         e.fail(f"{i.name} is not supported")
     if len(types) == 2 and i.opcode == "wmma":  # .f16.f16: of d and c
         types = [types[0], "f16", "f16", types[1]]
+    if len(types) == 3 and i.opcode == "wgmma":  # d is what is added to
+        types.append(types[0])
     if len(types) != 4 or types[1] not in SIZES or types[2] not in SIZES:
         e.fail("it needs the types of d, a, b and c")
     m, n, k = (int(number) for number in shape.groups())
@@ -96,6 +99,52 @@ def mma(e: FunctionEmitter, i: Instruction) -> None:
     operands = ", ".join(f"ptr {s}" for s in (*sources, result))
     e.line(f"call void @{name}({operands})")
     _scatter(e, d, p.word, result, len(_registers(d)))
+
+
+@rule("wgmma")
+def wgmma(e: FunctionEmitter, i: Instruction) -> None:
+    """d = a × b + d: four warps, 64 rows, of which each warp makes sixteen; at once."""
+    if "mma_async" not in i.modifiers:
+        checks.fence(e)
+        return
+    p = _product(e, i)
+    if p.a == "b1":
+        e.fail(f"{i.name} is not supported")
+    p = replace(p, m=16)
+    d, a, b, scale, *rest = i.operands
+    numbers = [one.value for one in rest if isinstance(one, Immediate)]
+    signs, turns = numbers[:2], numbers[2:]
+    code = _code(e)
+    before, e.vec = e.vec, False
+    warp = e.let(f"and i32 {e._warp_number()}, 3")
+    first = e.let(f"zext i32 {e.let(f'shl i32 {warp}, 4')} to i64")
+    e.vec = before
+    if isinstance(a, VectorOperand):
+        left, packed = _gather(e, a, "i32", "a"), False
+        turn_b = bool(turns and turns[-1])
+    else:
+        left, packed = e.scratch(f"[{16 * p.k * SIZES[p.a] // 8} x i8]", "a.lines"), True
+        name = code.described(16, p.k, SIZES[p.a], bool(turns and turns[0]))
+        _describe(e, name, a, first, left)
+        turn_b = len(turns) > 1 and bool(turns[1])
+    right = e.scratch(f"[{p.n * p.k * SIZES[p.b] // 8} x i8]", "b.lines")
+    _describe(e, code.described(p.n, p.k, SIZES[p.b], turn_b), b, "0", right)
+    total = _gather(e, d, "i32", "c")
+    adds = "true" if isinstance(scale, Immediate) else _common(e, scale, "i1")
+    if isinstance(scale, Immediate) and not scale.value:
+        adds = "false"
+    negative = len(signs) == 2 and signs[0] * signs[1] == -1
+    result = e.scratch(f"[{len(_registers(d)) * LANES} x i32]", "d")
+    name = code.wgmma(p, packed, negative)
+    e.line(f"call void @{name}(ptr {left}, ptr {right}, ptr {total}, ptr {result}, i1 {adds})")
+    _scatter(e, d, "i32", result, len(_registers(d)))
+
+
+def _describe(e: FunctionEmitter, name: str, operand: Operand, first: str, target: str) -> None:
+    """Lines of a matrix in shared memory, from the `first` on, by its descriptor."""
+    descriptor = _common(e, operand, "i64")
+    window = e.shared_pointer()
+    e.line(f"call void @{name}(ptr {window}, i64 {descriptor}, i64 {first}, ptr {target})")
 
 
 # wmma: words of the matrix in order, word n in lane n % 32 of register n // 32.

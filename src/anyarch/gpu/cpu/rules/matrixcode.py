@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -87,6 +88,91 @@ class MatrixCode:
             _fragment(w, d, p)
 
         return self._define(f"matrix.mma.{p.name}", "ptr %a, ptr %b, ptr %c, ptr %d", write)
+
+    def wgmma(self, p: Product, packed: bool, negative: bool) -> str:
+        """(…, i1 adds): of sixteen rows of wgmma. The lines of b, and of a if it is `packed`, lie
+        one after another; the product may be `negative`, and c is zero unless it `adds`."""
+
+        def write(w: Writer) -> None:
+            a, count = "%a", p.m * p.n
+            if not packed:
+                a = _lines(w, "%a", p.m, p.k * SIZES[p.a] // 8, p.word, p.m // 8)
+            c, d = (w.alloca(f"[{count} x {p.elem}]") for _ in range(2))
+            kept, after = w.name("kept"), w.name("after")
+            w.line(f"store [{count} x {p.elem}] zeroinitializer, ptr {c}")
+            w.branch("%adds", kept, after)
+            w.label(kept)
+            own = _matrix(w, "%c", p, p.c)
+            with _counted(w, count) as n:
+                value = w.let(f"load {p.elem}, ptr {_at(w, own, n, 4)}")
+                if negative:  # -(a × b - c)
+                    value = w.let(f"fneg {p.elem} {value}")
+                w.line(f"store {p.elem} {value}, ptr {_at(w, c, n, 4)}")
+            w.jump(after)
+            w.label(after)
+            self._multiply(w, p, a, "%b", c, d)
+            if negative:
+                with _counted(w, count) as n:
+                    value = w.let(f"load {p.elem}, ptr {_at(w, d, n, 4)}")
+                    negated = w.let(f"fneg {p.elem} {value}")
+                    w.line(f"store {p.elem} {negated}, ptr {_at(w, d, n, 4)}")
+            _fragment(w, d, p)
+
+        name = f"matrix.wgmma.{p.name}.{int(packed)}{int(negative)}"
+        return self._define(name, "ptr %a, ptr %b, ptr %c, ptr %d, i1 %adds", write)
+
+    def described(self, lines: int, k: int, size: int, turned: bool) -> str:
+        """(ptr window, i64 descriptor, i64 first, ptr target): lines of k elements, not in order.
+
+        9.7.15.5: a descriptor has the start, two distances and how pieces of 16 bytes are swizzled;
+        `turned` says that neighbours belong to different lines.
+        """
+
+        def field(w: Writer, at: int) -> str:
+            bits = w.let(f"and i64 {w.let(f'lshr i64 %descriptor, {at}')}, 16383")
+            return w.let(f"shl i64 {bits}, 4")
+
+        def write(w: Writer) -> None:
+            start, leading, stride = (field(w, at) for at in (0, 16, 32))
+            mode = w.let("lshr i64 %descriptor, 62")
+            # 0: none, 1, 2, 3: of 128, 64 and 32 bytes.
+            none = w.let(f"icmp eq i64 {mode}, 0")
+            width = w.let(f"lshr i64 256, {mode}")
+            width = w.let(f"select i1 {none}, i64 16, i64 {width}")
+            mask = w.let(f"sub i64 {width}, 16")
+            each = 1 if turned else 16 * 8 // size  # elements that are copied at once
+            nbytes = size // 8 if turned else 16
+            with _counted(w, lines) as line, _counted(w, k // each) as piece:
+                row = w.let(f"add i64 {line}, %first")
+                # Across: in bytes along what is contiguous; down: the other way.
+                if turned:
+                    across, down = w.let(f"mul i64 {row}, {nbytes}"), piece
+                else:
+                    across, down = w.let(f"mul i64 {piece}, 16"), row
+                group = w.let(f"lshr i64 {down}, 3")
+                inner = w.let(f"and i64 {down}, 7")
+                block = w.let(f"udiv i64 {across}, {width}")
+                rest = w.let(f"urem i64 {across}, {width}")
+                by_group, by_block = stride, leading
+                if turned:  # without swizzling the two distances change places
+                    by_group = w.let(f"select i1 {none}, i64 {leading}, i64 {stride}")
+                    by_block = w.let(f"select i1 {none}, i64 {stride}, i64 {leading}")
+                place = start
+                for number, distance in ((group, by_group), (inner, width), (block, by_block)):
+                    moved = w.let(f"mul i64 {number}, {distance}")
+                    place = w.let(f"add i64 {place}, {moved}")
+                place = w.let(f"add i64 {place}, {rest}")
+                turn = w.let(f"and i64 {w.let(f'lshr i64 {place}, 3')}, {mask}")
+                place = w.let(f"xor i64 {place}, {turn}")
+                source = _at(w, "%window", place, 1)
+                type_ = f"i{size}" if turned else "<4 x i32>"
+                value = w.let(f"load {type_}, ptr {source}, align 1")
+                at = w.let(f"add i64 {w.let(f'mul i64 {line}, {k // each}')}, {piece}")
+                w.line(f"store {type_} {value}, ptr {_at(w, '%target', at, nbytes)}, align 1")
+
+        name = f"matrix.described.{lines}.{k}.{size}.{int(turned)}"
+        parameters = "ptr %window, i64 %descriptor, i64 %first, ptr %target"
+        return self._define(name, parameters, write)
 
     def wmma(self, p: Product) -> str:
         """Of the fragments of wmma, which are the matrices as they are."""
@@ -357,17 +443,18 @@ def _matrix(w: Writer, fragment: str, p: Product, type_: str) -> str:
     """c of mma as a matrix: lanes hold neighbours of a row in two registers, or one of halves."""
     target = w.alloca(f"[{p.m * p.n} x {p.elem}]")
     nbytes = 8 if p.elem == "double" else 4
-    for row in range(p.m):
-        place = _at(w, target, str(row * 8 * nbytes), 1)
+    for row, block in itertools.product(range(p.m), range(p.n // 8)):
+        place = _at(w, target, str((row * p.n + block * 8) * nbytes), 1)
         lanes = row % 8 * 4 * nbytes
+        register = block * (p.m // 8) + row // 8
         if type_ == "f16":
-            source = _at(w, fragment, str(row // 8 * LANES * 4 + lanes), 1)
+            source = _at(w, fragment, str(register * LANES * 4 + lanes), 1)
             half = w.let(f"load <8 x half>, ptr {source}, align 4")
             value = w.let(f"fpext <8 x half> {half} to <8 x float>")
         else:
             parts = []
             for column in range(2):
-                at = (2 * (row // 8) + column) * LANES * nbytes + lanes
+                at = (2 * register + column) * LANES * nbytes + lanes
                 source = _at(w, fragment, str(at), 1)
                 parts.append(w.let(f"load <4 x {p.elem}>, ptr {source}, align 4"))
             first, second = parts
@@ -379,18 +466,19 @@ def _matrix(w: Writer, fragment: str, p: Product, type_: str) -> str:
 def _fragment(w: Writer, source: str, p: Product) -> None:
     """The reverse, for d."""
     nbytes = 8 if p.elem == "double" else 4
-    for row in range(p.m):
-        place = _at(w, source, str(row * 8 * nbytes), 1)
+    for row, block in itertools.product(range(p.m), range(p.n // 8)):
+        place = _at(w, source, str((row * p.n + block * 8) * nbytes), 1)
         value = w.let(f"load <8 x {p.elem}>, ptr {place}, align 4")
         lanes = row % 8 * 4 * nbytes
+        register = block * (p.m // 8) + row // 8
         if p.d == "f16":
             half = w.let(f"fptrunc <8 x float> {value} to <8 x half>")
-            target = _at(w, "%d", str(row // 8 * LANES * 4 + lanes), 1)
+            target = _at(w, "%d", str(register * LANES * 4 + lanes), 1)
             w.line(f"store <8 x half> {half}, ptr {target}, align 4")
             continue
         for column in range(2):
             part = w.shuffle(8, p.elem, value, "poison", [column + 2 * n for n in range(4)])
-            at = (2 * (row // 8) + column) * LANES * nbytes + lanes
+            at = (2 * register + column) * LANES * nbytes + lanes
             w.line(f"store <4 x {p.elem}> {part}, ptr {_at(w, '%d', str(at), 1)}, align 4")
 
 
