@@ -462,3 +462,25 @@ def test_wild_address(loaded: CpuProgram) -> None:
     with pytest.raises(KernelError, match=r"ILLEGAL_ADDRESS.*address 0x.*block \(0, 0, 0\)"):
         launch(loaded, "wild", 1, 32, np.zeros(1, "i4"))
     test_trap(loaded)
+
+
+def test_lanes_that_are_never_active_load_nothing() -> None:
+    """Neighbours in shared memory, at places that go down: those of further lanes lie below it."""
+    text = """.version 8.0
+    .target sm_90
+    .address_size 64
+    .visible .entry k(.param .u64 p) {
+      .reg .b32 %r<8>; .reg .b64 %d; .reg .pred %p; .shared .align 4 .b8 s[144];
+      ld.param.u64 %d, [p]; mov.u32 %r0, %tid.x; mov.u32 %r2, s;
+      mul.lo.u32 %r3, %r0, 68; sub.u32 %r2, %r2, %r3;
+      setp.gt.s32 %p, %r0, 1;
+      @%p bra done;
+      st.shared.u32 [%r2+68], %r0; st.shared.u32 [%r2+72], 7; membar.cta;
+      ld.shared.u32 %r4, [%r2+68]; ld.shared.u32 %r5, [%r2+72];
+      add.u32 %r4, %r4, %r5; mad.wide.u32 %d, %r0, 4, %d; st.global.u32 [%d], %r4;
+    done: ret;
+    }"""
+    out = np.zeros(2, "u4")
+    # Optimised, LLVM drops in so small a kernel what the other lanes load.
+    launch(CpuProgram(text, {"optimization_level": 0}), "k", 1, 32, out)
+    assert out.tolist() == [7, 8]
