@@ -83,7 +83,7 @@ class FloatUse:
         """Registers that have to hold scalars where the region begins.
 
         The first block may check whether they are singles; or it is the head of a loop, which
-        leaves scalars in them: they may become vectors only where the loop reads none before.
+        leaves scalars in registers of 128 bits. What is above these at the entry is kept apart.
         """
         return dict.fromkeys(self._checked(root), "f32") or self._looped(root)
 

@@ -423,6 +423,9 @@ class RegionEmitter(HandlerEmitter):
             kind, bits = floats.TYPES[fmt], self.value(number)
             content = self.numbers.get(bits) or self.let(f"bitcast i{number.size} {bits} to {kind}")
             self.line(f"store {kind} {content}, ptr {_variable(place)}.{fmt}, align 8")
+            if self._is_split(place):
+                t = self._type(place)
+                self.line(f"store {t} zeroinitializer, ptr {_variable(place)}, align 8")
             self.scalars[place] = fmt
             return
         self.scalars.pop(place, None)
@@ -712,7 +715,11 @@ class RegionEmitter(HandlerEmitter):
         if self._size(place) == 128:
             element = floats.TYPES[self.scalars[place]]
             whole = f"<{128 // floats.SIZES[self.scalars[place]]} x {element}>"
-            joined = self.let(f"insertelement {whole} zeroinitializer, {element} {number}, i32 0")
+            rest = "zeroinitializer"
+            if self._is_split(place):
+                old = self.let(f"load {kind}, ptr {_variable(place)}, align 8")
+                rest = self.let(f"bitcast {kind} {old} to {whole}")
+            joined = self.let(f"insertelement {whole} {rest}, {element} {number}, i32 0")
             return kind, self.let(f"bitcast {whole} {joined} to {kind}")
         low = self.let(f"zext i32 {self.let(f'bitcast float {number} to i32')} to i64")
         return kind, self.let(f"bitcast i64 {self.let(f'or i64 {low}, {-1 << 32}')} to {kind}")
@@ -721,6 +728,10 @@ class RegionEmitter(HandlerEmitter):
         """The number in a register that holds a scalar."""
         fmt = self.scalars[place]
         return self.let(f"load {floats.TYPES[fmt]}, ptr {_variable(place)}.{fmt}, align 8")
+
+    def _is_split(self, place: Place) -> bool:
+        """Whether what is above a scalar may be other than zero: it is in the whole's variable."""
+        return place in self.root_scalars and self._size(place) == 128
 
     def _size(self, place: Place) -> int:
         return self.registers.by_name[place[0]].size
@@ -746,22 +757,19 @@ class RegionEmitter(HandlerEmitter):
         self.scalars = kept  # on the other path, if there is one
 
     def _check_scalars(self) -> None:
-        """What the first block takes for scalars is checked once, at the entry."""
+        """What the first block takes for scalars: singles are checked once, at the entry."""
         for place, fmt in sorted(self.root_scalars.items()):
             kind, value = self._raw(place)
             size, number = self._size(place), floats.SIZES[fmt]
             bits = self.let(f"bitcast {kind} {value} to i{size}")
             if size == 64:
-                alone = self.let(f"icmp uge i64 {bits}, {-1 << 32}")
-            else:
-                above = self.let(f"lshr i{size} {bits}, {number}")
-                alone = self.let(f"icmp eq i{size} {above}, 0")
-            staying, leaving = self.name("scalar"), self.name("vector")
-            self.line(f"br i1 {alone}, label %{staying}, label %{leaving}, !prof !2")
-            self.label(leaving)
-            self.store_field("pc", str(self.region.pc))
-            self.end(ExitCode.EMULATE)
-            self.label(staying)
+                boxed = self.let(f"icmp uge i64 {bits}, {-1 << 32}")
+                staying, leaving = self.name("single"), self.name("double")
+                self.line(f"br i1 {boxed}, label %{staying}, label %{leaving}, !prof !2")
+                self.label(leaving)
+                self.store_field("pc", str(self.region.pc))
+                self.end(ExitCode.EMULATE)
+                self.label(staying)
             low = self.let(f"trunc i{size} {bits} to i{number}")
             t = floats.TYPES[fmt]
             # Opaque, or LLVM would keep the bits in an integer register all through a loop.
