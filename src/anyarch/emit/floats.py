@@ -26,7 +26,7 @@ CANONICAL: Final = {"f32": 0x7FC00000, "f64": 0x7FF8000000000000}
 # Rounding modes to the RC bits of MXCSR: nearest-even, towards zero, down, up.
 CONTROL: Final = (0x0000, 0x6000, 0x2000, 0x4000)
 AWAY: Final = 4  # a rounding mode that the host lacks
-TO_INTEGRAL: Final = ("fto_int", "fround", "fround_exact")
+TO_INTEGRAL: Final = ("fto_int", "fto_fixed", "fround", "fround_exact")
 STRICT: Final = 'metadata !"fpexcept.strict"'
 DYNAMIC: Final = f'metadata !"round.dynamic", {STRICT}'
 INVALID: Final = 1  # MXCSR flag bits
@@ -537,6 +537,48 @@ def _to_int(e: Emitter, node: Node, shape: Shape, bits: list[str]) -> str:
     )
 
 
+# Fixed-point numbers count units of a power of two, by which a product is exact.
+_BIAS: Final = {"f32": 127, "f64": 1023}
+_FRACTION: Final = {"f32": 23, "f64": 52}
+
+
+def _power(e: Emitter, shape: Shape, exponent: str) -> str:
+    """Two to the power of an integer of the format's size."""
+    biased = e.let(f"add {shape.bits} {exponent}, {_BIAS[shape.fmt]}")
+    bits = e.let(f"shl {shape.bits} {biased}, {_FRACTION[shape.fmt]}")
+    return e.let(f"bitcast {shape.bits} {bits} to {shape.kind}")
+
+
+def _to_fixed(e: Emitter, node: Node, shape: Shape, bits: list[str]) -> str:
+    double = Shape("f64")
+    (a,) = _numbers(e, shape, bits[:1])
+    if shape != double:
+        a = e.let(
+            f"call double @llvm.experimental.constrained.fpext.f64.f32(float {a}, {STRICT}) #1"
+        )
+    count = e.let(f"zext i{node.args[1].size} {bits[1]} to i64")
+    # Where the product could overflow, it is far out of range: so is the number put in its place.
+    room = e.let(f"sub i64 {node.size + 1}, {count}")
+    encoding = e.let(f"bitcast double {a} to i64")
+    magnitude = e.let(f"bitcast i64 {_magnitude(e, double, encoding)} to double")
+    big = _compare(e, double, "oge", magnitude, _power(e, double, room))
+    sign = e.let(f"and i64 {encoding}, {-(1 << 63)}")
+    far = e.let(f"or i64 {sign}, {_BIAS['f64'] + node.size + 1 << _FRACTION['f64']}")
+    # Chosen before it is multiplied: an overflow would be accrued.
+    number = e.let(f"select i1 {big}, double 0.0, double {a}")
+    product = _call(e, double, "fmul", [number, _power(e, double, count)], DYNAMIC)
+    plain = e.let(f"bitcast double {product} to i64")
+    return _to_int(e, node, double, [_select(e, double, big, far, plain)])
+
+
+def _from_fixed(e: Emitter, node: Node, shape: Shape, bits: list[str]) -> str:
+    whole = _numbers(e, shape, [_from_int(e, node, shape, bits[:1])])
+    count = e.let(f"zext i{node.args[1].size} {bits[1]} to {shape.bits}")
+    unit = _power(e, shape, e.let(f"sub {shape.bits} 0, {count}"))
+    product = _call(e, shape, "fmul", [*whole, unit], DYNAMIC)
+    return e.let(f"bitcast {shape.kind} {product} to {shape.bits}")
+
+
 def _out_of_range(e: Emitter, shape: Shape, a: str, size: int, *, signed: bool) -> str:
     raise_flag(e, INVALID)
     largest = (1 << (size - 1 if signed else size)) - 1
@@ -686,6 +728,8 @@ RULES: Final[dict[str, Rule]] = {
     "fconvert": _convert,
     "fto_int": _to_int,
     "ffrom_int": _from_int,
+    "fto_fixed": _to_fixed,
+    "ffrom_fixed": _from_fixed,
     "fround": _round,
     "fround_exact": _round,
     "feq": _comparison("oeq", signaling=False),
