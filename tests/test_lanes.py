@@ -5,6 +5,7 @@ The guest has an instruction for each operation and shape; the interpreter runs 
 
 from __future__ import annotations
 
+import hashlib
 import random
 from collections.abc import Callable
 from functools import cache
@@ -50,6 +51,7 @@ for _lane in (8, 16, 32):
     CASES[f"vwiden {_lane}"] = lambda a, b, n=_lane: Lanes(a[:64], n).widen(signed=False).bits
     CASES[f"vwiden_signed {_lane}"] = lambda a, b, n=_lane: Lanes(a[:64], n).widen(signed=True).bits
     CASES[f"vnarrow {_lane}"] = lambda a, b, n=_lane: Lanes(a, 2 * n).narrow().bits
+CASES["sha256_rounds"] = lambda a, b: a.sha256_rounds(b, a ^ b)
 for _lane in (8, 16, 32, 64):
     _count = 128 // _lane
     _indices = random.Random(_lane).choices(range(2 * _count), k=_count)
@@ -135,6 +137,54 @@ def test_every_operation_has_cases() -> None:
     shapes = {"lanes", "widen", "narrow", "shuffle", "splat", "table", "element", "insert"}
     wanted = {name for name, op in OPS.items() if op.shape in shapes or name.startswith("aes")}
     assert wanted == {name.split()[0] for name in CASES}
+
+
+def test_sha256_is_what_hashlib_says() -> None:
+    roots = [_root(prime, 3) for prime in _primes(64)]
+    state = [_root(prime, 2) for prime in _primes(8)]
+    block = b"abc\x80" + bytes(59) + b"\x18"
+    words = [int.from_bytes(block[at : at + 4], "big") for at in range(0, 64, 4)]
+    for at in range(16, 64):
+        low, high = words[at - 15], words[at - 2]
+        first = _turn(low, 7) ^ _turn(low, 18) ^ low >> 3
+        second = _turn(high, 17) ^ _turn(high, 19) ^ high >> 10
+        words.append((words[at - 16] + first + words[at - 7] + second) % 2**32)
+    a, b, c, d, e, f, g, h = state
+    abef, cdgh = _words(f, e, b, a), _words(h, g, d, c)
+    for at in range(0, 64, 2):
+        pair = [(words[index] + roots[index]) % 2**32 for index in (at, at + 1)]
+        abef, cdgh = cdgh.sha256_rounds(abef, _words(*pair, 0, 0)), abef
+    f, e, b, a = (int.from_bytes(_bytes(abef)[at : at + 4], "little") for at in (0, 4, 8, 12))
+    h, g, d, c = (int.from_bytes(_bytes(cdgh)[at : at + 4], "little") for at in (0, 4, 8, 12))
+    total = [(x + y) % 2**32 for x, y in zip(state, (a, b, c, d, e, f, g, h), strict=True)]
+    assert b"".join(x.to_bytes(4, "big") for x in total) == hashlib.sha256(b"abc").digest()
+
+
+def _primes(count: int) -> list[int]:
+    found: list[int] = []
+    number = 2
+    while len(found) < count:
+        if all(number % prime for prime in found):
+            found.append(number)
+        number += 1
+    return found
+
+
+def _root(number: int, degree: int) -> int:
+    """The first 32 bits behind the point of a square or cube root."""
+    scaled, low, high = number << 32 * degree, 0, 1 << 40
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if middle**degree <= scaled else (low, middle)
+    return low % 2**32
+
+
+def _turn(value: int, amount: int) -> int:
+    return (value >> amount | value << 32 - amount) % 2**32
+
+
+def _words(*values: int) -> Concrete:
+    return Concrete(sum(value << 32 * index for index, value in enumerate(values)), 128)
 
 
 def test_known_values() -> None:

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from functools import cache
 from typing import Final
 
 from anyarch.errors import DefinitionError
 from anyarch.ir.graph import Node
 from anyarch.ir.ranges import unsigned_maximum
+from anyarch.ir.sha import two_rounds
 
 UNLIKELY: Final = "!prof !0"  # first successor unlikely; module_text defines !0
 
@@ -368,6 +370,23 @@ def _lanes_table(e: Emitter, node: Node) -> str:
     return wide if node.size == 128 else e.let(f"trunc i128 {wide} to i{node.size}")
 
 
+@cache
+def _host_has(feature: str) -> bool:
+    from llvmlite import binding
+
+    return bool(binding.get_host_cpu_features().get(feature))
+
+
+def _sha256_rounds(e: Emitter, node: Node) -> str:
+    if not _host_has("sha"):
+        plain = two_rounds(*node.args)
+        assert isinstance(plain, Node)
+        return e.value(plain)
+    t = "<4 x i32>"
+    operands = ", ".join(f"{t} {_as_lanes(e, arg, 32)}" for arg in node.args)
+    return _from_lanes(e, e.let(f"call {t} @llvm.x86.sha256rnds2({operands})"), 128, 32)
+
+
 RULES: Final[dict[str, Rule]] = {
     "add": _binary("add"),
     "sub": _binary("sub"),
@@ -429,6 +448,7 @@ RULES: Final[dict[str, Rule]] = {
     "velement": _lanes_element,
     "vinsert": _lanes_insert,
     "vtable": _lanes_table,
+    "sha256_rounds": _sha256_rounds,
     "aes_encrypt": _aes_step("aesenclast"),
     "aes_decrypt": _aes_step("aesdeclast"),
     "aes_mix": _aes_step("aesenc", before="aesdeclast"),

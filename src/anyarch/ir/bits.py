@@ -249,6 +249,10 @@ class Bits:
         ``aes_decrypt`` (its inverse), ``aes_mix`` (mix columns), ``aes_unmix``."""
         return self.apply(step, 128, (self,))
 
+    def sha256_rounds(self, abef: Bits, words: Bits) -> Bits:
+        """Two rounds of SHA-256; this is c, d, g, h (:func:`anyarch.ir.sha.two_rounds`)."""
+        return self.apply("sha256_rounds", 128, (self, abef, words))
+
 
 def join(lanes: list[Bits]) -> Bits:
     """The inverse of :meth:`Bits.lanes`: lowest lane first."""

@@ -10,6 +10,8 @@ from collections.abc import Callable
 from anyarch.guests.aarch64.fields import insn
 from anyarch.guests.aarch64.simd import define
 from anyarch.ir.bits import Bits, join
+from anyarch.ir.lanes import Lanes
+from anyarch.ir.sha import choose, majority, rotations
 from anyarch.isa.machine import Machine
 
 # AES.
@@ -42,16 +44,8 @@ def aesimc(m: Machine, vn: Bits, vd: Bits) -> None:
 # SHA1 and SHA256.
 
 
-def _choose(x: Bits, y: Bits, z: Bits) -> Bits:
-    return ((y ^ z) & x) ^ z
-
-
 def _parity(x: Bits, y: Bits, z: Bits) -> Bits:
     return x ^ y ^ z
-
-
-def _majority(x: Bits, y: Bits, z: Bits) -> Bits:
-    return (x & y) | ((x | y) & z)
 
 
 def _sha1(
@@ -66,9 +60,9 @@ def _sha1(
 
 
 for _letter, _opcode, _function in (
-    ("c", "000", _choose),
+    ("c", "000", choose),
     ("p", "001", _parity),
-    ("m", "010", _majority),
+    ("m", "010", majority),
 ):
     define(
         f"sha1{_letter}",
@@ -101,51 +95,49 @@ def sha1su1(m: Machine, vn: Bits, vd: Bits) -> None:
     m.v[vd] = join(words)
 
 
-def _rotations(value: Bits, *amounts: int) -> Bits:
-    result = value.ror(amounts[0])
-    for amount in amounts[1:]:
-        result = result ^ value.ror(amount)
-    return result
-
-
-def _sha256(x: list[Bits], y: list[Bits], w: list[Bits]) -> tuple[list[Bits], list[Bits]]:
-    for word in w:
-        t = y[3] + _rotations(y[0], 6, 11, 25) + _choose(y[0], y[1], y[2]) + word
-        last = t + _rotations(x[0], 2, 13, 22) + _majority(x[0], x[1], x[2])
-        x, y = [last, *x[:3]], [t + x[3], *y[:3]]
-    return x, y
+def _sha256(x: Bits, y: Bits, w: Bits) -> tuple[Lanes, Lanes]:
+    """Four rounds: a to d and e to h, the first in the lowest lane."""
+    first, second = Lanes(x, 32), Lanes(y, 32)
+    cdgh, abef = first.shuffle(second, [7, 6, 3, 2]), first.shuffle(second, [5, 4, 1, 0])
+    middle = cdgh.bits.sha256_rounds(abef.bits, w)
+    last = Lanes(abef.bits.sha256_rounds(middle, w >> 64), 32)
+    before = Lanes(middle, 32)
+    return last.shuffle(before, [3, 2, 7, 6]), last.shuffle(before, [1, 0, 5, 4])
 
 
 @insn("01011110 000 vm 0 100 00 vn vd", "sha256h {vd:q}, {vn:q}, {vm:v4s}")
 def sha256h(m: Machine, vm: Bits, vn: Bits, vd: Bits) -> None:
     """Four rounds of SHA256, first half of the state."""
-    m.v[vd] = join(_sha256(m.v[vd].lanes(32), m.v[vn].lanes(32), m.v[vm].lanes(32))[0])
+    m.v[vd] = _sha256(m.v[vd], m.v[vn], m.v[vm])[0].bits
 
 
 @insn("01011110 000 vm 0 101 00 vn vd", "sha256h2 {vd:q}, {vn:q}, {vm:v4s}")
 def sha256h2(m: Machine, vm: Bits, vn: Bits, vd: Bits) -> None:
     """Four rounds of SHA256, second half of the state."""
-    m.v[vd] = join(_sha256(m.v[vn].lanes(32), m.v[vd].lanes(32), m.v[vm].lanes(32))[1])
+    m.v[vd] = _sha256(m.v[vn], m.v[vd], m.v[vm])[1].bits
+
+
+def _spread(words: Lanes, first: int, second: int, shift: int) -> Lanes:
+    """SHA256's small sigma of each lane."""
+    turned = [words >> amount | words << 32 - amount for amount in (first, second)]
+    return turned[0] ^ turned[1] ^ words >> shift
 
 
 @insn("01011110 00 10100 00010 10 vn vd", "sha256su0 {vd:v4s}, {vn:v4s}")
 def sha256su0(m: Machine, vn: Bits, vd: Bits) -> None:
     """First half of SHA256's schedule."""
-    d = m.v[vd].lanes(32)
-    t = [*d[1:], m.v[vn, 32]]
-    m.v[vd] = join([a + (_rotations(b, 7, 18) ^ b >> 3) for a, b in zip(d, t, strict=True)])
+    d = Lanes(m.v[vd], 32)
+    m.v[vd] = (d + _spread(d.shuffle(Lanes(m.v[vn], 32), [1, 2, 3, 4]), 7, 18, 3)).bits
 
 
 @insn("01011110 000 vm 0 110 00 vn vd", "sha256su1 {vd:v4s}, {vn:v4s}, {vm:v4s}")
 def sha256su1(m: Machine, vm: Bits, vn: Bits, vd: Bits) -> None:
     """Second half of SHA256's schedule."""
-    d, n, w = m.v[vd].lanes(32), m.v[vn].lanes(32), m.v[vm].lanes(32)
-    t, source, result = [*n[1:], w[0]], [w[2], w[3]], []
-    for index in range(4):
-        word = source[index]
-        result.append((_rotations(word, 17, 19) ^ word >> 10) + d[index] + t[index])
-        source.append(result[-1])
-    m.v[vd] = join(result)
+    d, n, w = (Lanes(m.v[index], 32) for index in (vd, vn, vm))
+    sums = (d + n.shuffle(w, [1, 2, 3, 4])).bits
+    low = Lanes(sums[:64], 32) + _spread(Lanes(w.bits[64:], 32), 17, 19, 10)
+    high = Lanes(sums[64:], 32) + _spread(low, 17, 19, 10)
+    m.v[vd] = high.bits.concat(low.bits)
 
 
 # SHA512 and SHA3.
@@ -155,9 +147,9 @@ def sha256su1(m: Machine, vm: Bits, vn: Bits, vd: Bits) -> None:
 def sha512h(m: Machine, vm: Bits, vn: Bits, vd: Bits) -> None:
     """Two rounds of SHA512, first half of the state."""
     (x0, x1), (y0, y1), (w0, w1) = (m.v[each].lanes(64) for each in (vn, vm, vd))
-    high = _choose(y1, x0, x1) + _rotations(y1, 14, 18, 41) + w1
+    high = choose(y1, x0, x1) + rotations(y1, 14, 18, 41) + w1
     total = high + y0
-    low = _choose(total, y1, x0) + _rotations(total, 14, 18, 41) + w0
+    low = choose(total, y1, x0) + rotations(total, 14, 18, 41) + w0
     m.v[vd] = high.concat(low)
 
 
@@ -165,8 +157,8 @@ def sha512h(m: Machine, vm: Bits, vn: Bits, vd: Bits) -> None:
 def sha512h2(m: Machine, vm: Bits, vn: Bits, vd: Bits) -> None:
     """Two rounds of SHA512, second half of the state."""
     x0, (y0, y1), (w0, w1) = m.v[vn, 64], m.v[vm].lanes(64), m.v[vd].lanes(64)
-    high = _majority(x0, y1, y0) + _rotations(y0, 28, 34, 39) + w1
-    low = _majority(high, y0, y1) + _rotations(high, 28, 34, 39) + w0
+    high = majority(x0, y1, y0) + rotations(y0, 28, 34, 39) + w1
+    low = majority(high, y0, y1) + rotations(high, 28, 34, 39) + w0
     m.v[vd] = high.concat(low)
 
 
@@ -174,15 +166,15 @@ def sha512h2(m: Machine, vm: Bits, vn: Bits, vd: Bits) -> None:
 def sha512su0(m: Machine, vn: Bits, vd: Bits) -> None:
     """First half of SHA512's schedule."""
     (w0, w1), x0 = m.v[vd].lanes(64), m.v[vn, 64]
-    low = w0 + (_rotations(w1, 1, 8) ^ w1 >> 7)
-    m.v[vd] = (w1 + (_rotations(x0, 1, 8) ^ x0 >> 7)).concat(low)
+    low = w0 + (rotations(w1, 1, 8) ^ w1 >> 7)
+    m.v[vd] = (w1 + (rotations(x0, 1, 8) ^ x0 >> 7)).concat(low)
 
 
 @insn("11001110011 vm 100010 vn vd", "sha512su1 {vd:v2d}, {vn:v2d}, {vm:v2d}")
 def sha512su1(m: Machine, vm: Bits, vn: Bits, vd: Bits) -> None:
     """Second half of SHA512's schedule."""
     columns = zip(*(m.v[each].lanes(64) for each in (vd, vn, vm)), strict=True)
-    m.v[vd] = join([w + (_rotations(x, 19, 61) ^ x >> 6) + y for w, x, y in columns])
+    m.v[vd] = join([w + (rotations(x, 19, 61) ^ x >> 6) + y for w, x, y in columns])
 
 
 @insn("11001110011 vm 100011 vn vd", "rax1 {vd:v2d}, {vn:v2d}, {vm:v2d}")
