@@ -42,6 +42,14 @@ static long direct(long number, long first, long second, long third)
     register long a3 __asm__("a3") = 0;
     __asm__ volatile("ecall" : "+r"(a0) : "r"(a7), "r"(a1), "r"(a2), "r"(a3) : "memory");
     return a0;
+#elif defined(__aarch64__)
+    register long x8 __asm__("x8") = number;
+    register long x0 __asm__("x0") = first;
+    register long x1 __asm__("x1") = second;
+    register long x2 __asm__("x2") = third;
+    register long x3 __asm__("x3") = 0;
+    __asm__ volatile("svc 0" : "+r"(x0) : "r"(x8), "r"(x1), "r"(x2), "r"(x3) : "memory");
+    return x0;
 #else
     register long r10 __asm__("r10") = 0;
     long result;
@@ -58,6 +66,8 @@ static long thread_pointer(void)
     long value;
 #ifdef __riscv
     __asm__("mv %0, tp" : "=r"(value));
+#elif defined(__aarch64__)
+    __asm__("mrs %0, tpidr_el0" : "=r"(value));
 #else
     __asm__("mov %%fs:0, %0" : "=r"(value)); /* where it is asked for, it points to itself */
 #endif
@@ -81,6 +91,20 @@ static long start(struct arguments *arguments, long size, int (*function)(void))
                      : "r"(a7), "r"(function), "r"(a1)
                      : "memory", "ra");
     return a0;
+#elif defined(__aarch64__)
+    register long x8 __asm__("x8") = SYS_clone3;
+    register long x0 __asm__("x0") = (long)arguments;
+    register long x1 __asm__("x1") = size;
+    __asm__ volatile("svc 0\n"
+                     "cbnz x0, 1f\n"
+                     "blr %2\n"
+                     "mov x8, 93\n"
+                     "svc 0\n"
+                     "1:"
+                     : "+r"(x0)
+                     : "r"(x8), "r"(function), "r"(x1)
+                     : "memory", "x30");
+    return x0;
 #else
     long result;
     __asm__ volatile("syscall\n"

@@ -13,7 +13,6 @@ from anyarch.linux.abi import Handler, LinuxAbi, Registers
 from anyarch.linux.numbers import GENERIC
 
 FP, LR, SP = 29, 30, 31
-_CALLS: Final = {number: name for number, name in GENERIC.items() if number < 460}
 
 # struct sigcontext: the fault's address, x0 to x30, sp, pc, pstate; then 4096 aligned bytes of
 # records, of which the first is the floating-point one and the next, of zeros, ends the list.
@@ -135,7 +134,7 @@ AARCH64: Final = LinuxAbi(
     hwcap=sum(1 << bit for bit in _HWCAP),
     hwcap2=sum(1 << bit for bit in _HWCAP2),
     platform="aarch64",
-    calls=_CALLS,
+    calls=GENERIC,
     trampoline=bytes.fromhex("681180d2 010000d4"),  # mov x8, 139; svc 0
     context_nbytes=_CONTEXT_NBYTES,
     save_context=_save_context,
