@@ -21,6 +21,12 @@ signal 11 code 1 address 1000
 signal 11 code 1 address 8
 fp 3 crypto 1f uscat 0 sve 0
 """
+WRITTEN: Final = """\
+neighbours 7a084bba5111fa63
+loops 4200000
+across f2b78823b6d2ea1f
+thread 1
+"""
 
 
 @pytest.mark.parametrize("engine", ["interp", "reference", "jit"])
@@ -29,3 +35,11 @@ def test_signals(engine: str) -> None:
     result = anyarch.run(program, engine=engine, timeout=120)
     assert (result.status, result.signal) == (0, None), result.stderr
     assert result.stdout.decode() == EXPECTED
+
+
+@pytest.mark.parametrize("engine", ["interp", "jit"])
+def test_code_that_is_written_while_it_runs(engine: str) -> None:
+    program = compile_c(FOLDER / "code.c", AARCH64)
+    result = anyarch.run(program, engine=engine, timeout=120)
+    assert (result.status, result.signal) == (0, None), result.stderr
+    assert result.stdout.decode() == WRITTEN

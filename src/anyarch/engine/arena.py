@@ -57,6 +57,7 @@ BLOCK_CAPACITY: Final = 1 << 20
 DROPPED_LIMIT: Final = 1 << 16  # blocks: a guest that writes code for ever needs no more memory
 PAGE_WRITE, PAGE_EXEC, PAGE_CODE, PAGE_HOOK = 2, 4, 8, 16
 _PAGE: Final = 4096
+_LONGEST: Final = 16  # bytes of an instruction
 
 
 class Runner(Protocol):
@@ -189,19 +190,20 @@ class RecordArena:
         self._change(start, end - start, self.on_drop)
 
     def code_change(self, address: int, nbytes: int) -> None:
-        """Guest code in a range may have changed: drop the blocks that begin there."""
+        """Guest code in a range may have changed: drop the blocks on its pages."""
         self._change(address, nbytes, self.on_change)
 
     def _change(self, address: int, nbytes: int, tell: Callable[[int, int], None] | None) -> None:
-        start = (address & -_PAGE) - _PAGE  # an instruction may reach over from the page before
-        end = address + nbytes
-        first, last = address & -_PAGE, (end + _PAGE - 1) & -_PAGE
+        first = address & -_PAGE
+        last = min((address + nbytes + _PAGE - 1) & -_PAGE, self.space.limit)
+        # An instruction may reach over from the page before.
+        start = max(first - _PAGE, 0) if address - first < _LONGEST else first
         with self.space.lock:  # in which protections change too, in the same bytes as the marks
             # Marks first: what other threads translate meanwhile is marked again, or dropped.
-            self.space.flags.clear_code(first, min(last, self.space.limit))
-            self._invalidate(self.translator, max(start, 0), end)
+            self.space.flags.clear_code(first, last)
+            self._invalidate(self.translator, start, last)
             if tell is not None:
-                tell(max(start, 0), end)
+                tell(start, last)
 
     def code_announced(self) -> None:
         """The guest says that code may have been written: on pages that it can write, there or,

@@ -97,6 +97,7 @@ class Sampler(Protocol):
     def passed(self, runner: Interpreter) -> None: ...
     def provide(self, pc: int) -> bool: ...
     def after_fork(self) -> None: ...
+    def stop(self) -> None: ...
     def close(self) -> None: ...
 
 
@@ -170,9 +171,11 @@ class Interpreter:
         return made
 
     def close(self) -> None:
-        """This thread of the guest has ended."""
+        """This thread of the guest has ended; after the last one nothing is sampled."""
         if self in self.arena.runners:
             self.arena.runners.remove(self)
+        if self.sampler is not None and not self.arena.runners:
+            self.sampler.stop()
 
     def after_fork(self) -> None:
         """This is the only thread of a forked child."""
@@ -309,7 +312,7 @@ class Interpreter:
                 if ended is not None:
                     return ended
             elif code == ExitCode.CODE_CHANGED:
-                self.arena.code_announced()
+                self._take_announcement()
             elif code == ExitCode.STOP and self._bytes[_PASS]:
                 self._bytes[_PASS] = 0
                 if self.sampler is not None:
@@ -364,7 +367,7 @@ class Interpreter:
         if code == ExitCode.EMULATE:
             return self._emulate()
         if code == ExitCode.CODE_CHANGED:
-            self.arena.code_announced()
+            self._take_announcement()
             return None
         if code == ExitCode.STOP:
             return Exit(code, self.state.pc) if self._bytes[_STOP] else None
@@ -401,6 +404,15 @@ class Interpreter:
         if pc < self.space.limit and self.space.flags[pc] & PAGE_HOOK:
             return Exit(ExitCode.HOOK, pc)
         return self.step()
+
+    def _take_announcement(self) -> None:
+        """The guest has said that code may have changed: in some lines, or anywhere."""
+        start, end = self._get("changed_start"), self._get("changed_end")
+        self._set("changed_end", 0)
+        if end:
+            self.arena.code_change(start, end - start)
+        else:
+            self.arena.code_announced()
 
     def _counter(self, name: str) -> int:
         from time import monotonic_ns

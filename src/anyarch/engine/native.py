@@ -203,7 +203,7 @@ class InterpreterModule:
             effect.guard is None and effect.node.op in ("jump", "exit", "exception")
             for effect in graph.effects
         )
-        branches = ends or bool(ops & {"jump", "syscall"})
+        branches = ends or bool(ops & {"jump", "syscall", "exit"})
         info = layout.nbytes | form.instruction.row.nbytes << 16
         info |= (ENDS if ends else 0) | (BRANCHES if branches else 0) | handler.number << 32
         if layout.nbytes > MAXIMUM_RECORD:

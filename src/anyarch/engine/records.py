@@ -13,7 +13,7 @@ from typing import Final
 
 from anyarch.emit import floats
 from anyarch.emit.llvm import Emitter
-from anyarch.engine.arena import TABLE_BITS
+from anyarch.engine.arena import PAGE_CODE, TABLE_BITS, TRANSLATOR
 from anyarch.errors import DefinitionError
 from anyarch.host.context import FIELDS, REGISTERS, ExitCode
 from anyarch.ir.graph import FLOATS, Effect, Graph, Node
@@ -502,6 +502,34 @@ class HandlerEmitter(Emitter):
     def _exit(self, node: Node) -> None:
         self.leave(EXIT_CODES[str(node.attrs[0])])
 
+    def _announce_code(self, node: Node) -> None:
+        """Lines are gathered: programs announce many, one after another."""
+        (address,), nbytes = node.args, int(node.attrs[0])
+        start = self.value(address)
+        end = self.let(f"add i64 {start}, {nbytes}")
+        state = self.let(f"load ptr, {self.context(field_offset('translator'))}, align 8")
+        place = 8 * TRANSLATOR.index("page_flags")
+        pointer = self.let(f"getelementptr i8, ptr {state}, i64 {place}")
+        flags = self.let(f"load ptr, ptr {pointer}, align 8")
+        page = self.let(f"lshr i64 {start}, 12")
+        flag = self.let(
+            f"load volatile i8, ptr {self.let(f'getelementptr i8, ptr {flags}, i64 {page}')}"
+        )
+        known = self.let(f"icmp ne i8 {self.let(f'and i8 {flag}, {PAGE_CODE}')}, 0")
+        first, last = (self.context(field_offset(f"changed_{name}")) for name in ("start", "end"))
+        low, high = (self.let(f"load i64, {place}, align 8") for place in (first, last))
+        none = self.let(f"icmp eq i64 {high}, 0")
+        lower = self.let(f"call i64 @llvm.umin.i64(i64 {low}, i64 {start})")
+        lower = self.let(f"select i1 {none}, i64 {start}, i64 {lower}")
+        higher = self.let(f"call i64 @llvm.umax.i64(i64 {high}, i64 {end})")
+        for pointer, old, new in ((first, low, lower), (last, high, higher)):
+            value = self.let(f"select i1 {known}, i64 {new}, i64 {old}")
+            self.line(f"store i64 {value}, {pointer}, align 8")
+
+    def _code_announced(self, node: Node) -> str:
+        end = self.let(f"load i64, {self.context(field_offset('changed_end'))}, align 8")
+        return self.let(f"icmp ne i64 {end}, 0")
+
     def _flags(self, node: Node) -> str:
         return floats.read_flags(self)
 
@@ -522,6 +550,9 @@ class HandlerEmitter(Emitter):
     def _commit(self) -> None:
         """Register writes, after all their values are known: reads saw the entry state."""
         later = [effect for effect in self.graph.effects if effect.node.op in ("write", "jump")]
+        for effect in self.graph.effects:
+            if leaves_after(effect) and effect.guard is not None:
+                self.value(effect.guard)
         for effect in later:
             if effect.guard is not None:
                 self.value(effect.guard)
@@ -646,9 +677,16 @@ class HandlerEmitter(Emitter):
             if node.op == "syscall":
                 self._syscall()
             elif leaves_after(effect):
+                going = self.name("go")
+                if effect.guard is not None:
+                    leaving = self.name("leave")
+                    self.branch(self.value(effect.guard), leaving, going, unlikely=True)
+                    self.label(leaving)
                 self.store_field("pc", self._next_pc())
                 self.end(EXIT_CODES[str(node.attrs[0])])
-                return False
+                if effect.guard is None:
+                    return False
+                self.label(going)
         return True
 
     def _next_pc(self) -> str:

@@ -184,6 +184,12 @@ class ConcreteMachine(Machine):
             raise Leave(code)
         self.leave_after = code
 
+    def _announce_code(self, size: int, operands: object, v: list[int], attrs: object) -> None:
+        """Nothing of the code is kept here."""
+
+    def _code_announced(self, size: int, operands: object, v: list[int], attrs: object) -> int:
+        return 0
+
     def _syscall(self, size: int, operands: object, v: list[int], attrs: object) -> None:
         self.leave_after = ExitCode.SYSCALL
 

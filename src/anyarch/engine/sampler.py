@@ -148,11 +148,15 @@ class Sampler:
             if target not in self._counts and not self.jit.is_settled(target):
                 self._counts[target] = self.threshold - (not self.jit.knows(target))
 
-    def close(self) -> None:
-        """Stop sampling; what was seen and is not compiled is left to the compiler."""
+    def stop(self) -> None:
+        """Sample no more; what was seen and is not compiled is left to the compiler."""
         self._done = True
         self.jit.end()
         self._wake.set()
         self._ready.set()
+
+    def close(self) -> None:
+        """Stop, and wait for a moment until what is being compiled is done."""
+        self.stop()
         for thread in self._threads:
             thread.join(timeout=1)

@@ -76,6 +76,8 @@ FIELDS: Final[dict[str, tuple[int, int]]] = {
     "fault_host": (416, 8),  # host address of the instruction that faulted, 0 once it was seen
     "signal_mask": (512, 8),  # what the guest blocks
     "signals_held": (520, 8),  # nonzero: signals have arrived that the mask may hold back
+    "changed_start": (560, 8),  # guest addresses: between them code was announced as changed,
+    "changed_end": (568, 8),  # unless this is 0
     "region_goto": (424, 8),  # like region_call, for what is no call
     "context": (528, 8),  # host pointer of the context itself
     # A region that is entered with less stack drops it. The highest two bytes, zero in an address,

@@ -34,6 +34,8 @@ EFFECTS: Final[dict[str, tuple[int, bool]]] = {
     "jump": (1, False),  # target
     "exception": (1, False),  # value; (cause,): nothing after it happens
     "exit": (0, False),  # (name,): leaves to Python after the commit
+    "announce_code": (1, False),  # address; (nbytes,): the line there may hold other code now
+    "code_announced": (0, True),  # one bit: a line was announced in which code was translated
     "syscall": (0, False),
     "counter": (0, True),  # (name,)
     "flags": (0, True),  # accrued floating-point flags

@@ -325,6 +325,14 @@ class Machine:
         """Leave: illegal, breakpoint (pc at the instruction) or code_changed, halt (past it)."""
         self.perform("exit", 0, (), name)
 
+    def announce_code(self, address: Bits, nbytes: int) -> None:
+        """The line of code at an address may have changed; see :meth:`code_announced`."""
+        self.perform("announce_code", 0, (address,), nbytes)
+
+    def code_announced(self) -> Bits:
+        """One bit: what was translated of announced lines is to go, by the exit code_changed."""
+        return self._value("code_announced", 1, ())
+
     def syscall(self) -> None:
         """System call of the environment; pc is past the instruction when it happens."""
         self.perform("syscall", 0, ())

@@ -116,8 +116,10 @@ def clrex(m: Machine, crm: Bits) -> None:
 
 @insn("11010101000000110011 crm:4 100 11111", "dsb {crm}", where="crm != 0, crm != 4")
 def dsb(m: Machine, crm: Bits) -> None:
-    """Complete memory accesses."""
+    """Complete memory accesses, and what was done to caches."""
     m.fence()
+    with when(m.code_announced()):
+        m.exit("code_changed")
 
 
 @insn("11010101000000110011 0000 100 11111", "ssbb")
@@ -144,7 +146,9 @@ def dmb(m: Machine, crm: Bits) -> None:
 
 @insn("11010101000000110011 crm:4 110 11111", "isb {crm}")
 def isb(m: Machine, crm: Bits) -> None:
-    """Fetch what follows anew: changed code is announced by ic ivau."""
+    """Fetch what follows anew."""
+    with when(m.code_announced()):
+        m.exit("code_changed")
 
 
 @insn("11010101000000110011 0000 111 11111", "sb")

@@ -195,9 +195,10 @@ for _name, _crm in (("cvac", 10), ("cvau", 11), ("cvap", 12), ("cvadp", 13), ("c
 
 @insn("1101010100 0 01 011 0111 0101 001 rt", "ic ivau, {rt}")
 def ic_ivau(m: Machine, rt: Bits) -> None:
-    """Announce changed code."""
-    m.load(untagged(m.x[rt]), 8)
-    m.exit("code_changed")
+    """Announce changed code, which takes effect at the next barrier."""
+    address = untagged(m.x[rt])
+    m.load(address, 8)
+    m.announce_code(address & -LINE_NBYTES, LINE_NBYTES)
 
 
 @insn("1101010100 0 01 011 0111 0100 001 rt", "dc zva, {rt}")
