@@ -318,14 +318,14 @@ def test_scripts(tmp_path: Path) -> None:
     script.write_text(f"#! {guest}  -x y \nrest")
     script.chmod(0o755)
     name = os.fsencode(script)
-    found = find_program(name, [b"zero", b"one"], RISCV64, lambda path: path)
+    found = find_program(name, [b"zero", b"one"], lambda path: path)
     assert isinstance(found, Program)
-    assert found.is_guest
+    assert found.abi is RISCV64
     assert found.arguments == [os.fsencode(guest), b"-x y", name, b"one"]
     script.write_text(f"#!{script}\n")
-    assert find_program(name, [b"x"], RISCV64, lambda path: path) == -40
+    assert find_program(name, [b"x"], lambda path: path) == -40
     script.chmod(0o644)
-    assert find_program(os.fsencode(tmp_path), [b"x"], RISCV64, lambda path: path) == -13
+    assert find_program(os.fsencode(tmp_path), [b"x"], lambda path: path) == -13
 
 
 # The trace's words

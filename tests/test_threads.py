@@ -192,8 +192,8 @@ _STOPPED: Final = """
 import os, sys, threading, time
 from anyarch import _run
 from anyarch.linux.program import run_program
-def make(abi, engine):
-    runner, space = _run.make_engine(abi, engine)
+def make(abi, engine, space):
+    runner, space = _run.make_engine(abi, engine, space)
     def stop():
         while True:
             time.sleep(0.05)

@@ -46,13 +46,20 @@ class JitOptions:
 
 
 def make_engine(
-    abi: LinuxAbi, engine: str, *, counting: bool = False, options: JitOptions | None = None
+    abi: LinuxAbi,
+    engine: str,
+    space: AddressSpace | None = None,
+    *,
+    counting: bool = False,
+    options: JitOptions | None = None,
 ) -> tuple[Any, AddressSpace]:
-    """An engine for Linux programs of an architecture, and its empty address space."""
+    """An engine for Linux programs of an architecture, and its empty address space: ``space``,
+    where one is given and has the size that programs expect."""
     if engine not in ENGINES:
         raise Error(f"no engine is named {engine!r}; expected one of {', '.join(ENGINES)}")
     options = options or JitOptions()
-    space = AddressSpace(abi.task_size.bit_length() - 1, direct=True)
+    if space is None or space.limit != abi.task_size:
+        space = AddressSpace(abi.task_size.bit_length() - 1, direct=True)
     kind = Interpreter
     if engine == "reference":
         from anyarch.engine.stepper import Stepper
@@ -119,10 +126,11 @@ def main_run(options: RunOptions) -> int:
 
     engines: list[Any] = []
 
-    def maker(abi: LinuxAbi, engine: str) -> tuple[Any, AddressSpace]:
+    def maker(abi: LinuxAbi, engine: str, space: AddressSpace | None) -> tuple[Any, AddressSpace]:
         runner, space = make_engine(
             abi,
             engine,
+            space,
             counting=options.count,
             options=JitOptions(
                 samples=options.samples or 2,
@@ -134,9 +142,10 @@ def main_run(options: RunOptions) -> int:
                 eager=options.eager,
             ),
         )
+        if not engines:
+            gc.freeze()
+            gc.enable()
         engines.append(runner)
-        gc.freeze()
-        gc.enable()
         return runner, space
 
     environment = dict(os.environ)
@@ -159,20 +168,21 @@ def main_run(options: RunOptions) -> int:
         max_insns=options.max_insns,
         stats=options.stats,
     )
-    if engines and engines[0].sampler is not None:
-        engines[0].sampler.close()
-    if options.count and engines:
-        print(f"instructions: {engines[0].retired}", file=sys.stderr)
-    if options.stats and engines:
-        arena = engines[0].arena
+    last = engines[-1]  # of the architecture that the process has ended as
+    if last.sampler is not None:
+        last.sampler.close()
+    if options.count:
+        print(f"instructions: {sum(runner.retired for runner in engines)}", file=sys.stderr)
+    if options.stats:
+        arena = last.arena
         report = [f"{arena.blocks} blocks translated, {arena.flushes} flushes"]
-        if engines[0].sampler is not None:
-            jit = engines[0].sampler.jit
+        if last.sampler is not None:
+            jit = last.sampler.jit
             report[0] += f", {jit.compiled} regions compiled, {jit.loaded} from the cache"
             report += jit.journal.lines()
         print("\n  ".join(["anyarch: " + report[0], *report[1:]]), file=sys.stderr)
-    if options.stats_file is not None and engines:
-        _write_statistics(options.stats_file, engine_statistics(engines[0]))
+    if options.stats_file is not None:
+        _write_statistics(options.stats_file, engine_statistics(last))
     return -outcome.signal if outcome.signal is not None else outcome.shell_status
 
 
@@ -192,7 +202,8 @@ class Result:
 
     ``statistics`` is what was translated and compiled: ``blocks``, ``flushes``, and with the
     compiled tier ``regions`` (by what was done to them: how many, instructions, bytes, seconds) and
-    ``compilers``. None unless asked for.
+    ``compilers``; of the last architecture where the process has run programs of several. None
+    unless asked for.
     """
 
     status: int | None

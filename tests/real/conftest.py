@@ -1,4 +1,4 @@
-"""The sysroots that tests on real programs share."""
+"""The sysroots that tests on real programs share, of each architecture."""
 
 from __future__ import annotations
 
@@ -6,23 +6,30 @@ from pathlib import Path
 
 import pytest
 
-from tests.real.sysroot import sysroot
+from tests.real.sysroot import MACHINES, Machine, sysroot
 from tests.real.test_packages import INTERACTIVE, MANY, PACKAGES
 
 
+@pytest.fixture(scope="session", params=MACHINES, ids=[machine.debian for machine in MACHINES])
+def machine(request: pytest.FixtureRequest) -> Machine:
+    """Whose programs are run."""
+    found: Machine = request.param
+    return found
+
+
 @pytest.fixture(scope="session")
-def root() -> Path:
+def root(machine: Machine) -> Path:
     """What the default cases need."""
-    return sysroot("riscv64", *PACKAGES)
+    return sysroot(machine.debian, *PACKAGES)
 
 
 @pytest.fixture(scope="session")
-def large_root() -> Path:
+def large_root(machine: Machine) -> Path:
     """Compilers, git, redis, Python's own tests."""
-    return sysroot("riscv64", *MANY)
+    return sysroot(machine.debian, *MANY)
 
 
 @pytest.fixture(scope="session")
-def interactive_root() -> Path:
+def interactive_root(machine: Machine) -> Path:
     """Programs for terminals and for clients, and node."""
-    return sysroot("riscv64", *INTERACTIVE)
+    return sysroot(machine.debian, *INTERACTIVE)

@@ -6,14 +6,32 @@ configuration of its own; where it is missing or offline, the caller's tests are
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import shutil
 import subprocess
 from pathlib import Path
+from typing import Final
 
 import pytest
 
-SUITE = "trixie"
+SUITE: Final = "trixie"
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Machine:
+    """An architecture by the names that it goes by."""
+
+    debian: str
+    uname: str
+    node: str
+    linker: str
+
+
+MACHINES: Final = (
+    Machine("riscv64", "riscv64", "riscv64", "ld-linux-riscv64-lp64d.so.1"),
+    Machine("arm64", "aarch64", "arm64", "ld-linux-aarch64.so.1"),
+)
 
 
 def cache_folder() -> Path:

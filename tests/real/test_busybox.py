@@ -1,4 +1,4 @@
-"""Debian's static riscv64 busybox: what its shell and applets print.
+"""Debian's static busybox: what its shell and applets print.
 
 ``BLESS=1`` writes the expected outputs anew, from the same package for this machine.
 """
@@ -15,7 +15,7 @@ import pytest
 
 import anyarch
 from anyarch.engine.cache import CodeCache
-from tests.real.sysroot import sysroot
+from tests.real.sysroot import Machine, sysroot
 
 CASES = Path(__file__).with_name("busybox_cases.txt")
 SOURCE = Path(anyarch.__file__).parents[1]
@@ -44,9 +44,9 @@ HEAD, ALL = read_cases(CASES)
 
 
 @pytest.fixture(scope="session")
-def busybox() -> Path:
+def busybox(machine: Machine) -> Path:
     """The guest's busybox."""
-    return sysroot("riscv64", "busybox-static") / "bin" / "busybox"
+    return sysroot(machine.debian, "busybox-static") / "bin" / "busybox"
 
 
 def run_script(command: list[str], script: str, folder: Path) -> str:
@@ -92,6 +92,6 @@ def test_bless(tmp_path: Path) -> None:
     CASES.write_text("\n== ".join(parts) + "\n")
 
 
-def test_uname(busybox: Path, tmp_path: Path) -> None:
+def test_uname(machine: Machine, busybox: Path, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "anyarch", "run", str(busybox)]
-    assert run_script(command, "uname -m; uname -s", tmp_path) == "riscv64\nLinux"
+    assert run_script(command, "uname -m; uname -s", tmp_path) == f"{machine.uname}\nLinux"

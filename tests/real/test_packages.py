@@ -1,4 +1,4 @@
-"""Debian's riscv64 packages, dynamically linked, in a sysroot: what scripts that use them print.
+"""Debian's packages, dynamically linked, in a sysroot: what scripts that use them print.
 
 The packages of the default cases are some 40 MB to download. ``ANYARCH_PACKAGES=all`` adds git,
 gcc, make, Python's own tests, and more: some 300 MB, and minutes of work. ``BLESS=1`` writes the
@@ -18,6 +18,7 @@ import pytest
 
 import anyarch
 from anyarch.engine.cache import CodeCache
+from tests.real.sysroot import Machine
 from tests.real.test_busybox import Case, read_cases
 
 CASES: Final = Path(__file__).with_name("package_cases.txt")
@@ -89,7 +90,7 @@ def test_bless(tmp_path: Path) -> None:
     CASES.write_text("\n== ".join(parts) + "\n")
 
 
-def test_machine_and_proc(root: Path, tmp_path: Path) -> None:
+def test_machine_and_proc(machine: Machine, root: Path, tmp_path: Path) -> None:
     """What the guest sees of itself is the guest's, by the names that it knows."""
     _, output = run(
         root,
@@ -100,7 +101,7 @@ def test_machine_and_proc(root: Path, tmp_path: Path) -> None:
     )
     lines = output.split("\n")
     assert lines[:5] == [
-        "riscv64",
+        machine.uname,
         "/usr/bin/readlink",
         "cat /proc/self/cmdline ",
         "cat",
@@ -132,12 +133,12 @@ print(sqlite3.connect(":memory:").execute("select 6 * 7").fetchone(), ssl.OPENSS
 """
 
 
-def test_python(root: Path, tmp_path: Path) -> None:
+def test_python(machine: Machine, root: Path, tmp_path: Path) -> None:
     (tmp_path / "program.py").write_text("#!/usr/bin/python3.13\n" + PYTHON)
     (tmp_path / "program.py").chmod(0o755)
     status, output = run(root, "./program.py", tmp_path)
     assert output.split("\n") == [
-        'riscv64 little 8 {"a": [1.5, null]}',
+        machine.uname + ' little 8 {"a": [1.5, null]}',
         "CompletedProcess(args=['sh', '-c', 'echo out; exit 3'], returncode=3, "
         "stdout=b'out\\n', stderr=b'')",
         "[45, 4950] 2d711642 python3.13",
@@ -253,12 +254,12 @@ async function main() {
 
 
 @all_packages
-def test_node(interactive_root: Path, tmp_path: Path) -> None:
+def test_node(machine: Machine, interactive_root: Path, tmp_path: Path) -> None:
     """Its compilers write code while it runs, and several threads run that."""
     (tmp_path / "program.js").write_text(NODE)
     status, output = run(interactive_root, "exec node program.js", tmp_path, 300)
     assert output.split("\n") == [
-        "riscv64 256782 10002000 /usr/bin/node",
+        f"{machine.node} 256782 10002000 /usr/bin/node",
         '{"a":[1,{"b":"xé"}],"n":1e+100}',
         "f<oo>bar 2026 null 443902n",
         "tick promise immediate",

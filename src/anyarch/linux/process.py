@@ -43,6 +43,7 @@ _HOST_STACK_NBYTES: Final = 1 << 19  # of a thread's Python; the guest runs on a
 _PR_SET_NAME, _COMM_NBYTES = 15, 16
 _CLONE_FILES: Final = 0x400
 _PATIENCE: Final = 0.005  # seconds between requests to threads that are to end
+EngineMaker = Callable[[LinuxAbi, AddressSpace | None], tuple[Engine, AddressSpace]]
 
 
 @dataclass(slots=True, frozen=True)
@@ -79,25 +80,27 @@ class _Replacement:
     """The program that the process is to execute once only its leader is left."""
 
     program: Program
+    abi: LinuxAbi
     environment: list[bytes]
     signals: sig.Signals  # of the thread that asked for it
 
 
 class Process:
-    """One guest process. Its leader is the thread whose number is the process's."""
+    """One guest process. Its leader is the thread whose number is the process's.
 
-    def __init__(
-        self, engine: Engine, space: AddressSpace, abi: LinuxAbi, options: Options
-    ) -> None:
-        self.space, self.abi, self.options = space, abi, options
-        self.actions = sig.Actions(abi, engine.claim_signal)
+    ``make_engine`` gives an engine and its address space for an architecture, whenever a program
+    of another one than before is executed; it may use the space that is given to it, which is empty.
+    """
+
+    def __init__(self, make_engine: EngineMaker, abi: LinuxAbi, options: Options) -> None:
+        self._make_engine, self.options = make_engine, options
+        self.actions = sig.Actions(abi)
         self.actions.wake = self._wake
         if options.crash_report or options.core is not None:
             self.actions.examined = sig.CORE_SIGNALS
         self.threads: list[Thread] = []
         self.paths = Paths(options.root, self._announce_paths)
         self.proc = Proc(self)
-        self.task_size = min(abi.task_size, space.limit)
         self.image: Image
         self.environment: list[bytes] = []
         self.heap_end = 0
@@ -107,7 +110,6 @@ class Process:
         self.growing = Growing()
         self.locks_mappings = False  # mlockall for the future
         self.timers: set[int] = set()  # of timer_create
-        self.calls = [CALLS.get(abi.calls.get(number, "")) for number in range(512)]
         self.is_child = False
         self.stopping = False  # every thread is to end
         self._outcome: Outcome | None = None
@@ -120,24 +122,36 @@ class Process:
         if options.trace is not None:
             self.reserved |= options.trace.descriptors
             self.actions.on_delivery = options.trace.signal
-        if options.trace is not None:
+        self._past_counts: Counter[str] = Counter()  # of architectures that it has left
+        self._idle: list[Thread] = []  # ended; their engines are used again
+        self._adopt(abi, None)
+
+    def _adopt(self, abi: LinuxAbi, space: AddressSpace | None) -> None:
+        """Have programs of an architecture run; what there was of another is let go."""
+        engine, self.space = self._make_engine(abi, space)
+        self.abi = abi
+        self.task_size = min(abi.task_size, self.space.limit)
+        self.calls = [CALLS.get(abi.calls.get(number, "")) for number in range(512)]
+        if self.options.trace is not None:
             self._call_table = empty_thunk_table()
         else:
             self._call_table = fill_thunk_table(abi, CALLS.get, self.paths.flags)
+        self.actions.adopt(abi, engine.claim_signal)
         self.leader = Thread(self, engine, self._call_table)
         self.leader.begin()
         self.threads = [self.leader]
-        self._idle: list[Thread] = []  # ended; their engines are used again
+        self._idle.clear()
 
     def _announce_paths(self, flags: int) -> None:
         for thread in self.threads:
             thread.leave_paths(flags)
 
-    def native_counts(self) -> Counter[int]:
-        """How often each call number was served without Python."""
-        total: Counter[int] = Counter()
+    def native_counts(self) -> Counter[str]:
+        """How often each call was served without Python."""
+        total = self._past_counts.copy()
         for thread in (*self.threads, *self._idle):
-            total.update(thread.native_counts())
+            for number, count in thread.native_counts().items():
+                total[self.abi.calls[number]] += count
         return total
 
     # Starting and running
@@ -229,8 +243,8 @@ class Process:
 
     def _lead(self) -> Outcome:
         """The leader has ended: wait for the other threads, and run what replaces them."""
-        leader = self.leader
         while True:
+            leader = self.leader
             if not self.stopping:
                 leader.signals.close()
                 leader.release()
@@ -240,7 +254,7 @@ class Process:
             if self._outcome is not None or self._replacement is None:
                 return self._outcome or Outcome(status=leader.status)
             self._replace(self._replacement)
-            leader.run()
+            self.leader.run()
 
     def _wait_for_others(self) -> None:
         before = block_signals() if len(self.threads) > 1 else None
@@ -469,14 +483,14 @@ class Process:
         """Replace the program, as execve does; -errno where that is impossible."""
         if not arguments_fit([*arguments, *environment], self._stack_limit):
             return -errno.E2BIG
-        found = find_program(path, arguments or [b""], self.abi, self._find_program)
+        found = find_program(path, arguments or [b""], self._find_program)
         if not isinstance(found, Program):
             return found
-        if not found.is_guest:
+        if found.abi is None:
             return self._execute_on_host(found, environment)
         with self._changed:
             if not self.stopping:
-                self._replacement = _Replacement(found, environment, thread.signals)
+                self._replacement = _Replacement(found, found.abi, environment, thread.signals)
                 self._stop_threads()
         raise Ended
 
@@ -505,16 +519,35 @@ class Process:
         leader.engine.flush()  # first: nothing is left to look for when code is unmapped
         for region in list(self.space.regions()):
             self.space.unmap(region.start, region.end - region.start)
-        leader.signals.after_execute(replacement.signals)
-        leader.clear_tid = leader.robust_list = 0
         try:
+            if replacement.abi is not self.abi:
+                self._change_architecture(replacement)
+            self.leader.signals.after_execute(replacement.signals)
+            self.leader.clear_tid = self.leader.robust_list = 0
             self.load(program.host_path, program.name, program.arguments, replacement.environment)
-        except LoadError as error:
+        except (LoadError, HostError) as error:
             print(f"anyarch: {error}", file=sys.stderr, flush=True)
             self._outcome = Outcome(signal=sig.SIGKILL)
             self.stopping = True
             return
         self.actions.after_execute(self.image.trampoline)
+
+    def _change_architecture(self, replacement: _Replacement) -> None:
+        """Only the leader is left, and nothing is mapped."""
+        self._past_counts = self.native_counts()
+        signals = self.leader.signals
+        before = block_signals()  # what arrives meanwhile is for the new engine
+        try:
+            if signals is replacement.signals:
+                signals.collect()
+            else:
+                signals.close()
+            for thread in (*self.threads, *self._idle):
+                thread.engine.close()
+            self._adopt(replacement.abi, self.space)
+            prepare_thread(self.leader.engine.context)
+        finally:
+            set_host_mask(before)
 
     def _delete_timers(self) -> None:
         for timer in self.timers:

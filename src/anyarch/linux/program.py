@@ -8,17 +8,15 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 
 from anyarch.errors import LoadError
-from anyarch.linux.aarch64 import AARCH64
 from anyarch.linux.abi import LinuxAbi
+from anyarch.linux.architectures import ABIS
 from anyarch.linux.elf import MACHINES, read_elf
 from anyarch.linux.interfaces import Engine
 from anyarch.linux.paths import Paths
 from anyarch.linux.process import Options, Outcome, Process, end_like
-from anyarch.linux.riscv64 import RISCV64
 from anyarch.memory.space import AddressSpace
 
-ABIS = {abi.elf_machine: abi for abi in (RISCV64, AARCH64)}
-EngineMaker = Callable[[LinuxAbi, str], tuple[Engine, AddressSpace]]
+EngineMaker = Callable[[LinuxAbi, str, AddressSpace | None], tuple[Engine, AddressSpace]]
 
 
 def run_program(
@@ -42,7 +40,8 @@ def run_program(
     """Run a Linux program of any supported architecture until it ends.
 
     ``make_engine`` takes the guest's architecture and ``engine``, and returns an engine with its
-    empty address space. ``env`` is the whole environment (default: ours); absolute paths are looked
+    empty address space; it is called again where the guest executes a program of another
+    architecture, with the space that is empty then, to be used where it fits. ``env`` is the whole environment (default: ours); absolute paths are looked
     up in ``root`` first; ``strace`` is a file for the trace of system calls, or True for stderr;
     ``follow`` traces children and threads too, ``summary`` counts the calls instead.
     ``crash_report`` and ``core`` are what a death by signal leaves: a report on stderr, a core.
@@ -66,8 +65,7 @@ def run_program(
             options.trace = stack.enter_context(
                 Trace(None if strace is True else strace, follow=follow, summary=summary)
             )
-        runner, space = make_engine(abi, engine)
-        process = Process(runner, space, abi, options)
+        process = Process(lambda abi, space: make_engine(abi, engine, space), abi, options)
         words = [os.fsencode(text) for text in (path if argv0 is None else argv0, *arguments)]
         texts = [
             os.fsencode(f"{key}={value}")
@@ -103,7 +101,7 @@ def find_abi(program: bytes) -> LinuxAbi:
 
 def print_statistics(process: Process) -> None:
     """How many system calls of each kind were served natively, and in Python."""
-    native = {process.abi.calls[number]: count for number, count in process.native_counts().items()}
+    native = process.native_counts()
     python = process.options.python_calls
     total = f"{sum(native.values())} native, {sum(python.values())} in Python"
     print(f"anyarch: system calls: {total}", file=sys.stderr)

@@ -12,6 +12,7 @@ from typing import Final
 from anyarch.data import dataclass
 from anyarch.errors import LoadError
 from anyarch.linux.abi import LinuxAbi
+from anyarch.linux.architectures import ABIS
 from anyarch.linux.elf import read_elf
 
 _HEAD_NBYTES: Final = 256
@@ -25,11 +26,11 @@ class Program:
     host_path: bytes
     name: bytes
     arguments: list[bytes]
-    is_guest: bool
+    abi: LinuxAbi | None  # of a guest; the host's kernel is to know any other
 
 
 def find_program(
-    name: bytes, arguments: list[bytes], abi: LinuxAbi, find: Callable[[bytes], bytes]
+    name: bytes, arguments: list[bytes], find: Callable[[bytes], bytes]
 ) -> Program | int:
     """The program that executing ``name`` runs, or -errno. ``find`` gives host paths."""
     for _ in range(_MAXIMUM_DEPTH):
@@ -45,13 +46,14 @@ def find_program(
                 return -errno.ETXTBSY
             head = os.pread(fd, _HEAD_NBYTES, 0)
             if head.startswith(b"\x7fELF"):
-                if int.from_bytes(head[18:20], "little") != abi.elf_machine:
-                    return Program(path, name, arguments, is_guest=False)
+                abi = ABIS.get(int.from_bytes(head[18:20], "little"))
+                if abi is None:
+                    return Program(path, name, arguments, None)
                 try:
                     read_elf(fd, os.fsdecode(name))
                 except LoadError:
                     return -errno.ENOEXEC
-                return Program(path, name, arguments, is_guest=True)
+                return Program(path, name, arguments, abi)
         finally:
             os.close(fd)
         if not head.startswith(b"#!"):

@@ -76,7 +76,7 @@ def _is_for_process(signum: int, info: bytes) -> bool:
 class Actions:
     """What the signals of a process do, the same for all its threads."""
 
-    def __init__(self, abi: LinuxAbi, claim: Callable[[int, int], None]) -> None:
+    def __init__(self, abi: LinuxAbi) -> None:
         self.abi = abi
         self.trampoline = 0
         self.on_delivery: Callable[[int, bytes], None] | None = None  # strace
@@ -84,9 +84,13 @@ class Actions:
         self.shared: list[tuple[int, bytes]] = []
         self.wake: Callable[[int, Signals], None] = lambda *_: None  # others than a thread, to look
         self.examined: frozenset[int] = frozenset()  # a death by these is to be seen here
-        self._claim = claim  # of a host signal, for the guest
+        self._claim: Callable[[int, int], None]  # of a host signal, for the guest
         self._actions: dict[int, Action] = {}
         self._touched: set[int] = set()
+
+    def adopt(self, abi: LinuxAbi, claim: Callable[[int, int], None]) -> None:
+        """Structures are those of an architecture, whose engine claims signals."""
+        self.abi, self._claim = abi, claim
 
     def begin(self) -> None:
         """Take over the actions of the host process; Python's own are not the guest's."""
