@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shutil
+import struct
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -29,7 +30,7 @@ from anyarch.errors import LoadError
 from anyarch.guests.riscv import ARCHITECTURE
 from anyarch.isa.assembly import assemble
 from anyarch.linux.functions import function_addresses
-from anyarch.linux.placement import places
+from anyarch.linux.placement import places, reservation_places
 from tests.programs.build import RISCV, compile_c
 
 CODE: Final = 0x10000
@@ -218,6 +219,52 @@ def test_places_follow_from_the_file(tmp_path: Path) -> None:
     assert of(b"#!/bin/sh\n" * 1000) == []
     assert of(b"\x7fELF".ljust(16, b"\0") + b"\x02\0" + bytes(8000)) == [], "not ET_DYN"
     assert of(b"") == []
+
+
+def test_places_of_what_a_dynamic_linker_reserves(tmp_path: Path) -> None:
+    """glibc's reserves room in which an alignment of more than a page fits; others ask at once."""
+
+    def reserved(alignment: int, nbytes: int, kind: int = 3) -> tuple[list[int], list[int]]:
+        path = tmp_path / "file"
+        loads = ((5, 0, 0, 0x1800), (6, 0x1F00, 0x21F00, 0x5123))
+        path.write_bytes(
+            struct.pack(
+                "<16sHHIQQQIHHHHHH",
+                b"\x7fELF\2\1\1",
+                kind,
+                0xB7,
+                1,
+                0,
+                64,
+                0,
+                0,
+                64,
+                56,
+                2,
+                0,
+                0,
+                0,
+            )
+            + b"".join(
+                struct.pack("<IIQQQQQQ", 1, flags, offset, at, at, 0x100, size, alignment)
+                for flags, offset, at, size in loads
+            )
+            + bytes(0x3000)
+        )
+        fd = os.open(path, os.O_RDONLY)
+        try:
+            return (
+                list(reservation_places(fd, nbytes, TASK_SIZE)),
+                list(places(fd, 0x28000, TASK_SIZE)),
+            )
+        finally:
+            os.close(fd)
+
+    found, expected = reserved(0x10000, 0x38000)  # the segments end at 0x27023
+    assert found == expected != []
+    assert reserved(0x1000, 0x29000)[0] == []
+    assert reserved(0x10000, 0x28000)[0] == []
+    assert reserved(0x10000, 0x38000, 2)[0] == []
 
 
 # Whole programs.

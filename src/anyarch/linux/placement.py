@@ -11,6 +11,10 @@ import os
 from collections.abc import Iterator
 from typing import Final
 
+from anyarch.errors import LoadError
+from anyarch.linux.elf import ET_DYN, read_elf
+
+_PAGE: Final = 4096
 _GRANULE: Final = 1 << 20
 _TRIES: Final = 4  # places for a file; where all are taken it is mapped like anything else
 _HEAD_NBYTES: Final = 4096
@@ -37,3 +41,22 @@ def places(fd: int, nbytes: int, task_size: int) -> Iterator[int]:
     for place in range(_TRIES):
         number = int.from_bytes(digest[8 * place : 8 * place + 8], "little")
         yield first + number % slots * _GRANULE
+
+
+def reservation_places(fd: int, nbytes: int, task_size: int) -> Iterator[int]:
+    """The same for ``nbytes`` of nothing, if they are the room that glibc's dynamic linker reserves
+    first for the file, because that wants to be aligned to more than a page."""
+    try:
+        elf = read_elf(fd, "")
+    except (LoadError, OSError):
+        return
+    first, last = elf.loads[0], elf.loads[-1]
+    alignment = max(segment.alignment for segment in elf.loads)
+    length = last.address + last.memory_nbytes - first.address // _PAGE * _PAGE
+    reserved = _round(max(length, alignment) + alignment)
+    if elf.type == ET_DYN and _PAGE < alignment <= _GRANULE and nbytes == reserved:
+        yield from places(fd, _round(length), task_size)
+
+
+def _round(nbytes: int) -> int:
+    return -(-nbytes // _PAGE) * _PAGE

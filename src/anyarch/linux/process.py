@@ -89,7 +89,7 @@ class Process:
     """One guest process. Its leader is the thread whose number is the process's.
 
     ``make_engine`` gives an engine and its address space for an architecture, whenever a program
-    of another one than before is executed; it may use the space that is given to it, which is empty.
+    of another one than before is executed. A space that it is given is empty, and may be used.
     """
 
     def __init__(self, make_engine: EngineMaker, abi: LinuxAbi, options: Options) -> None:

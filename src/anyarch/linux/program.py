@@ -41,9 +41,10 @@ def run_program(
 
     ``make_engine`` takes the guest's architecture and ``engine``, and returns an engine with its
     empty address space; it is called again where the guest executes a program of another
-    architecture, with the space that is empty then, to be used where it fits. ``env`` is the whole environment (default: ours); absolute paths are looked
-    up in ``root`` first; ``strace`` is a file for the trace of system calls, or True for stderr;
-    ``follow`` traces children and threads too, ``summary`` counts the calls instead.
+    architecture, with the space that is empty then, to be used where it fits. ``env`` is the whole
+    environment (default: ours); absolute paths are looked up in ``root`` first; ``strace`` is a
+    file for the trace of system calls, or True for stderr; ``follow`` traces children and threads
+    too, ``summary`` counts the calls instead.
     ``crash_report`` and ``core`` are what a death by signal leaves: a report on stderr, a core.
     A forked child of the guest never returns from here. Raises :class:`~anyarch.errors.LoadError`.
     """

@@ -78,6 +78,7 @@ class Thread:
         self.status = 0
         self.clear_tid = 0
         self.robust_list = 0
+        self.opened = -1  # the descriptor that was opened last, where Python was asked to
         self.signals = sig.Signals(engine, self.space, self.abi, process.actions)
         self._scratch = mmap.mmap(-1, _SCRATCH_NBYTES, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
         self._scratch_base = ctypes.addressof(ctypes.c_char.from_buffer(self._scratch))

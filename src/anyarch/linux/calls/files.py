@@ -88,6 +88,7 @@ def openat(thread: Thread, dirfd: int, path: int, flags: int, mode: int) -> int:
         return thread.open_text(text, flags)
     fd = thread.call("openat", dirfd, thread.scratch_bytes(name + b"\0"), host_flags, mode)
     if fd >= 0:
+        thread.opened = fd
         thread.process.paths.opened(fd, name)
     return fd
 
@@ -119,6 +120,7 @@ def openat2(thread: Thread, dirfd: int, path: int, how: int, size: int) -> int:
     pointer = thread.scratch_bytes(_OPEN_HOW.pack(host_flags, mode, resolve) + extension)
     fd = thread.call("openat2", dirfd, thread.scratch_bytes(name + b"\0"), pointer, size)
     if fd >= 0:
+        thread.opened = fd
         thread.process.paths.opened(fd, name)
     return fd
 

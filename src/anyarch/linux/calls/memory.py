@@ -7,7 +7,7 @@ import os
 from typing import TYPE_CHECKING, Final
 
 from anyarch.linux.calls.table import Family
-from anyarch.linux.placement import places
+from anyarch.linux.placement import places, reservation_places
 
 if TYPE_CHECKING:
     from anyarch.linux.thread import Thread
@@ -17,7 +17,7 @@ _PAGE: Final = 4096
 _PROT_READ, _PROT_WRITE, _PROT_EXEC = 1, 2, 4
 _MAP_SHARED, _MAP_PRIVATE, _MAP_SHARED_VALIDATE = 1, 2, 3
 _MAP_FIXED, _MAP_ANONYMOUS, _MAP_POPULATE, _MAP_FIXED_NOREPLACE = 0x10, 0x20, 0x8000, 0x100000
-_MAP_GROWSDOWN, _MAP_LOCKED = 0x100, 0x2000
+_MAP_GROWSDOWN, _MAP_DENYWRITE, _MAP_LOCKED = 0x100, 0x800, 0x2000
 _MAP_KNOWN: Final = 0xFC17F973  # the flags that a mapping of every file takes
 _F_GETFD: Final = 1
 _MADV_POPULATE: Final = 14
@@ -97,6 +97,8 @@ def mmap(
     mapped = None
     if not anonymous and not fixed and not address and not offset and kind == _MAP_PRIVATE:
         mapped = _place_file(thread, length, prot & 7, fd, name)
+    elif flags & ~_MAP_DENYWRITE == _MAP_PRIVATE | _MAP_ANONYMOUS and not prot and not address:
+        mapped = _place_reservation(thread, length)
     if mapped is None:
         mapped = thread.space.map(
             address // _PAGE * _PAGE,
@@ -125,6 +127,18 @@ def _place_file(thread: Thread, length: int, prot: int, fd: int, name: str) -> i
             return thread.space.map(place, length, prot, noreplace=True, fd=fd, name=name)
         except FileExistsError:
             continue
+    return None
+
+
+def _place_reservation(thread: Thread, length: int) -> int | None:
+    """Reserve room for the file that was opened last where that belongs, if it is for that."""
+    fd, thread.opened = thread.opened, -1
+    if fd >= 0:
+        for place in reservation_places(fd, length, thread.process.task_size):
+            try:
+                return thread.space.map(place, length, 0, noreplace=True)
+            except FileExistsError:
+                continue
     return None
 
 
