@@ -114,6 +114,9 @@ def region_compiler(name: str, variant: str, cache: CodeCache | None = None) -> 
 
 def _helper_environment() -> dict[str, str]:
     root = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    if sys.flags.ignore_environment:  # what is there is for the guest's Python
+        kept = {k: v for k, v in os.environ.items() if not k.startswith("PYTHON")}
+        return kept | {"PYTHONPATH": root}
     path = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH", ""))))
     return dict(os.environ, PYTHONPATH=path)
 

@@ -157,6 +157,7 @@ def main_run(options: RunOptions) -> int:
         options.arguments,
         make_engine=maker,
         engine=options.engine,
+        argv0=options.argv0,
         env=environment,
         root=options.root,
         strace=(options.output or True) if options.strace or options.summary else None,

@@ -188,6 +188,48 @@ def info(
 
 
 @app.command()
+def register(
+    architectures: Annotated[
+        list[str] | None, typer.Argument(metavar="[ARCH]...", help="Default: all.")
+    ] = None,
+    root: Annotated[
+        str | None, typer.Option("-L", "--root", help="As for run.", metavar="ROOT")
+    ] = None,
+    launchers: Annotated[
+        Path | None,
+        typer.Option(help="Where the scripts are that the kernel starts.", metavar="FOLDER"),
+    ] = None,
+    do_apply: Annotated[bool, typer.Option("--apply", help="Do it; needs root.")] = False,
+    do_remove: Annotated[bool, typer.Option("--remove", help="Take it back; needs root.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Have the kernel run programs of other processors by anyarch (binfmt_misc).
+
+    Prints the entries, in the form of a file in /etc/binfmt.d, unless told to apply or remove them.
+    """
+    from anyarch.cli.register import LAUNCHERS, apply, printed, registrations, remove
+
+    if do_apply and do_remove:
+        print("anyarch: error: --apply or --remove, not both", file=sys.stderr)
+        raise typer.Exit(2)
+    found = registrations(architectures or (), root, launchers or LAUNCHERS)
+    if as_json and not do_apply and not do_remove:
+        facts = [
+            {
+                "name": each.name,
+                "entry": each.entry,
+                "launcher": str(each.launcher),
+                "script": each.script,
+            }
+            for each in found
+        ]
+        print(json.dumps(facts, indent=1))
+        return
+    for line in apply(found) if do_apply else remove(found) if do_remove else printed(found):
+        print(line)
+
+
+@app.command()
 def doctor(as_json: Json = False) -> None:
     """Tell what works on this machine, what is missing, and how to get it."""
     from anyarch.cli.doctor import examine

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from anyarch._version import __version__
+from anyarch.cli.register import is_mounted, registered
 from anyarch.engine.cache import CodeCache
 from anyarch.gpu.device import find_backend
 from anyarch.host.cpu import PAGE, features
@@ -39,6 +40,7 @@ def examine() -> list[Check]:
         _page_size(),
         _llvm(),
         _cache(),
+        _registration(),
         _kvm(),
         _gpu(),
         _program("qemu-riscv64", "compares results with another emulator", "qemu-user"),
@@ -104,6 +106,15 @@ def _cache() -> Check:
         return Check("code cache", "ok", found)
     remedy = "set ANYARCH_CACHE to a directory of yours, else every run compiles anew"
     return Check("code cache", "optional", f"{found}; {place} is not writable", remedy)
+
+
+def _registration() -> Check:
+    names = registered()
+    if names:
+        return Check("binfmt_misc", "ok", f"the kernel starts {', '.join(names)} programs")
+    found = "no entry of ours" if is_mounted() else "not mounted"
+    remedy = "`anyarch register --apply` lets the kernel start programs of other processors"
+    return Check("binfmt_misc", "optional", found, remedy)
 
 
 def _kvm() -> Check:

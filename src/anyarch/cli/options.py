@@ -44,6 +44,7 @@ class RunOptions:
     eager: bool = False
     crash_report: bool = False
     core: str | None = None
+    argv0: str | None = None
 
 
 def _assignment(text: str) -> str:
@@ -97,6 +98,7 @@ OPTIONS: Final = (
         _assignment,
         repeats=True,
     ),
+    Option(("--argv0",), "argv0", "Call the program by another name than its path.", "NAME"),
     Option(("--engine",), "engine", f"{', '.join(ENGINES)}.", "ENGINE", _engine),
     Option(("--strace",), "strace", "Print system calls and signals."),
     Option(("-f", "--follow"), "follow", "Let --strace trace child processes and threads too."),

@@ -11,7 +11,7 @@ import pytest
 import anyarch
 from tests.programs.build import AARCH64, HOST, RISCV, compile_c
 
-SOURCE: Final = Path(__file__).parent / "linux_programs" / "mixed.c"
+SOURCE: Final = Path(__file__).with_name("mixed.c")
 
 
 @pytest.fixture(scope="module")
