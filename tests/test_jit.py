@@ -505,6 +505,27 @@ def test_recursion_beyond_the_host_stack(engines: Engines) -> None:
             engine.space.unmap(1 << 30, 1 << 24)
 
 
+def test_what_goes_on_without_its_frames_comes_from_nowhere(engines: Engines) -> None:
+    """Where host frames were dropped, no record led to the pc: who looks for one would be lost."""
+    for engine in engines.values():
+        _mapped(engine, "again: addi a0, a0, 1; jal ra, again")
+        engine.engine.state.pc = CODE
+        for number in range(1, 32):
+            engine.engine.state.set("x", number, 0x1001)
+        assert compile_all(engine.jit, CODE)
+        limit = engine.engine.context.get("stack_limit")
+        engine.engine.context.set("stack_limit", -1)  # every region drops what there is
+        stopping = threading.Timer(0.05, engine.engine.request_stop)
+        stopping.start()
+        try:
+            assert engine.engine.run().code is ExitCode.STOP
+            assert engine.engine.context.get("record") == 0
+        finally:
+            stopping.join()
+            engine.engine.clear_stop()
+            engine.engine.context.set("stack_limit", limit)
+
+
 @pytest.mark.parametrize("variant", ["bounded", "flat", "direct"])
 def test_code_that_is_rewritten_while_it_runs(variant: str, engines: Engines) -> None:
     text = """

@@ -112,9 +112,10 @@ aa_drop:
     push rdi
     sub rsp, 8
 aa_drop_again:
+    mov rdx, [rdi + {_O["memory_base"]}]
+    xor esi, esi
     call [rdi + {_O["run_entry"]}]
     mov rdi, [rsp + 8]
-    mov rdx, [rdi + {_O["memory_base"]}]
     test eax, eax
     jz aa_drop_again
     mov esi, eax
