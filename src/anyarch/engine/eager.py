@@ -36,5 +36,8 @@ class Eager:
         """In a forked child: a thread that is not there may have held the lock."""
         self._lock = threading.Lock()
 
-    def close(self) -> None:
+    def stop(self) -> None:
         """There is nothing to end."""
+
+    def close(self) -> None:
+        """Nor to wait for."""
