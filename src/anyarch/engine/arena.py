@@ -117,6 +117,7 @@ class RecordArena:
         # Code between two addresses is gone, or may be: regions see whether it is what it was.
         self.on_drop: Callable[[int, int], None] | None = None
         self.on_change: Callable[[int, int], None] | None = None
+        self.on_exact: Callable[[], None] | None = None  # faults are to be restarted
         self.on_flush: Callable[[], None] | None = None  # no block is left that leads to a region
         self.locate_region: Callable[[int], int | None] | None = None  # guest pc of a host one
         space.on_code_change = self._change_range

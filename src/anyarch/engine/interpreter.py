@@ -204,6 +204,11 @@ class Interpreter:
         """Discard all translated code."""
         self.arena.flush()
 
+    def keep_exact(self) -> None:
+        """Have registers exact at every fault from here on: what has faulted will be run again."""
+        if self.arena.on_exact is not None:
+            self.arena.on_exact()
+
     def code_changed(self, address: int, nbytes: int) -> None:
         """Guest code in a range was written: translate it anew when it is reached."""
         self.arena.code_change(address, nbytes)

@@ -114,6 +114,7 @@ class Jit:
         # who forks holds it too, so that no child finds an installation half done.
         self._lock = arena.space.lock
         arena.on_drop, arena.on_change, arena.on_flush = self.drop, self.compare, self._reinstall
+        arena.on_exact = self.keep_exact
         arena.locate_region = self.locate
 
     @property
@@ -282,7 +283,8 @@ class Jit:
     def _load(self, region: CompiledRegion) -> bool:
         """Put a region of the store in place, if it applies."""
         begun = time.monotonic()
-        if region.precise < (region.pc in self._precise) or not self._place(region):
+        precise = bool(self.precise) or region.pc in self._precise
+        if region.precise < precise or not self._place(region):
             return False
         self.journal.note(LOADED, region, time.monotonic() - begun)
         return True
@@ -381,6 +383,14 @@ class Jit:
                 if region.pc in self.installed:
                     self._remove_region(region.pc)
         return region.locate(host - address)
+
+    def keep_exact(self) -> None:
+        """From here on have registers exact at all faults: what has faulted will be run again."""
+        with self._lock:
+            self.precise = True
+            fast = [pc for pc, found in self.installed.items() if not found.region.precise]
+            for pc in fast:
+                self._remove_region(pc)
 
     def drop(self, start: int, end: int) -> None:
         """Code in a range is gone: regions made from it look their pc up again."""

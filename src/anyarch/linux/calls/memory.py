@@ -113,6 +113,7 @@ def mmap(
         )
     if flags & _MAP_GROWSDOWN and anonymous and kind == _MAP_PRIVATE:
         thread.process.growing.add(mapped + length)
+        thread.engine.keep_exact()
     if flags & _MAP_LOCKED or thread.process.locks_mappings:
         thread.call("mlock", thread.space.base + mapped, length)
     if flags & _MAP_POPULATE:
