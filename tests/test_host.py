@@ -174,6 +174,23 @@ def test_blob_exports_hidden_and_global_symbols() -> None:
     assert code.start <= code.address("f") < code.end
 
 
+ALIGNED: Final = """
+define hidden void @f(ptr %callee) {
+  call void %callee()
+  ret void
+}
+"""
+
+
+def test_a_module_has_the_stack_alignment_that_it_asks_for() -> None:
+    """Whatever was compiled before it: what calls the C library keeps 16 bytes."""
+    narrow = '!0 = !{i32 1, !"override-stack-alignment", i32 8}\n!llvm.module.flags = !{!0}'
+    codes = [compile_blob(ALIGNED + flags).code for flags in ("", narrow, "", narrow)]
+    assert codes[0] == codes[2]
+    assert codes[1] == codes[3]
+    assert len(codes[0]) > len(codes[1]), "the frame is padded"
+
+
 def test_blob_resolves_relative_tables_and_addresses_of_functions() -> None:
     text = """
     @table = constant [2 x i32] [

@@ -57,7 +57,7 @@ def compile_blob(llvm_text: str, *, opt: int = 2, places: Mapping[str, int] | No
     """
     from llvmlite import binding as llvm
 
-    machine = _target_machine(opt)
+    machine = _target_machine(opt, narrow="override-stack-alignment" in llvm_text)
     try:
         module = llvm.parse_assembly(llvm_text)
     except RuntimeError as error:
@@ -88,26 +88,28 @@ def skip_scheduling() -> None:
     llvm.set_option("", "--post-RA-scheduler=false")
 
 
-_machines: Final[dict[int, TargetMachine]] = {}
+_machines: Final[dict[tuple[int, bool], TargetMachine]] = {}
 
 
-def _target_machine(opt: int) -> TargetMachine:
+def _target_machine(opt: int, *, narrow: bool) -> TargetMachine:
+    """``narrow`` is for modules with a stack alignment of their own: a machine keeps the first that
+    it sees, for all modules after it."""
     from llvmlite import binding as llvm
 
-    if opt not in _machines:
+    if (opt, narrow) not in _machines:
         # Merging equal ends of blocks would lose which guest instruction one of them belongs to.
         llvm.set_option("", "--enable-tail-merge=false")
         llvm.initialize_native_target()
         llvm.initialize_native_asmprinter()
         llvm.initialize_native_asmparser()
-        _machines[opt] = llvm.Target.from_default_triple().create_target_machine(
+        _machines[opt, narrow] = llvm.Target.from_default_triple().create_target_machine(
             cpu=llvm.get_host_cpu_name(),
             features=llvm.get_host_cpu_features().flatten(),
             opt=opt,
             reloc="pic",
             codemodel="small",
         )
-    return _machines[opt]
+    return _machines[opt, narrow]
 
 
 def _hide(module: ModuleRef) -> None:
