@@ -174,7 +174,7 @@ def test_blob_exports_hidden_and_global_symbols() -> None:
     assert code.start <= code.address("f") < code.end
 
 
-ALIGNED: Final = """
+ALIGNED = """
 define hidden void @f(ptr %callee) {
   call void %callee()
   ret void
