@@ -12,12 +12,11 @@ from dataclasses import dataclass, field
 from multiprocessing import get_context
 from typing import Final
 
-from anyarch._native import architecture, native_code, native_key, space_variant
+from anyarch._native import native_code, native_key, region_finder, space_variant
 from anyarch._run import run
 from anyarch.engine.aot import Explored, Explorer, Progress, Text, compile_ahead
 from anyarch.engine.bundle import CompiledRegion
 from anyarch.engine.cache import CodeCache
-from anyarch.engine.regions import RegionCompiler
 from anyarch.engine.store import RegionStore, write_bundle
 from anyarch.errors import CompileError, Error, LoadError
 from anyarch.linux.abi import LinuxAbi
@@ -190,8 +189,7 @@ def _begin(name: str, variant: str, texts: list[Text], data: list[Text]) -> None
     global _explorer
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     os.nice(5)
-    regions = RegionCompiler(architecture(name), bounded=False, direct=variant == "direct")
-    _explorer = Explorer(regions, texts, data)
+    _explorer = Explorer(region_finder(name, variant), texts, data)
 
 
 def _explore(batch: list[tuple[int, bool]]) -> list[Explored | None]:

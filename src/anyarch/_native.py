@@ -17,6 +17,7 @@ from anyarch.host.code import NativeCode, load
 if TYPE_CHECKING:
     from anyarch.emit.compile import Blob
     from anyarch.engine.compiler import Client
+    from anyarch.engine.regions import RegionCompiler
     from anyarch.isa.architecture import Architecture
     from anyarch.memory.space import AddressSpace
 
@@ -112,6 +113,14 @@ def region_compiler(name: str, variant: str, cache: CodeCache | None = None) -> 
     return Client(command, environment, native_code(name, variant))
 
 
+def region_finder(name: str, variant: str) -> RegionCompiler:
+    """What finds a guest's regions, in the process that compiles them."""
+    from anyarch.engine.regions import RegionCompiler
+
+    bounded, direct = variant == "bounded", variant == "direct"
+    return RegionCompiler(architecture(name), bounded=bounded, direct=direct)
+
+
 def _helper_environment() -> dict[str, str]:
     root = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
     if sys.flags.ignore_environment:  # what is there is for the guest's Python
@@ -128,13 +137,9 @@ def main(arguments: list[str]) -> int:
     name, variant, *what = arguments
     if what == ["regions"]:
         from anyarch.engine.compiler import compile_with, serve
-        from anyarch.engine.regions import RegionCompiler
         from anyarch.engine.store import RegionStore
 
-        regions = RegionCompiler(
-            architecture(name), bounded=variant == "bounded", direct=variant == "direct"
-        )
-        serve(compile_with(regions), RegionStore(CodeCache()))
+        serve(compile_with(region_finder(name, variant)), RegionStore(CodeCache()))
         return 0
     blob = CodeCache().build_once(native_key(name, variant), lambda: compile_native(name, variant))
     sys.stdout.buffer.write(pack(blob))
