@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import random
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
@@ -24,7 +24,7 @@ FACTOR = float(os.environ.get("ANYARCH_LOCKSTEP", "1"))
 OTHER = random.SystemRandom().getrandbits(32) if "ANYARCH_LOCKSTEP" in os.environ else 0
 SEEDS = st.integers(0, (1 << 32) - 1)
 
-Engines = Mapping[bool, NativeEngine]  # by whether they count instructions
+Engines = Sequence[NativeEngine]
 
 
 def repeated(count: int) -> settings:
@@ -40,23 +40,32 @@ def repeated(count: int) -> settings:
 
 @pytest.fixture(scope="module")
 def bounded() -> Engines:
-    return {counting: NativeEngine(bounded=True, counting=counting) for counting in (False, True)}
+    return engines_of(bounded=True)
 
 
 @pytest.fixture(scope="module")
 def flat() -> Engines:
-    return {counting: NativeEngine(bounded=False, counting=counting) for counting in (False, True)}
+    return engines_of(bounded=False)
+
+
+def engines_of(*, bounded: bool) -> Engines:
+    """Records alone, records that are counted, and code for blocks."""
+    return [
+        NativeEngine(bounded=bounded),
+        NativeEngine(bounded=bounded, counting=True),
+        NativeEngine(bounded=bounded, code=True),
+    ]
 
 
 def problems(case: Case, engines: Engines, *, stepping: bool = False) -> list[str]:
     """What differs on any engine; empty where the case does not end without a budget."""
     expected = lockstep.run_reference(case)
     result = []
-    for counting, engine in engines.items():
-        if expected.ended.code is ExitCode.BUDGET and not counting:
+    for engine in engines:
+        if expected.ended.code is ExitCode.BUDGET and not engine.counting:
             continue  # it would run for ever
-        found = engine.run(case, lockstep.LIMIT if counting else None)
-        result += lockstep.differences(expected, found, steps=counting)
+        found = engine.run(case, lockstep.LIMIT if engine.counting else None)
+        result += lockstep.differences(expected, found, steps=engine.counting)
         if stepping:
             found = engine.run_stepping(case, lockstep.LIMIT)
             result += [f"stepping: {each}" for each in lockstep.differences(expected, found)]

@@ -172,7 +172,7 @@ def value(engine: JitEngine, pc: int = CODE) -> int:
 
 
 def code_arena() -> CodeArena:
-    return host_code._code_arena()
+    return host_code.code_arena()
 
 
 def test_a_guest_that_compiles_for_ever_needs_no_more_room() -> None:

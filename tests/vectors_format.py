@@ -10,6 +10,7 @@ hold values of their own, pages of named memory are zero and no others are mappe
 from __future__ import annotations
 
 import re
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -55,6 +56,7 @@ class Machine(Protocol):
     """An engine with a state and the mapped pages, ready to run."""
 
     state: State
+    counts: bool  # whether it stops after so many instructions
 
     def run(self, count: int) -> Exit:
         """Run ``count`` instructions. What follows them is illegal: ending there is as good."""
@@ -159,6 +161,8 @@ def check(architecture: Architecture, vector: Vector, factory: Factory) -> list[
         _place(pages, address, nbytes, value)
 
     offsets = split(architecture, code)
+    if not machine.counts and vector.pc is not None and 0 <= vector.pc < len(code):
+        return []  # it comes back to its own text, and would not end
     ended = machine.run(len(offsets))
     problems = _check_ending(vector, ended, [CODE + o for o in offsets], CODE + len(code), state)
     for file, index, value in state.registers():
@@ -264,6 +268,8 @@ class PagedMemory:
 class ReferenceMachine:
     """The reference engine over paged memory."""
 
+    counts = True
+
     def __init__(self, architecture: Architecture, pages: Mapping[int, bytes]) -> None:
         self.state = State(architecture.layout)
         self.memory = PagedMemory(pages)
@@ -278,6 +284,8 @@ class ReferenceMachine:
 
 class NativeMachine:
     """The native interpreter; one per architecture and variant, emptied for each case."""
+
+    counts = True
 
     _engines: ClassVar[dict[tuple[type, int, bool], Interpreter]] = {}
 
@@ -335,7 +343,34 @@ class LocalCompiler:
         """Nothing is compiled for later runs."""
 
 
-class CompiledMachine(NativeMachine):
+class UncountedMachine(NativeMachine):
+    """Where instructions are counted neither blocks have code nor are there regions. Without, cases
+    end where their text does, for there is no instruction; what does not end is stopped."""
+
+    counts = False
+
+    def run(self, count: int) -> Exit:
+        clock = threading.Timer(20, self.engine.request_stop)
+        clock.start()
+        try:
+            return self.engine.run()
+        finally:
+            clock.cancel()
+            self.engine.clear_stop()
+
+
+class BlockMachine(UncountedMachine):
+    """The native interpreter, with blocks that have code of their own."""
+
+    def __init__(
+        self, architecture: Architecture, pages: Mapping[int, bytes], *, bounded: bool = False
+    ) -> None:
+        super().__init__(architecture, pages, bounded=bounded)
+        if not self.engine.arena.has_code:
+            self.engine.arena.assemble()
+
+
+class CompiledMachine(UncountedMachine):
     """The native interpreter, with the region at the text compiled."""
 
     _jits: ClassVar[dict[int, Jit]] = {}
@@ -364,6 +399,8 @@ ENGINES: Final[dict[str, Factory]] = {
     "reference": ReferenceMachine,
     "interpreter": NativeMachine,
     "interpreter-bounded": partial(NativeMachine, bounded=True),
+    "blocks": BlockMachine,
+    "blocks-bounded": partial(BlockMachine, bounded=True),
     "jit": CompiledMachine,
     "jit-bounded": partial(CompiledMachine, bounded=True),
 }

@@ -85,6 +85,7 @@ def make_sampler(
     from anyarch.engine.journal import Journal
     from anyarch.engine.store import BundleFile, RegionStore
 
+    runner.arena.assemble()
     cache = CodeCache(options.cache)
     bundles = [BundleFile(path) for path in options.bundles]
     is_linux = variant != "bounded"

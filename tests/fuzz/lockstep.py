@@ -419,11 +419,16 @@ def run_reference(case: Case, budget: int = LIMIT) -> Outcome:
 class NativeEngine:
     """A native interpreter that is filled anew for each case."""
 
-    def __init__(self, *, bounded: bool, counting: bool, direct: bool = False) -> None:
+    def __init__(
+        self, *, bounded: bool, counting: bool = False, direct: bool = False, code: bool = False
+    ) -> None:
+        """With ``code`` blocks have code of their own."""
         self.bounded, self.counting = bounded, counting
         self.space = AddressSpace(38, bounded=bounded, direct=direct)
         native = native_code("riscv64", "bounded" if bounded else "flat")
         self.engine = Interpreter(ARCHITECTURE, self.space, native, counting=counting)
+        if code:
+            self.engine.arena.assemble()
         self.mapped: list[tuple[int, int]] = []
 
     def prepare(self, case: Case) -> None:

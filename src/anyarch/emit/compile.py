@@ -13,6 +13,19 @@ import struct
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Final
 
+from anyarch.emit.objects import (
+    SHF_ALLOC,
+    SHF_EXECINSTR,
+    SHF_WRITE,
+    SHN_ABS,
+    SHN_COMMON,
+    SHN_UNDEF,
+    SHT_NOBITS,
+    STB_LOCAL,
+    Object,
+    Section,
+    Symbol,
+)
 from anyarch.errors import CompileError
 
 if TYPE_CHECKING:
@@ -55,9 +68,20 @@ def compile_blob(llvm_text: str, *, opt: int = 2, places: Mapping[str, int] | No
     3 LLVM's own pipeline. Raises CompileError for text that LLVM rejects and for code that does not
     stand alone.
     """
+    elf = compile_object(llvm_text, opt=opt)
+    blob = link(elf, places or {})
+    if "!DICompileUnit" in llvm_text:
+        blob.lines = _read_lines(elf)
+    return blob
+
+
+def compile_object(llvm_text: str, *, opt: int = 2, static: bool = False) -> bytes:
+    """Compile LLVM assembly to a relocatable ELF object, see :func:`compile_blob`; ``static`` is
+    for code that has values of symbols in its instructions."""
     from llvmlite import binding as llvm
 
-    machine = _target_machine(opt, narrow="override-stack-alignment" in llvm_text)
+    narrow = "override-stack-alignment" in llvm_text
+    machine = _target_machine(opt, narrow=narrow, static=static)
     try:
         module = llvm.parse_assembly(llvm_text)
     except RuntimeError as error:
@@ -70,11 +94,8 @@ def compile_blob(llvm_text: str, *, opt: int = 2, places: Mapping[str, int] | No
         raise CompileError(f"LLVM's verifier rejects the module: {error}") from None
     _hide(module)
     _optimise(module, machine, opt)
-    elf = machine.emit_object(module)
-    blob = link(elf, places or {})
-    if "!DICompileUnit" in llvm_text:
-        blob.lines = _read_lines(elf)
-    return blob
+    elf: bytes = machine.emit_object(module)
+    return elf
 
 
 def skip_scheduling() -> None:
@@ -88,28 +109,28 @@ def skip_scheduling() -> None:
     llvm.set_option("", "--post-RA-scheduler=false")
 
 
-_machines: Final[dict[tuple[int, bool], TargetMachine]] = {}
+_machines: Final[dict[tuple[int, bool, bool], TargetMachine]] = {}
 
 
-def _target_machine(opt: int, *, narrow: bool) -> TargetMachine:
+def _target_machine(opt: int, *, narrow: bool, static: bool) -> TargetMachine:
     """``narrow`` is for modules with a stack alignment of their own: a machine keeps the first that
     it sees, for all modules after it."""
     from llvmlite import binding as llvm
 
-    if (opt, narrow) not in _machines:
+    if (opt, narrow, static) not in _machines:
         # Merging equal ends of blocks would lose which guest instruction one of them belongs to.
         llvm.set_option("", "--enable-tail-merge=false")
         llvm.initialize_native_target()
         llvm.initialize_native_asmprinter()
         llvm.initialize_native_asmparser()
-        _machines[opt, narrow] = llvm.Target.from_default_triple().create_target_machine(
+        _machines[opt, narrow, static] = llvm.Target.from_default_triple().create_target_machine(
             cpu=llvm.get_host_cpu_name(),
             features=llvm.get_host_cpu_features().flatten(),
             opt=opt,
-            reloc="pic",
+            reloc="static" if static else "pic",
             codemodel="small",
         )
-    return _machines[opt, narrow]
+    return _machines[opt, narrow, static]
 
 
 def _hide(module: ModuleRef) -> None:
@@ -158,39 +179,11 @@ def _parse_message(text: str, message: str) -> str:
     return f"LLVM text, line {number}, column {found[2]}: {found[3]}: {line!r}"
 
 
-# ELF constants (elf.h) under their own names.
-_SHT_SYMTAB, _SHT_RELA, _SHT_NOBITS = 2, 4, 8
-_SHF_WRITE, _SHF_ALLOC, _SHF_EXECINSTR = 1, 2, 4
-_SHN_UNDEF, _SHN_ABS, _SHN_COMMON = 0, 0xFFF1, 0xFFF2
-_STB_LOCAL = 0
-_EM_X86_64 = 62
+# Relocation types, System V ABI, AMD64 supplement.
 _PC32 = frozenset({2, 4})  # R_X86_64_PC32, R_X86_64_PLT32
 _PC64 = 24  # R_X86_64_PC64
 _GOT = frozenset({9, 41, 42})  # R_X86_64_GOTPCREL, GOTPCRELX, REX_GOTPCRELX
 _ABSOLUTE = {1: "R_X86_64_64", 10: "R_X86_64_32", 11: "R_X86_64_32S"}
-_SECTION = struct.Struct("<IIQQQQIIQQ")
-_SYMBOL = struct.Struct("<IBBHQQ")
-_RELOCATION = struct.Struct("<QIIq")
-
-
-class _Section:
-    __slots__ = ("align", "flags", "info", "kind", "link", "name", "nbytes", "offset", "place")
-
-    def __init__(self, name: str, fields: tuple[int, ...]) -> None:
-        self.name = name
-        _, self.kind, self.flags, _, self.offset, self.nbytes = fields[:6]
-        self.link, self.info, self.align, _ = fields[6:]
-        self.place = -1  # offset in the image; -1 outside it
-
-
-class _Symbol:
-    __slots__ = ("binding", "name", "section", "value")
-
-    def __init__(self, name: str, binding: int, section: int, value: int) -> None:
-        self.name = name
-        self.binding = binding
-        self.section = section
-        self.value = value
 
 
 def link(elf: bytes, places: Mapping[str, int] | None = None) -> Blob:
@@ -199,24 +192,20 @@ def link(elf: bytes, places: Mapping[str, int] | None = None) -> Blob:
     Raises CompileError, naming the symbol, for whatever could not be resolved without knowing
     where the image will be mapped.
     """
-    if elf[:6] != b"\x7fELF\x02\x01" or struct.unpack_from("<H", elf, 18)[0] != _EM_X86_64:
-        raise CompileError("the object is not a little-endian x86-64 ELF file")
-    sections = _read_sections(elf)
-    image = _lay_out(elf, sections)
-    symbols = _read_symbols(elf, sections)
+    found = Object(elf)
+    sections, symbols = found.sections, found.symbols
+    image = _lay_out(found)
     undefined: set[str] = set()
-    for section in sections:
-        if section.kind != _SHT_RELA or sections[section.info].place < 0:
+    for target in sections:
+        if target.place < 0:
             continue
-        target = sections[section.info]
-        end = section.offset + section.nbytes
-        for offset, kind, index, addend in _RELOCATION.iter_unpack(elf[section.offset : end]):
+        for offset, kind, index, addend in found.relocations(target):
             symbol = symbols[index]
             where = f"{target.name}+{offset:#x}"
-            if symbol.section == _SHN_UNDEF and places and symbol.name in places:
+            if symbol.section == SHN_UNDEF and places and symbol.name in places:
                 value = places[symbol.name]
                 _relocate(image, target.place + offset, kind, value, addend, symbol.name, where)
-            elif symbol.section == _SHN_UNDEF:
+            elif symbol.section == SHN_UNDEF:
                 undefined.add(symbol.name)
             else:
                 value = _resolve(symbol, sections, where)
@@ -229,41 +218,29 @@ def link(elf: bytes, places: Mapping[str, int] | None = None) -> Blob:
     exported = {
         symbol.name: sections[symbol.section].place + symbol.value
         for symbol in symbols
-        if symbol.binding != _STB_LOCAL
-        and symbol.section not in (_SHN_UNDEF, _SHN_ABS, _SHN_COMMON)
+        if symbol.binding != STB_LOCAL
+        and symbol.section not in (SHN_UNDEF, SHN_ABS, SHN_COMMON)
         and sections[symbol.section].place >= 0
     }
     return Blob(bytes(image), exported)
 
 
-def _read_sections(elf: bytes) -> list[_Section]:
-    (start,) = struct.unpack_from("<Q", elf, 40)
-    _, count, names_index = struct.unpack_from("<HHH", elf, 58)
-    if count == 0:  # more than 65,279 sections: the count is in section 0
-        count, names_index = struct.unpack_from("<QI", elf, start + 32)
-    rows = list(_SECTION.iter_unpack(elf[start : start + count * _SECTION.size]))
-    names = rows[names_index][4]
-    return [_Section(_string(elf, names + row[0]), row) for row in rows]
-
-
-def _string(elf: bytes, offset: int) -> str:
-    return elf[offset : elf.index(0, offset)].decode()
-
-
-def _lay_out(elf: bytes, sections: list[_Section]) -> bytearray:
+def _lay_out(found: Object) -> bytearray:
     """Give each loaded section its place: code first, constants after it."""
     image = bytearray()
-    loaded = [s for s in sections if s.flags & _SHF_ALLOC and s.nbytes and s.name != ".eh_frame"]
-    for section in sorted(loaded, key=lambda s: not s.flags & _SHF_EXECINSTR):
+    loaded = [
+        s for s in found.sections if s.flags & SHF_ALLOC and s.nbytes and s.name != ".eh_frame"
+    ]
+    for section in sorted(loaded, key=lambda s: not s.flags & SHF_EXECINSTR):
         constant = section.name.startswith(".data.rel.ro")
-        if (section.flags & _SHF_WRITE and not constant) or section.kind == _SHT_NOBITS:
+        if (section.flags & SHF_WRITE and not constant) or section.kind == SHT_NOBITS:
             raise CompileError(
                 f"section {section.name} holds {section.nbytes} bytes of writable data: make the "
                 "global `constant`, or keep the state in the context"
             )
         image.extend(b"\0" * (-len(image) % max(section.align, 1)))
         section.place = len(image)
-        image += elf[section.offset : section.offset + section.nbytes]
+        image += found.content(section)
     return image
 
 
@@ -283,19 +260,7 @@ def _read_lines(elf: bytes) -> list[tuple[int, int]]:
     return rows
 
 
-def _read_symbols(elf: bytes, sections: list[_Section]) -> list[_Symbol]:
-    for table in sections:
-        if table.kind == _SHT_SYMTAB:
-            names = sections[table.link].offset
-            rows = _SYMBOL.iter_unpack(elf[table.offset : table.offset + table.nbytes])
-            return [
-                _Symbol(_string(elf, names + name), info >> 4, section, value)
-                for name, info, _, section, value, _ in rows
-            ]
-    return []
-
-
-def _resolve(symbol: _Symbol, sections: list[_Section], where: str) -> int:
+def _resolve(symbol: Symbol, sections: list[Section], where: str) -> int:
     place = -1 if symbol.section >= len(sections) else sections[symbol.section].place
     if place < 0:
         raise CompileError(

@@ -13,6 +13,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final, Protocol
 
+from anyarch.engine.blockcode import CodeReader
+from anyarch.errors import HostError
 from anyarch.host.mapping import (
     MADV_DONTNEED,
     MAP_ANONYMOUS,
@@ -27,6 +29,7 @@ from anyarch.host.mapping import (
 
 if TYPE_CHECKING:
     from anyarch.engine.interpreter import Note
+    from anyarch.host.blockroom import BlockRoom
     from anyarch.host.code import NativeCode
     from anyarch.memory.space import AddressSpace
 
@@ -46,6 +49,10 @@ TRANSLATOR: Final = (
     "lock",  # pointer of the context that translates, or 0
     "dropped",  # blocks whose room is lost until the next flush
     "eager",  # leave with NEW where no region is, and translate single instructions only
+    "code_next",  # host address of the next block's code, see engine/templates
+    "code_end",
+    "code_write",  # how far behind it is written; 0: blocks get no code
+    "block_codes",  # host addresses of code, ascending
 )
 _INDEX: Final = {name: index for index, name in enumerate(TRANSLATOR)}
 TABLE_BITS: Final = 19
@@ -57,6 +64,7 @@ BLOCK_CAPACITY: Final = 1 << 20
 DROPPED_LIMIT: Final = 1 << 16  # blocks: a guest that writes code for ever needs no more memory
 PAGE_WRITE, PAGE_EXEC, PAGE_CODE, PAGE_HOOK = 2, 4, 8, 16
 _PAGE: Final = 4096
+_NO_CODE: Final = (1 << 63) - 1  # as the end of the code: it is never full
 _LONGEST: Final = 16  # bytes of an instruction
 
 
@@ -83,17 +91,23 @@ class RecordArena:
             TABLE_NBYTES,
             8 * BLOCK_CAPACITY,
             8 * BLOCK_CAPACITY,
+            8 * BLOCK_CAPACITY,
             _PAGE,
             REGION_TABLE_NBYTES,
         )
         flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE
         prot = PROT_READ | PROT_WRITE
         self._maps = [map_pages(nbytes, prot, flags=flags) for nbytes in self._sizes]
-        arena, self.table, records, pcs, self.translator, self.region_table = self._maps
+        arena, self.table, records, pcs, codes, self.translator, self.region_table = self._maps
         self._fields = (ctypes.c_uint64 * len(TRANSLATOR)).from_address(self.translator)
         self._reserve_key()
         index = (ctypes.c_uint64 * BLOCK_CAPACITY).from_address(records)
         self._records = memoryview(index).cast("B").cast("Q")
+        index = (ctypes.c_uint64 * BLOCK_CAPACITY).from_address(codes)
+        self._codes = memoryview(index).cast("B").cast("Q")
+        self._room: BlockRoom | None = None
+        self._old_rooms: list[BlockRoom] = []  # of the processes that this one was forked from
+        self._rows = native.address("aa_template_rows")
         self._pcs = (ctypes.c_uint64 * BLOCK_CAPACITY).from_address(pcs)
         for name, value in (
             ("arena_next", arena),
@@ -102,6 +116,8 @@ class RecordArena:
             ("page_flags", space.page_flags),
             ("block_records", records),
             ("block_pcs", pcs),
+            ("block_codes", codes),
+            ("code_end", _NO_CODE),
             ("block_capacity", BLOCK_CAPACITY),
             ("address_limit", space.limit),
             ("counting", int(counting)),
@@ -123,7 +139,10 @@ class RecordArena:
         space.on_code_change = self._change_range
 
     def __del__(self) -> None:
-        self._records = memoryview(b"")
+        self._records = self._codes = memoryview(b"")
+        for room in (*getattr(self, "_old_rooms", ()), getattr(self, "_room", None)):
+            if room is not None:
+                room.close()
         for pointer, nbytes in zip(getattr(self, "_maps", ()), self._sizes, strict=False):
             unmap_pages(pointer, nbytes)
 
@@ -159,6 +178,38 @@ class RecordArena:
         pc = int(self._pcs[index])
         return int(self._records[index]), pc, pc + offset
 
+    # Code of blocks.
+    def assemble(self) -> None:
+        """From here on give blocks code of their own, see engine/templates."""
+        from anyarch.host.blockroom import BlockRoom
+
+        try:
+            self._room = BlockRoom()
+        except HostError:  # handlers do without
+            return
+        self._begin_code()
+
+    @property
+    def has_code(self) -> bool:
+        """Whether blocks have code of their own, unless instructions are counted."""
+        return self._room is not None
+
+    def _begin_code(self) -> None:
+        room = self._room
+        next_, end, distance = (room.start, room.end, room.distance) if room else (0, _NO_CODE, 0)
+        self._fields[_INDEX["code_next"]] = next_
+        self._fields[_INDEX["code_end"]] = end
+        self._fields[_INDEX["code_write"]] = distance & (1 << 64) - 1
+
+    def locate_code(self, host: int) -> int | None:
+        """The record whose instruction faulted at a host address in a block's code; None where
+        the address is in no such code."""
+        rooms = [*self._old_rooms, self._room] if self._room else self._old_rooms
+        if not any(room.start <= host < room.end for room in rooms):
+            return None
+        index = bisect_right(self._codes, host, 0, self.blocks) - 1
+        return CodeReader(self._rows).find(int(self._records[index]), int(self._codes[index]), host)
+
     def visited(self) -> list[int]:
         """Where blocks begin that were translated."""
         return self._pcs[: self.blocks]
@@ -182,9 +233,24 @@ class RecordArena:
         self.runners = [runner]
         self._gate = threading.Condition()
         self._exclusive = False
-        if self._fields[_INDEX["lock"]]:
-            self._fields[_INDEX["lock"]] = 0
+        held = self._fields[_INDEX["lock"]]
+        self._fields[_INDEX["lock"]] = 0
+        if not self._move_code() or held:
             self._reset()
+
+    def _move_code(self) -> bool:
+        """Go on with code in room of our own; False where that takes dropping what there is."""
+        old = self._room
+        if old is None:
+            return True
+        old.seal()
+        self._room = None
+        self.assemble()
+        if self._room is not None and self._room.start > old.start:
+            self._old_rooms.append(old)
+            return True
+        self._old_rooms.append(old)
+        return False
 
     # Dropping translations.
     def _change_range(self, start: int, end: int) -> None:
@@ -256,6 +322,12 @@ class RecordArena:
         self._fields[_INDEX["table_used"]] = 0
         self._fields[_INDEX["block_count"]] = 0
         self._fields[_INDEX["dropped"]] = 0
+        for room in self._old_rooms:
+            room.close()
+        self._old_rooms.clear()
+        if self._room is not None and not self._room.renew():
+            self._room = None
+        self._begin_code()
         self.flushes += 1
         if self.on_flush is not None:
             self.on_flush()

@@ -264,6 +264,9 @@ class Interpreter:
                 self._set("record", IN_CONTEXT)
                 self.state.pc = pc
                 return code
+            found = self.arena.locate_code(host)
+            if found is not None:
+                self._set("record", found)
         record = self._get("record")
         if record == IN_CONTEXT:
             self.state.pc = self._get("pc")

@@ -7,12 +7,15 @@ guest code, decodes it with the tree of ``isa.decoder`` and builds records up to
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from anyarch.emit.llvm import Emitter, declarations
+from anyarch.engine.blockcode import HANDLER_PREFIX
 from anyarch.engine.convention import STACK_ALIGNMENT, RegionConvention
 from anyarch.engine.fusion import fusion_text
 from anyarch.engine.records import (
+    LINK_NBYTES,
     BuilderEmitter,
     HandlerEmitter,
     RecordLayout,
@@ -20,6 +23,11 @@ from anyarch.engine.records import (
     lay_out,
     record_constants,
     runs_in_reference,
+)
+from anyarch.engine.templates import (
+    Template,
+    TemplateEmitter,
+    assemble_templates,
 )
 from anyarch.engine.translator import BRANCHES, ENDS, MAXIMUM_RECORD, translator_text
 from anyarch.errors import DefinitionError
@@ -30,7 +38,16 @@ from anyarch.isa.architecture import Architecture
 from anyarch.isa.decoder import Switch, Tree
 from anyarch.isa.instruction import Form, Instruction
 
-# Fields of the translator's state, eight bytes each.
+_HEADER = [
+    '!0 = !{!"branch_weights", i32 1, i32 4000}',
+    "!1 = !{}",
+    '!2 = !{!"branch_weights", i32 1000, i32 1}',
+    '!3 = !{!"rsp"}',
+    f"!4 = {STACK_ALIGNMENT}",
+    "!llvm.module.flags = !{!4}",
+    'attributes #0 = { nounwind strictfp "no-stack-arg-probe" }',
+    "attributes #1 = { strictfp }",
+]
 
 
 @dataclass(slots=True)
@@ -63,17 +80,11 @@ class InterpreterModule:
     def text(self) -> str:
         """LLVM text of everything but the host runtime."""
         decoder = self._decoder()
+        fused = self._fused_text()
         parts = [
-            '!0 = !{!"branch_weights", i32 1, i32 4000}',
-            "!1 = !{}",
-            '!2 = !{!"branch_weights", i32 1000, i32 1}',
-            '!3 = !{!"rsp"}',
-            f"!4 = {STACK_ALIGNMENT}",
-            "!llvm.module.flags = !{!4}",
-            'attributes #0 = { nounwind strictfp "no-stack-arg-probe" }',
-            "attributes #1 = { strictfp }",
+            *_HEADER,
             *self.handlers_text(),
-            *self._fused_text(),
+            *fused,
             *(
                 f"define internal void @{name}(i64 %word, i64 %pc, ptr %record) #0 "
                 f"{{\nentry:\n{body}\n  ret void\n}}"
@@ -82,6 +93,7 @@ class InterpreterModule:
             decoder,
             fusion_text(self.sequences, [handler.layout for handler in self.handlers.values()]),
             self._internal(),
+            self._templates(),
             RegionConvention(self.architecture).text(),
             translator_text(self.architecture.lengths, self._noted()),
         ]
@@ -102,7 +114,7 @@ class InterpreterModule:
             result.append(
                 f"; {', '.join(handler.names)}\n"
                 f"define hidden i32 @h_{handler.number}(ptr noalias %context, ptr %record, "
-                f"ptr %memory) #0 {{\n{handler.body}\n}}"
+                f"ptr %memory) #0 {_prefix(handler.number + 1)} {{\n{handler.body}\n}}"
             )
         return result
 
@@ -124,16 +136,13 @@ class InterpreterModule:
             body = self._sequence_body([(by_number[n], mask) for n, mask in sequence])
             result.append(
                 f"define hidden i32 @h_{number}(ptr noalias %context, ptr %record, ptr %memory)"
-                f" #0 {{\n{body}\n}}"
+                f" #0 {_prefix(number + 1)} {{\n{body}\n}}"
             )
         return result
 
     def _sequence_body(self, handlers: list[tuple[Handler, int]]) -> str:
-        lines: list[str] = []
-        record, block, offset = "%record", "entry", 0
-        written: str | None = None
-        for index, (handler, mask) in enumerate(handlers):
-            emitter = HandlerEmitter(
+        def emitter(handler: Handler, index: int, record: str, offset: int) -> HandlerEmitter:
+            return HandlerEmitter(
                 handler.graph,
                 handler.layout,
                 handler.constants,
@@ -142,26 +151,75 @@ class InterpreterModule:
                 record=record,
                 prefix=f"s{index}",
             )
-            emitter.block = block
-            if mask and written is None:
-                raise DefinitionError(f"{handler.names[0]}: nothing before it to link with")
-            for bit, place in enumerate(handler.layout.reads):
-                if mask >> bit & 1 and written is not None:
-                    emitter.linked[place] = written
-            emitter.effects()
-            written = emitter.written() if handler.layout.write else None
-            falls_through = emitter.jumps() and emitter.finish()
-            lines += emitter.lines
-            offset += handler.nbytes
-            block = emitter.block
-            if falls_through:
-                record = f"%record{index}"
-                lines.append(f"  {record} = getelementptr i8, ptr %record, i64 {offset}")
-                if index == len(handlers) - 1:
-                    emitter.lines = []
-                    emitter.dispatch(record)
-                    lines += emitter.lines
-        return with_status("\n".join(lines))
+
+        def go_on(emitter: HandlerEmitter, record: str) -> None:
+            emitter.dispatch(record)
+
+        return _body(handlers, emitter, go_on)
+
+    def _templates(self) -> str:
+        """The templates of all handlers and sequences."""
+        by_number = {handler.number: handler for handler in self.handlers.values()}
+        made = [
+            self._template(number + 1, [(handler, 0)])
+            for number, handler in by_number.items()
+            if not runs_in_reference(handler.graph)
+        ]
+        heads = {}
+        for sequence, number in self.sequences.items():
+            handlers = [(by_number[n], mask) for n, mask in sequence]
+            template = self._template(number + 1, handlers)
+            heads[number + 1] = sequence[0][0] + 1
+            if any(mask for _, mask in sequence) and template.accesses <= 1:  # there is a gain
+                made.append(template)
+        e = self._template_emitter(Graph("goto"), RecordLayout(), set())
+        e.follow_link(16)
+        body = with_status("\n".join(e.lines))
+        made.append(Template(self._goto, body, 16 + LINK_NBYTES))
+        return assemble_templates(made, heads, self._goto + 1, _HEADER)
+
+    @property
+    def _goto(self) -> int:
+        """The row of what ends a block that goes on elsewhere."""
+        return len(self.handlers) + len(self.sequences) + 1
+
+    def _template(self, number: int, handlers: list[tuple[Handler, int]]) -> Template:
+        emitters: list[TemplateEmitter] = []
+
+        def make(handler: Handler, index: int, record: str, offset: int) -> HandlerEmitter:
+            made = self._template_emitter(
+                handler.graph, handler.layout, handler.constants, record, f"s{index}", offset
+            )
+            emitters.append(made)
+            return made
+
+        def go_on(emitter: HandlerEmitter, record: str) -> None:
+            emitters[-1].go_on()
+
+        body = _body(handlers, make, go_on)
+        accessing = [made.start for made in emitters if made.accesses]
+        nbytes = sum(handler.nbytes for handler, _ in handlers)
+        return Template(number, body, nbytes, len(accessing), *accessing[:1])
+
+    def _template_emitter(
+        self,
+        graph: Graph,
+        layout: RecordLayout,
+        constants: set[int],
+        record: str = "%record",
+        prefix: str = "",
+        start: int = 0,
+    ) -> TemplateEmitter:
+        return TemplateEmitter(
+            graph,
+            layout,
+            constants,
+            self.architecture,
+            bounded=self.bounded,
+            record=record,
+            prefix=prefix,
+            start=start,
+        )
 
     def handler(self, form: Form) -> Handler:
         """The handler of a form, shared with all forms of equal meaning."""
@@ -310,15 +368,15 @@ class InterpreterModule:
                 graph, RecordLayout(), set(), self.architecture, bounded=self.bounded
             )
 
-        def define(name: str, e: HandlerEmitter) -> None:
+        def define(name: str, e: HandlerEmitter, row: int = 0) -> None:
             texts.append(
                 f"define hidden i32 @aa_{name}(ptr noalias %context, ptr %record, ptr %memory)"
-                f" #0 {{\n{with_status(chr(10).join(e.lines))}\n}}"
+                f" #0 {_prefix(row)} {{\n{with_status(chr(10).join(e.lines))}\n}}"
             )
 
         e = handler("goto")
         e.follow_link(16)
-        define("goto", e)
+        define("goto", e, self._goto)
         for name, code in (("illegal", ExitCode.ILLEGAL), ("hook", ExitCode.HOOK)):
             e = handler(name)
             e.leave(code)
@@ -345,3 +403,42 @@ def with_status(body: str) -> str:
     """The body with an entry block; room for MXCSR where it is used."""
     status = "  %status = alloca i32, align 4\n" if "%status" in body else ""
     return f"entry:\n{status}{body}"
+
+
+def _prefix(row: int) -> str:
+    """What is before a handler: which template does the same; 0 for none."""
+    return f"prefix [{HANDLER_PREFIX // 4} x i32] [i32 {row}, i32 0, i32 0, i32 0]"
+
+
+def _body(
+    handlers: list[tuple[Handler, int]],
+    make: Callable[[Handler, int, str, int], HandlerEmitter],
+    go_on: Callable[[HandlerEmitter, str], None],
+) -> str:
+    """Several handlers' bodies as one; ``make`` gives the emitter of each by its index, record and
+    the record's offset, ``go_on`` continues with the record behind the last."""
+    lines: list[str] = []
+    record, block, offset = "%record", "entry", 0
+    written: str | None = None
+    for index, (handler, mask) in enumerate(handlers):
+        emitter = make(handler, index, record, offset)
+        emitter.block = block
+        if mask and written is None:
+            raise DefinitionError(f"{handler.names[0]}: nothing before it to link with")
+        for bit, place in enumerate(handler.layout.reads):
+            if mask >> bit & 1 and written is not None:
+                emitter.linked[place] = written
+        emitter.effects()
+        written = emitter.written() if handler.layout.write else None
+        falls_through = emitter.jumps() and emitter.finish()
+        lines += emitter.lines
+        offset += handler.nbytes
+        block = emitter.block
+        if falls_through:
+            record = f"%record{index}"
+            lines.append(f"  {record} = getelementptr i8, ptr %record, i64 {offset}")
+            if index == len(handlers) - 1:
+                emitter.lines = []
+                go_on(emitter, record)
+                lines += emitter.lines
+    return with_status("\n".join(lines))

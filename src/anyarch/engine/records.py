@@ -209,9 +209,19 @@ class HandlerEmitter(Emitter):
             if index.value == declared.zero:
                 return self.context(field_offset("zero" if kind == "read" else "scratch"))
             return self.context(REGISTERS + self.registers.offset(file, index.value))
-        offset = self._slot(self.layout.slot(kind, index, file))
-        wide = self.let(f"zext i16 {offset} to i64")
-        return self.context(wide)
+        return self.place(self.layout.slot(kind, index, file))
+
+    def place(self, slot: Slot) -> str:
+        """Operand of the register that a slot says."""
+        return self.context(self.let(f"zext i16 {self._slot(slot)} to i64"))
+
+    def constant(self, slot: Slot, size: int) -> str:
+        """The value in a slot, as ``size`` bits."""
+        loaded = self._slot(slot)
+        bits = slot.nbytes * 8
+        if bits < size:
+            return self.let(f"sext i{bits} {loaded} to i{size}")
+        return self.let(f"trunc i{bits} {loaded} to i{size}") if bits > size else loaded
 
     def leaf(self, node: Node) -> str:
         if node.op == "register":
@@ -221,21 +231,19 @@ class HandlerEmitter(Emitter):
                 if offset in self.linked:
                     return self.linked[offset]
             pointer = self._register("read", str(node.attrs[0]), index)
-            return self.let(f"load i{node.size}, {pointer}, align {min(node.size // 8, 8)}")
+            return self.load_register(str(node.attrs[0]), pointer, node.size)
         return super().leaf(node)
+
+    def load_register(self, file: str, pointer: str, size: int) -> str:
+        """The register of a file at a place in the context."""
+        return self.let(f"load i{size}, {pointer}, align {min(size // 8, 8)}")
 
     def value(self, node: Node) -> str:
         if node.number in self.constants and node.op != "const":
             for known in reversed(self._known):
                 if node.number in known:
                     return known[node.number]
-            slot = self.layout.slot("value", node)
-            loaded = self._slot(slot)
-            bits = slot.nbytes * 8
-            if bits < node.size:
-                loaded = self.let(f"sext i{bits} {loaded} to i{node.size}")
-            elif bits > node.size:
-                loaded = self.let(f"trunc i{bits} {loaded} to i{node.size}")
+            loaded = self.constant(self.layout.slot("value", node), node.size)
             self.bind(node, loaded)
             return loaded
         return super().value(node)

@@ -180,8 +180,10 @@ entry:
   %dropped = load i64, ptr %droppedp
   %full4 = icmp uge i64 %dropped, {dropped}
   %full12 = or i1 %full1, %full2
+  %full5 = call i1 @aa_code_full(ptr %t)
   %full34 = or i1 %full3, %full4
-  %full = or i1 %full12, %full34
+  %full345 = or i1 %full34, %full5
+  %full = or i1 %full12, %full345
   %pcp = getelementptr i8, ptr %context, i64 {c_pc}
   store i64 %pc, ptr %pcp
   %crecp = getelementptr i8, ptr %context, i64 {c_record}
@@ -372,6 +374,9 @@ commit:
   store i64 %blocks1, ptr %countp
   %keep64 = and i64 %mode, 1
   %keep = icmp ne i64 %keep64, 0
+  %plain = xor i1 %counting, true
+  %assembled = and i1 %keep, %plain
+  call void @aa_assemble(ptr %t, ptr %start, ptr %last, i64 %blocks, i1 %assembled)
   br i1 %keep, label %insert, label %out
 insert:
   call void @aa_insert(ptr %t, i64 %pc, ptr %start)

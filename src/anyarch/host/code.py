@@ -31,6 +31,8 @@ __all__ = ["NativeCode", "load"]
 
 _ARENA_NBYTES = 1 << 28
 CELL_DISTANCE = _ARENA_NBYTES // 2  # from a region's code to its cells
+BLOCK_ROOM_NBYTES = 1 << 25  # for one address space's blocks, see host/blockroom
+_BLOCK_ROOMS = 32
 _ALIGN = 64  # of the widest constant that code may read as an aligned vector
 _STUB_NBYTES = 16
 _WCLONE = -(1 << 31)  # wait for a process that tells its end to nobody: __WCLONE
@@ -84,9 +86,9 @@ class NativeCode:
                 f"the blob lacks {', '.join(missing)}: compile it together with "
                 "anyarch.host.runtime.runtime_text()"
             )
-        arena = _code_arena()
+        arena = code_arena()
         context.set("code_start", arena.start)
-        context.set("code_end", arena.end)
+        context.set("code_end", arena.blocks_end)
         context.set("leave_pointer", self.address("aa_leave"))
         context.set("syscall_window", self.address("aa_syscall_window"))
         context.set("syscall_window_end", self.address("aa_syscall_window_end"))
@@ -155,20 +157,23 @@ class NativeCode:
 class CodeArena:
     """The one range of host addresses that holds all our code: blobs from its start, regions in the
     upper half, where they are written one by one through a second, writable mapping. Behind it
-    is room for the cells through which regions reach each other, as far from each region.
+    is room for the cells through which regions reach each other, as far from each region, and
+    then for the code of blocks.
 
     A forked child shares the memory of regions until it writes there. So its parent writes only
     where no region was, or into a copy.
     """
 
     __slots__ = (
-        "_free", "_is_shared", "_next", "_owner", "_region_next", "_region_write", "_stubs", "end",
-        "start",
+        "_free", "_is_shared", "_next", "_owner", "_region_next", "_region_write", "_stubs",
+        "block_rooms", "blocks_end", "end", "forks", "start",
     )  # fmt: skip
 
     def __init__(self) -> None:
+        cells_end = _ARENA_NBYTES + CELL_DISTANCE
+        rooms = BLOCK_ROOM_NBYTES * _BLOCK_ROOMS
         try:
-            self.start = reserve(_ARENA_NBYTES + CELL_DISTANCE, PAGE)
+            self.start = reserve(cells_end + rooms, PAGE)
             protect_pages(self.start + _ARENA_NBYTES, CELL_DISTANCE, PROT_READ | PROT_WRITE)
         except OSError as error:
             raise HostError(f"cannot reserve room for native code: {error}") from error
@@ -178,6 +183,10 @@ class CodeArena:
         self._region_write = 0
         self._owner = 0  # the process that appends
         self._is_shared = False  # a forked child may run what is here
+        self.blocks_end = self.start + cells_end + rooms
+        self.block_rooms = FreeList()
+        self.block_rooms.give(self.start + cells_end, rooms)
+        self.forks = 0  # of this process, and whether it is a child
         self._free = FreeList()  # of the region area
         self._stubs = range(0)  # places for stubs
 
@@ -225,6 +234,7 @@ class CodeArena:
     def after_fork(self) -> None:
         """A child has been forked, or we are one."""
         self._is_shared = True
+        self.forks += 1
 
     def _map_regions(self) -> None:
         """Memory for regions that is shared with no child or parent, with what there was."""
@@ -253,7 +263,8 @@ class CodeArena:
 _arena: CodeArena | None = None
 
 
-def _code_arena() -> CodeArena:
+def code_arena() -> CodeArena:
+    """The process's arena."""
     global _arena
     if _arena is None:
         _arena = CodeArena()
@@ -263,22 +274,22 @@ def _code_arena() -> CodeArena:
 
 def append_region(code: bytes) -> int:
     """Place the code of a region; see :meth:`CodeArena.append`."""
-    return _code_arena().append(code)
+    return code_arena().append(code)
 
 
 def release_region(start: int, nbytes: int) -> None:
     """Give back the room of a region; see :meth:`CodeArena.release`."""
-    _code_arena().release(start, nbytes)
+    code_arena().release(start, nbytes)
 
 
 def append_stub(code: bytes) -> int:
     """Place a few bytes of code that stay; see :meth:`CodeArena.append_stub`."""
-    return _code_arena().append_stub(code)
+    return code_arena().append_stub(code)
 
 
 def region_base() -> int:
     """Host pointer of the first region."""
-    return _code_arena().start + CELL_DISTANCE
+    return code_arena().start + CELL_DISTANCE
 
 
 def load(blob: Blob) -> NativeCode:
@@ -303,7 +314,7 @@ def _map_file(blob: Blob) -> int:
         if os.fstat(fd).st_size < blob.position + nbytes:
             return 0  # comparing past the end of the file would be a bus error
         prot = PROT_READ | PROT_EXEC
-        place = _code_arena().place(nbytes)
+        place = code_arena().place(nbytes)
         flags = MAP_PRIVATE | MAP_FIXED
         start = map_pages(nbytes, prot, pointer=place, flags=flags, fd=fd, offset=blob.position)
     except OSError:
@@ -320,7 +331,7 @@ def _map_file(blob: Blob) -> int:
 def _map_copy(blob: Blob) -> int:
     nbytes = len(blob.code)
     try:
-        start = _code_arena().place(nbytes)
+        start = code_arena().place(nbytes)
         protect_pages(start, round_up(nbytes), PROT_READ | PROT_WRITE)
         ctypes.memmove(start, blob.code, nbytes)
         protect_pages(start, round_up(nbytes), PROT_READ | PROT_EXEC)

@@ -1,0 +1,88 @@
+"""Room for the code of blocks, which native code writes itself: written through one mapping, run
+through another, so that no memory is writable and executable at once.
+
+A forked child runs what its parent had written there, and neither writes where the other could
+come: the child takes room of its own, the parent goes on behind what there was, and begins anew in
+other memory.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Final
+
+from anyarch.errors import HostError
+from anyarch.host.code import BLOCK_ROOM_NBYTES, code_arena
+from anyarch.host.mapping import (
+    MAP_ANONYMOUS,
+    MAP_FIXED,
+    MAP_NORESERVE,
+    MAP_PRIVATE,
+    MAP_SHARED,
+    PROT_EXEC,
+    PROT_NONE,
+    PROT_READ,
+    PROT_WRITE,
+    map_pages,
+    unmap_pages,
+)
+
+_ALL: Final = BLOCK_ROOM_NBYTES
+
+
+class BlockRoom:
+    """A part of the code arena, from ``start`` to ``end``; what is written ``distance`` behind an
+    address is run there. HostError where there is none to be had."""
+
+    __slots__ = ("_forks", "distance", "end", "start")
+
+    def __init__(self) -> None:
+        start = code_arena().block_rooms.take(_ALL)
+        if start is None:
+            raise HostError("the room for code of blocks is used up")
+        self.start, self.end, self.distance = start, start + _ALL, 0
+        try:
+            self._map()
+        except OSError as error:
+            self.close()
+            raise HostError(f"cannot map room for code of blocks: {error}") from error
+
+    def renew(self) -> bool:
+        """Nothing here is run any more in this process: have memory that no other process runs.
+        Where that cannot be, the room is closed, and False."""
+        if self._forks != code_arena().forks:
+            try:
+                self._map()
+            except OSError:
+                self.close()
+                return False
+        return True
+
+    def close(self) -> None:
+        """Give the room back: nothing there is run any more."""
+        self._unmap_writable()
+        flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED
+        map_pages(_ALL, PROT_NONE, pointer=self.start, flags=flags)
+        code_arena().block_rooms.give(self.start, _ALL)
+
+    def seal(self) -> None:
+        """Write here no more; what is here can be run."""
+        self._unmap_writable()
+
+    def _unmap_writable(self) -> None:
+        if self.distance:
+            unmap_pages(self.start + self.distance, _ALL)
+            self.distance = 0
+
+    def _map(self) -> None:
+        fd = os.memfd_create("anyarch-blocks", os.MFD_CLOEXEC)
+        try:
+            os.ftruncate(fd, _ALL)
+            self._unmap_writable()
+            written = map_pages(_ALL, PROT_READ | PROT_WRITE, flags=MAP_SHARED, fd=fd)
+            self.distance = written - self.start
+            flags = MAP_SHARED | MAP_FIXED
+            map_pages(_ALL, PROT_READ | PROT_EXEC, pointer=self.start, flags=flags, fd=fd)
+        finally:
+            os.close(fd)
+        self._forks = code_arena().forks
