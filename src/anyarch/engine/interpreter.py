@@ -259,14 +259,15 @@ class Interpreter:
         host = self._get("fault_host")
         if host:  # the fault handler was there
             self._set("fault_host", 0)
-            pc = self.arena.locate_region(host) if self.arena.locate_region else None
-            if pc is not None:
-                self._set("record", IN_CONTEXT)
-                self.state.pc = pc
-                return code
             found = self.arena.locate_code(host)
             if found is not None:
                 self._set("record", found)
+            elif self.arena.locate_region is not None:
+                pc = self.arena.locate_region(host)
+                if pc is not None:
+                    self._set("record", IN_CONTEXT)
+                    self.state.pc = pc
+                    return code
         record = self._get("record")
         if record == IN_CONTEXT:
             self.state.pc = self._get("pc")
