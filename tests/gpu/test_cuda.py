@@ -256,6 +256,54 @@ except gpu.KernelError as error:
     assert printed.strip() == "('wild', 'number')"
 
 
+ENDLESS = """
+import os, signal, threading, time
+m = device.load('''.version 7.0
+.target sm_75
+.address_size 64
+.visible .entry poll(.param .u64 flag) {
+    .reg .b64 %d; .reg .b32 %r; .reg .pred %p;
+    ld.param.u64 %d, [flag];
+again:
+    ld.volatile.global.u32 %r, [%d];   setp.eq.u32 %p, %r, 0;   @%p bra again;
+    ret;
+}''')
+flag = device.allocate_pinned(4)
+flag.view[:] = bytes(4)
+x = device.zeros(32, "i4")
+stream = device.create_stream()
+m["poll"].prepare(1, 1, flag, stream=stream)()
+m["poll"].launch(1, 1, flag)
+def interrupted(wait):
+    threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT)).start()
+    start = time.monotonic()
+    try:
+        wait()
+    except KeyboardInterrupt:
+        print("interrupted", 0.3 < time.monotonic() - start < 3, flush=True)
+"""
+
+
+def test_ctrl_c_ends_waits() -> None:
+    code = """
+after = stream.record()
+waits = [device.synchronize, stream.synchronize, after.synchronize, x.to_bytes, x.to_host]
+waits += [lambda: x.copy_from(bytes(128)), lambda: x.fill(1)]
+for wait in waits:
+    interrupted(wait)
+del x  # freeing it would wait
+flag.view[:] = bytes([1] * 4)
+device.synchronize()
+print(stream.done)
+"""
+    lines = run(ENDLESS + code).splitlines()
+    assert lines == ["interrupted True"] * 7 + ["True"]
+
+
+def test_a_process_ends_beside_a_kernel_that_does_not() -> None:
+    assert run(ENDLESS + "interrupted(device.synchronize)") == "interrupted True\n"
+
+
 def test_fork_after_use() -> None:
     printed = run(
         """

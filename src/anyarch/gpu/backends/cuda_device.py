@@ -6,6 +6,7 @@ import contextlib
 import ctypes
 import threading
 from collections.abc import Callable, Mapping
+from time import monotonic, sleep
 from typing import Any, Final
 
 from anyarch.gpu.backend import (
@@ -32,6 +33,11 @@ _NON_BLOCKING: Final = 1
 _DISABLE_TIMING: Final = 2
 _PEER_ACCESS_ALREADY_ENABLED: Final = 704
 _FILLS: Final = {1: "cuMemsetD8", 2: "cuMemsetD16", 4: "cuMemsetD32"}
+# A wait asks again and again. For so many seconds without a pause, then with pauses that add a
+# small share to it.
+_EAGER_SECONDS: Final = 0.02
+_PAUSE_SHARE: Final = 1 / 64
+_LONGEST_PAUSE: Final = 0.002
 _HOST_FUNCTION = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
 
 
@@ -56,7 +62,10 @@ class CudaDevice:
         self.recent = RecentLaunches()
         self.properties = self._read_properties()
         self._lost: tuple[str, ...] | None = None  # the kernels that can have lost the context
-        self._retired: list[Any] = []  # modules nobody can launch from any more
+        # Calls that free what is used no more but wait for the device: made when it is idle.
+        self._retired: list[tuple[str, Any]] = []
+        self._interrupted = False  # Ctrl-C ended a wait: freeing memory would wait as long
+        self._marker: int | None = None  # an event
         self._callers: dict[str, Callable[..., int]] = {}
         self._table: DriverTable | None = None
         self._ordered: set[int] = set()  # pointers that a stream's pool gave
@@ -78,14 +87,17 @@ class CudaDevice:
         """As `call`, for a function that takes ints and gives nothing: a copy of a hundred
         microseconds should not take three more to ask for.
         """
-        caller = self._callers.get(function)
-        if caller is None:
-            caller = self._callers[function] = self._make_caller(function, len(arguments))
-        if self.driver.forked:
-            self.driver.check_process()
-        code = caller(*arguments)
+        code = self._quick_caller(function, len(arguments))(*arguments)
         if code != SUCCESS:
             raise self._error(function, int(code))
+
+    def _quick_caller(self, function: str, count: int) -> Callable[..., int]:
+        if self.driver.forked:
+            self.driver.check_process()
+        caller = self._callers.get(function)
+        if caller is None:
+            caller = self._callers[function] = self._make_caller(function, count)
+        return caller
 
     def _make_caller(self, function: str, count: int) -> Callable[..., int]:
         def slow(*arguments: int) -> int:
@@ -124,6 +136,47 @@ class CudaDevice:
         # A fault that is met here, perhaps in a destructor, is raised by the next synchronisation.
         with contextlib.suppress(KernelError):
             self.call(function, *arguments)
+
+    def _release_idle(self, function: str, what: Any) -> None:
+        """As `_release`, for what the driver frees only when the device is idle."""
+        if self._interrupted:
+            self._retired.append((function, what))
+        else:
+            self._release(function, what)
+
+    # Waits.
+
+    def _wait(self, query: str, handle: int) -> None:
+        """Until the driver says that something is done. Its own waits cannot be interrupted."""
+        ask = self._quick_caller(query, 1)
+        start = monotonic()
+        try:
+            while (code := ask(handle)) == NOT_READY:
+                waited = monotonic() - start
+                if waited > _EAGER_SECONDS:
+                    sleep(min(waited * _PAUSE_SHARE, _LONGEST_PAUSE))
+        except KeyboardInterrupt:
+            self._interrupted = True
+            raise
+        if code != SUCCESS:
+            raise self._error(query, code)
+
+    def _settle(self, everything: bool = False) -> None:
+        """Wait for the work before which a call would wait where Ctrl-C does not reach: of the
+        default stream and those that it waits for, or of all streams."""
+        self.driver.check_process()
+        if self._marker is None:
+            self._marker = self.create_event(False)
+        api = self.driver.api
+        if not everything:
+            function, arguments = api.cuEventRecord, (self._marker, 0)
+        elif hasattr(api, "cuCtxRecordEvent"):
+            function, arguments = api.cuCtxRecordEvent, (self.context, self._marker)
+        else:  # an older cuda-bindings
+            return
+        # Where nothing can be recorded, in a capture, the call itself says why.
+        if self._raw(function, *arguments)[0] == SUCCESS:
+            self._wait("cuEventQuery", self._marker)
 
     # Properties.
 
@@ -194,9 +247,10 @@ class CudaDevice:
             self._ordered.discard(pointer)
             self._release("cuMemFreeAsync", pointer, 0 if stream is None else stream)
             return
-        if stream is not None:
-            self._release("cuStreamSynchronize", stream)
-        self._release("cuMemFree", pointer)
+        if stream is not None and not self.driver.forked and self._lost is None:
+            with contextlib.suppress(KernelError):
+                self._wait("cuStreamQuery", stream)
+        self._release_idle("cuMemFree", pointer)
 
     def allocate_pinned(self, nbytes: int) -> int:
         """Pinned for every GPU, and in their address space."""
@@ -204,7 +258,7 @@ class CudaDevice:
 
     def free_pinned(self, pointer: int) -> None:
         """The driver waits for copies in flight."""
-        self._release("cuMemFreeHost", pointer)
+        self._release_idle("cuMemFreeHost", pointer)
 
     def copy(
         self,
@@ -224,9 +278,10 @@ class CudaDevice:
         if stream is not None:
             self._quick(f"{function}Async", target, source, nbytes, stream)
             return
+        self._settle()
         self._quick(function, target, source, nbytes)
         if function != "cuMemcpyDtoH":  # the others may return before the last byte is there
-            self._quick("cuStreamSynchronize", 0)
+            self._wait("cuStreamQuery", 0)
 
     def copy_peer(
         self, target: int, source: int, source_device: BackendDevice, nbytes: int, stream: Handle
@@ -240,7 +295,7 @@ class CudaDevice:
             self._quick("cuMemcpyPeerAsync", target, here, source, there, nbytes, stream)
             return
         self._quick("cuMemcpyPeer", target, here, source, there, nbytes)
-        self._quick("cuStreamSynchronize", 0)
+        self._wait("cuStreamQuery", 0)
 
     def can_access_peer(self, other: BackendDevice) -> bool:
         """Whether the GPUs are linked."""
@@ -267,8 +322,9 @@ class CudaDevice:
         if stream is not None:
             self._quick(f"{_FILLS[width]}Async", pointer, value, count, stream)
             return
+        self._settle()
         self._quick(_FILLS[width], pointer, value, count)
-        self._quick("cuStreamSynchronize", 0)
+        self._wait("cuStreamQuery", 0)
 
     # Streams and events.
 
@@ -299,17 +355,19 @@ class CudaDevice:
     def synchronize_stream(self, stream: Handle) -> None:
         """Wait for the stream."""
         until = self.recent.now()
-        self._quick("cuStreamSynchronize", stream)
+        self._wait("cuStreamQuery", stream)
         self.recent.finish_stream(stream, until)
 
     def synchronize(self) -> None:
         """Wait for the context."""
         until = self.recent.now()
+        self._settle(everything=True)
         retired, self._retired = self._retired, []
         self.call("cuCtxSynchronize")
+        self._interrupted = False
         self.recent.finish_all(until)
-        for module in retired:
-            self._release("cuModuleUnload", module)
+        for function, what in retired:
+            self._release(function, what)
 
     def wait_event(self, stream: Handle, event: Handle) -> None:
         """Make the stream wait."""
@@ -333,7 +391,7 @@ class CudaDevice:
 
     def synchronize_event(self, event: Handle) -> None:
         """Wait for it."""
-        self._quick("cuEventSynchronize", event)
+        self._wait("cuEventQuery", event)
 
     def elapsed(self, start: Handle, end: Handle) -> float:
         """Milliseconds, to half a microsecond."""
@@ -415,7 +473,7 @@ class CudaDevice:
 
     def retire(self, module: Any) -> None:
         """Unload a module at the next `synchronize`: launches of it may be outstanding now."""
-        self._retired.append(module)
+        self._retired.append(("cuModuleUnload", module))
 
     # Graphs.
 
