@@ -5,8 +5,11 @@
 #include <assert.h>
 #include <stdio.h>
 #include <cuda/barrier>
+#include <cuda/ptx>
 #include <cuda_pipeline.h>
 namespace cg = cooperative_groups;
+namespace ptx = cuda::ptx;
+using barrier = cuda::barrier<cuda::thread_scope_block>;
 #define KERNEL extern "C" __global__ void
 #define ALL 0xffffffffu
 
@@ -60,12 +63,13 @@ KERNEL barrier_votes(const int* in, int* out) {
 }
 
 KERNEL barrier_per_path(const int* in, int* out) {  // the paths of a warp meet at different places
-  __shared__ int a[256];
-  int t = threadIdx.x;
-  if (in[t] & 1) { a[t] = 1; asm volatile("bar.sync 0;"); a[t] += a[(t + 1) % blockDim.x]; }
-  else { a[t] = 100; asm volatile("bar.sync 0;"); atomicAdd(&a[0], 1000); }
+  __shared__ int a[256], total;
+  int t = threadIdx.x, next = (t + 1) % blockDim.x, got;
+  if (t == 0) total = 0;
+  if (in[t] & 1) { a[t] = 1; asm volatile("bar.sync 0;"); got = a[next]; }
+  else { a[t] = 100; asm volatile("bar.sync 0;"); got = a[next]; atomicAdd(&total, 1000); }
   __syncthreads();
-  out[t] = t ? a[t] >= 1 : a[0] >= 1000;
+  out[t] = total + got;
 }
 
 KERNEL named_barriers(int* out, int rounds) {  // warp 0 produces, warp 1 consumes
@@ -294,4 +298,49 @@ KERNEL phases(int* out, int rounds) {
     bar.wait(std::move(token));
   }
   out[t] = x;
+}
+
+KERNEL transactions(const int* in, int* out) {
+  __shared__ alignas(128) int tile[256];
+  __shared__ barrier full, drop;
+  int t = threadIdx.x, n = blockDim.x;
+  if (t == 0) { init(&full, n); init(&drop, n); }
+  __syncthreads();
+  barrier::arrival_token token;
+  if (t == 0) {
+    cuda::device::memcpy_async_tx(tile, in, cuda::aligned_size_t<16>(n * 4), full);
+    token = cuda::device::barrier_arrive_tx(full, 1, n * 4);
+  } else token = full.arrive();
+  full.wait(std::move(token));
+  int got = tile[(t + 1) % n];
+  bool parity = full.try_wait_parity_for(true, cuda::std::chrono::nanoseconds(100));
+  full.arrive_and_wait();
+  full.wait_parity(true);
+  if (t & 1) drop.arrive_and_drop();
+  else drop.arrive_and_wait();
+  if (!(t & 1)) { auto tk = drop.arrive(); drop.wait(std::move(tk)); }
+  tile[t] = got + 1;
+  cuda::device::experimental::fence_proxy_async_shared_cta();
+  __syncthreads();
+  if (t == 0) {
+    cuda::device::experimental::cp_async_bulk_shared_to_global(out, tile, n * 4);
+    cuda::device::experimental::cp_async_bulk_commit_group();
+    cuda::device::experimental::cp_async_bulk_wait_group_read<0>();
+  }
+  __syncthreads();
+}
+KERNEL expected_bytes(int* out) {
+  __shared__ barrier b;
+  int t = threadIdx.x;
+  if (t == 0) init(&b, blockDim.x);
+  __syncthreads();
+  if (t == 0) cuda::device::barrier_expect_tx(b, 64);
+  auto* h = cuda::device::barrier_native_handle(b);
+  auto tok = b.arrive();
+  bool early = ptx::mbarrier_test_wait(h, (uint64_t)0) ;
+  __syncthreads();
+  if (t == 0) asm volatile("mbarrier.complete_tx.relaxed.cta.shared::cta.b64 [%0], 64;" :: "r"((unsigned)__cvta_generic_to_shared(h)) : "memory");
+  b.wait(std::move(tok));
+  if (t == 0) { uint64_t s = ptx::mbarrier_arrive_no_complete(h, 3); out[1] = s != 0; }
+  out[0] = 1 + early;
 }

@@ -216,14 +216,20 @@ def test_a_failing_block_ends_those_that_wait_for_it() -> None:
     text = """.visible .entry wait(.param .u64 p) {
       .reg .b32 %r<4>; .reg .b64 %rd<2>; .reg .pred %p<3>;
       ld.param.u64 %rd1, [p];
-      mov.u32 %r1, %ctaid.x; setp.eq.u32 %p1, %r1, WHO; @%p1 trap;
+      mov.u32 %r1, %ctaid.x; setp.eq.u32 %p1, %r1, WHO; @%p1 WHAT;
     again: ld.volatile.global.u32 %r2, [%rd1]; setp.eq.u32 %p2, %r2, 0; @%p2 bra again;
       ret;
     }"""
-    for who in (0, 63):
-        loaded = program(HEAD + text.replace("WHO", str(who)))
-        with pytest.raises(KernelError, match="LAUNCH_FAILED"):
-            launch(loaded, "wait", 64, 512, np.zeros(1, "u4"), cooperative=True)
+    for who, what, error in (
+        (0, "trap", "LAUNCH_FAILED"),
+        (63, "trap", "LAUNCH_FAILED"),
+        (29, "st.global.u32 [4096], %r1", "ILLEGAL_ADDRESS"),
+    ):
+        loaded = program(HEAD + text.replace("WHO", str(who)).replace("WHAT", what))
+        # Few threads stay on one processor, many are divided.
+        for size in (64, 512):
+            with pytest.raises(KernelError, match=rf"{error}.*block \({who}, 0, 0\)"):
+                launch(loaded, "wait", 64, size, np.zeros(1, "u4"), cooperative=True)
 
 
 def test_launches_from_several_threads() -> None:

@@ -9,6 +9,7 @@ import pytest
 
 np = pytest.importorskip("numpy", reason="the tests of kernels build their data with numpy")
 
+from anyarch import gpu  # noqa: E402
 from anyarch.gpu.cpu.program import CpuProgram  # noqa: E402
 from anyarch.gpu.errors import KernelError  # noqa: E402
 from tests.gpu.cpu_kernels import launch, program  # noqa: E402
@@ -89,11 +90,10 @@ def test_barrier_votes(loaded: CpuProgram) -> None:
 
 def test_barriers_match_by_number(loaded: CpuProgram) -> None:
     n = 128
-    x = numbers(n)
-    x[0] = 2
-    out = np.zeros(n, "i4")
+    x, out = numbers(n), np.zeros(n, "i4")
     launch(loaded, "barrier_per_path", 1, n, x, out)
-    assert out.tolist() == [1] * n
+    odd = x & 1
+    assert out.tolist() == (1000 * (n - odd.sum()) + np.where(np.roll(odd, -1), 1, 100)).tolist()
 
 
 def test_named_barriers(loaded: CpuProgram) -> None:
@@ -412,6 +412,18 @@ def test_barriers_in_shared_memory(loaded: CpuProgram) -> None:
     launch(loaded, "phases", 1, n, out, rounds)
     assert (out == (np.arange(n) + 33 * rounds) % n + rounds).all()
 
+
+@pytest.mark.parametrize("check", [False, True])
+def test_barriers_that_count_bytes(check: bool) -> None:
+    home = gpu.Device("cpu", check=check)
+    module = home.load(os.path.join(os.path.dirname(__file__), "semantics.ptx"))
+    n = 96
+    x, out = np.arange(n, dtype="i4") * 3, home.zeros(n, "i4")
+    module["transactions"].launch(1, n, gpu.to_device(x, home), out)
+    assert (out.to_host() == np.roll(x, -1) + 1).all()
+    seen = home.zeros(2, "i4")
+    module["expected_bytes"].launch(1, 64, seen)
+    assert seen.to_host().tolist() == [1, 1]
 
 def test_parameters_and_results_in_registers() -> None:
     text = """.version 8.0

@@ -69,6 +69,7 @@ WORKER: Final = {
     "used": 184,  # i32, which barriers but the usual one were used in this block
     "line": 192,  # 2 × i32, line and column of the PTX instruction that left
     "check": 200,  # ptr, what a checked kernel keeps of a block
+    "running": 208,  # ptr, in the first: the worker whose fibre runs
     "barriers": 256,  # 16 × {arrived i32, phase i32, expected i32, value i32, result i32}
 }
 BARRIERS: Final = 16

@@ -81,6 +81,8 @@ gpu_sync_wait:
     mov [rax + {_SP}], rsp
     mov rsp, [rdx + {_SP}]
     mov [rsi + {WORKER["current"]}], rdx
+    mov rax, [rsi + {WORKER["root"]}]
+    mov [rax + {WORKER["running"]}], rsi
     pop rcx
     jmp rcx
     .p2align 4
@@ -144,6 +146,9 @@ define internal void @gpu_select(ptr %fibre) alwaysinline nounwind {{
   %worker = load ptr, ptr %worker.p
   {_at("w.current", "worker", WORKER["current"])}
   store ptr %fibre, ptr %w.current
+  {_worker("root", "root", "ptr")}
+  {_at("running", "root", WORKER["running"])}
+  store ptr %worker, ptr %running
   ret void
 }}
 """
@@ -567,7 +572,9 @@ entry:
   {_at("w.current", "worker", WORKER["current"])}
   {_at("w.local", "worker", WORKER["local"])}
   {_worker("local", "local_start", "i64")}
+  {_at("running", "worker", WORKER["running"])}
   store ptr null, ptr %w.current
+  store ptr %worker, ptr %running
   store i64 %local, ptr %w.local
   br label %take
 take:

@@ -231,9 +231,9 @@ class Worker:
 
     def fields(self) -> tuple[tuple[int, int, int], int]:
         """The block and the flow of control that ran last."""
-        place = self.pointer + WORKER["ctaid"]
-        x, y, z, warp = struct.unpack("<4I", ctypes.string_at(place, 16))
-        (fibre,) = struct.unpack("<Q", ctypes.string_at(self.pointer + WORKER["current"], 8))
+        (record,) = struct.unpack("<Q", ctypes.string_at(self.pointer + WORKER["running"], 8))
+        x, y, z, warp = struct.unpack("<4I", ctypes.string_at(record + WORKER["ctaid"], 16))
+        (fibre,) = struct.unpack("<Q", ctypes.string_at(record + WORKER["current"], 8))
         if fibre:
             (warp,) = struct.unpack("<I", ctypes.string_at(fibre + FIBRE_WARP, 4))
         return (x, y, z), warp

@@ -48,13 +48,14 @@ def access(
     e: FunctionEmitter,
     pointer: str,
     space: str | None,
-    nbytes: int,
+    nbytes: int | str,
     kind: int,
     *,
     align: int = 0,
     value: tuple[str, str] | None = None,
 ) -> None:
-    """An access to `nbytes` at a pointer is about to happen; `value` is what a store stores."""
+    """An access to `nbytes` at a pointer is about to happen; `value` is what a store stores. Where
+    `nbytes` is computed, `align` is given."""
     if not e.kernel.check or space in (None, "param") or not nbytes:
         return
     assert space is not None and e.instruction is not None
