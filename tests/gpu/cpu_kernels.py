@@ -10,7 +10,7 @@ import numpy as np
 
 from anyarch.gpu.backend import LaunchConfig
 from anyarch.gpu.backends.cpu import CpuBackend, CpuDevice
-from anyarch.gpu.cpu.program import CpuProgram
+from anyarch.gpu.cpu.program import CpuProgram, Text
 
 Dim = int | tuple[int, ...]
 
@@ -26,7 +26,7 @@ def device() -> CpuDevice:
 
 def program(text: str, *, threads: bool = False) -> CpuProgram:
     """Loaded PTX; `threads` makes each thread a flow of control of its own."""
-    return CpuProgram(text, {"threads": threads})
+    return CpuProgram([Text(text, "PTX text")], {"threads": threads})
 
 
 def launch(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from anyarch.gpu.backend import (
@@ -50,9 +50,9 @@ class PythonModule:
 
     log = ""
 
-    def __init__(self, device: PythonDevice, image: Image) -> None:
+    def __init__(self, device: PythonDevice, images: Sequence[Image]) -> None:
         self._device = device
-        self._signatures = image.signatures
+        self._signatures = {n: s for image in images for n, s in image.signatures.items()}
         self.loaded = True
 
     def kernels(self) -> tuple[str, ...]:
@@ -87,8 +87,8 @@ class PythonDevice(SoftwareDevice):
         """How many allocations have not been freed."""
         return len(self._memory)
 
-    def load(self, image: Image, options: Mapping[str, Any]) -> BackendModule:
-        return PythonModule(self, image)
+    def load(self, images: Sequence[Image], options: Mapping[str, Any]) -> BackendModule:
+        return PythonModule(self, images)
 
     def run(self, kernel: Handle, config: LaunchConfig, parameters: bytes) -> None:
         name, signature = kernel

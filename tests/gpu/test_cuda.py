@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from anyarch import gpu
+from tests.gpu.test_linking import LIBRARY, MAIN
 
 KERNELS = Path(__file__).with_name("kernels.ptx")
 
@@ -173,6 +174,24 @@ def test_ptx_that_is_wrong(device: gpu.Device) -> None:
         device.load(b"nothing")
     empty = device.load(".version 7.0\n.target sm_75\n.address_size 64\n")
     assert len(empty) == 0
+
+
+def test_linking(device: gpu.Device, tmp_path: Path) -> None:
+    for sources in ((MAIN, LIBRARY), (LIBRARY, MAIN)):
+        module = device.load(sources)
+        out = device.zeros(40, "i4")
+        module["run"].launch(1, 40, out)
+        assert ints(out) == [2 * n + 1 for n in range(40)]
+        assert module.variable("calls").to_bytes() == (140).to_bytes(4, "little")
+    with pytest.raises(gpu.ImageError, match="twice"):
+        device.load([MAIN, MAIN.replace("run", "walk")])
+    with pytest.raises(gpu.ImageError, match="calls"):
+        device.load([LIBRARY, LIBRARY])
+    bad = tmp_path / "bad.ptx"
+    bad.write_text(LIBRARY.replace("ld.global.u64 %d", "nonsense.u64 %d"))
+    with pytest.raises(gpu.PtxError, match=r"bad.ptx, PTX line 15") as caught:
+        device.load([MAIN, bad])
+    assert caught.value.origin == str(bad)
 
 
 def test_options(device: gpu.Device) -> None:

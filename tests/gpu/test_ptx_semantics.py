@@ -10,7 +10,7 @@ import pytest
 np = pytest.importorskip("numpy", reason="the tests of kernels build their data with numpy")
 
 from anyarch import gpu  # noqa: E402
-from anyarch.gpu.cpu.program import CpuProgram  # noqa: E402
+from anyarch.gpu.cpu.program import CpuProgram, Text  # noqa: E402
 from anyarch.gpu.errors import KernelError  # noqa: E402
 from tests.gpu.cpu_kernels import launch, program  # noqa: E402
 
@@ -425,6 +425,7 @@ def test_barriers_that_count_bytes(check: bool) -> None:
     module["expected_bytes"].launch(1, 64, seen)
     assert seen.to_host().tolist() == [1, 1]
 
+
 def test_parameters_and_results_in_registers() -> None:
     text = """.version 8.0
     .target sm_90
@@ -494,5 +495,6 @@ def test_lanes_that_are_never_active_load_nothing() -> None:
     }"""
     out = np.zeros(2, "u4")
     # Optimised, LLVM drops in so small a kernel what the other lanes load.
-    launch(CpuProgram(text, {"optimization_level": 0}), "k", 1, 32, out)
+    loaded = CpuProgram([Text(text, "PTX text")], {"optimization_level": 0})
+    launch(loaded, "k", 1, 32, out)
     assert out.tolist() == [7, 8]

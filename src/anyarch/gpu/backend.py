@@ -9,7 +9,7 @@ Whatever can wait releases the GIL.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Any, Protocol, TypeAlias
@@ -270,8 +270,8 @@ class BackendDevice(Protocol):
         """Milliseconds between two events that have happened."""
 
     # Code.
-    def load(self, image: Image, options: Mapping[str, Any]) -> BackendModule:
-        """Load code; PtxError or ImageError for what cannot be.
+    def load(self, images: Sequence[Image], options: Mapping[str, Any]) -> BackendModule:
+        """Load code, linked if it is several; PtxError or ImageError for what cannot be.
 
         Options: `max_registers`, `optimization_level` (0 to 4), `line_info`, `debug`, `verbose`,
         `fast_compile`; a backend ignores those that do not concern it.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import warnings
 from collections.abc import Callable, Mapping
@@ -22,7 +21,7 @@ from anyarch.gpu.backend import (
     Versions,
 )
 from anyarch.gpu.errors import BrokenDriverError, NoDeviceError, RangeError
-from anyarch.gpu.image import open_image
+from anyarch.gpu.image import Source, open_images
 from anyarch.gpu.interchange import describe, product, stream_of
 from anyarch.gpu.memory import Allocation, Buffer
 from anyarch.gpu.streams import Event, Stream, StreamLike, raise_failures, resolve_stream
@@ -286,7 +285,7 @@ class Device:
 
     def load(
         self,
-        source: str | bytes | os.PathLike[str],
+        source: Source | list[Source] | tuple[Source, ...],
         *,
         max_registers: int | None = None,
         optimization_level: int | None = None,
@@ -294,7 +293,8 @@ class Device:
         debug: bool = False,
         verbose: bool = False,
     ) -> Module:
-        """Load PTX text, or the path or bytes of PTX, a cubin or a fatbin.
+        """Load PTX text, or the path or bytes of PTX, a cubin or a fatbin. Several are linked: what
+        one declares as `.extern` another defines.
 
         Options are of the compiler of PTX: the most registers a thread may use, 0 to 4, line
         numbers for profilers, code for a debugger, and a `Module.log` that tells more.
@@ -309,7 +309,8 @@ class Device:
             "debug": debug,
             "verbose": verbose,
         }
-        return Module(self, open_image(source, capability), options)
+        sources = source if isinstance(source, (list, tuple)) else [source]
+        return Module(self, open_images(sources, capability), options)
 
 
 _peers: dict[Device, set[Device]] = {}

@@ -61,17 +61,29 @@ class PtxError(Error):
     """PTX text that is wrong or not supported.
 
     `line` and `column` count from 1, 0 where the place is not known; `instruction` is the text.
+    `origin` is the text's where several were linked.
     """
 
-    def __init__(self, message: str, line: int = 0, column: int = 0, instruction: str = "") -> None:
+    def __init__(
+        self,
+        message: str,
+        line: int = 0,
+        column: int = 0,
+        instruction: str = "",
+        origin: str = "",
+    ) -> None:
         place = f"PTX line {line}, column {column}: " if line and column else ""
         if line and not column:
             place = f"PTX line {line}: "
+        if origin:
+            place = f"{origin}, {place}"
         shown = f": {instruction.strip()!r}" if instruction else ""
         super().__init__(f"{place}{message}{shown}")
+        self.message = message
         self.line = line
         self.column = column
         self.instruction = instruction
+        self.origin = origin
 
 
 class UnknownNameError(Error, KeyError):
@@ -120,8 +132,8 @@ class Fault:
 
     `block` is its place in the grid, `shape` its size; `threads` are the first and the last thread
     that it can have been, by their numbers in the block: a warp, or one thread. `line` counts lines
-    of the PTX, `instruction` is its text; `file` and `source_line` are what `.loc` says. What is
-    not known is 0 or empty.
+    of the PTX, `instruction` is its text; `file` and `source_line` are what `.loc` says; `origin`
+    is the PTX's where several were linked. What is not known is 0 or empty.
     """
 
     block: tuple[int, int, int]
@@ -131,6 +143,7 @@ class Fault:
     instruction: str = ""
     file: str = ""
     source_line: int = 0
+    origin: str = ""
 
     @property
     def thread(self) -> tuple[int, int, int]:
@@ -151,7 +164,9 @@ class Fault:
     def where(self) -> str:
         """The line, and what `.loc` says of it, in words."""
         source = f", {self.file}:{self.source_line}" if self.file else ""
-        return f"PTX line {self.line}{source}: {self.instruction!r}" if self.line else ""
+        text = f"{self.origin}, " if self.origin else ""
+        text += f"PTX line {self.line}{source}: {self.instruction!r}"
+        return text if self.line else ""
 
     def __str__(self) -> str:
         text = f"in block {self.block}, {self.who}"

@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import os
 import struct
-from typing import Final
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Final, TypeAlias
 
 from anyarch.gpu.backend import Image
 from anyarch.gpu.entries import find_entries
 from anyarch.gpu.errors import ImageError
 from anyarch.gpu.fatbin import FATBIN_MAGIC, Entry, read_fatbin
 
-__all__ = ["open_image"]
+__all__ = ["Source", "open_image", "open_images"]
+
+Source: TypeAlias = str | bytes | os.PathLike[str]
+"""PTX text, or the path or the bytes of PTX, a cubin or a fatbin."""
 
 _ELF_MAGIC: Final = b"\x7fELF"
 # From offset 32: where program and section headers are, and how many of each.
@@ -22,7 +28,19 @@ _EM_CUDA: Final = 190
 _WRAPPER_MAGIC: Final = b"\xb1\x43\x62\x46"
 
 
-def open_image(source: str | bytes | os.PathLike[str], capability: tuple[int, int] | None) -> Image:
+def open_images(sources: Sequence[Source], capability: tuple[int, int] | None) -> tuple[Image, ...]:
+    """Each as `open_image` does, of different origins."""
+    if not sources:
+        raise ImageError("there is nothing to load")
+    images = tuple(open_image(source, capability) for source in sources)
+    counts = Counter(image.origin for image in images)
+    return tuple(
+        replace(image, origin=f"{image.origin} {number}") if counts[image.origin] > 1 else image
+        for number, image in enumerate(images, 1)
+    )
+
+
+def open_image(source: Source, capability: tuple[int, int] | None) -> Image:
     """PTX text, the bytes or the path of PTX, a cubin or a fatbin, as an image.
 
     A `str` that holds a newline or `.version` is PTX text, any other is a path. Of a fatbin the

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Iterator, Mapping
-from types import TracebackType
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from anyarch.gpu.arguments import Packer
@@ -42,12 +41,12 @@ class Module:
 
     __slots__ = ("__weakref__", "_device", "_kernels", "_loaded", "_origin")
 
-    def __init__(self, device: Device, image: Image, options: Mapping[str, Any]) -> None:
+    def __init__(self, device: Device, images: Sequence[Image], options: Mapping[str, Any]) -> None:
         self._loaded: BackendModule | None = None
         self._device = device
-        self._origin = image.origin
+        self._origin = " and ".join(image.origin for image in images)
         self._kernels: dict[str, Kernel] = {}
-        self._loaded = device._driver.load(image, options)
+        self._loaded = device._driver.load(images, options)
 
     @property
     def device(self) -> Device:
@@ -111,12 +110,7 @@ class Module:
     def __enter__(self) -> Module:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.unload()
 
 

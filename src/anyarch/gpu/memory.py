@@ -5,7 +5,6 @@ from __future__ import annotations
 import ctypes
 import sys
 import weakref
-from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from anyarch.gpu import dlpack
@@ -231,12 +230,7 @@ class Buffer:
     def __enter__(self) -> Buffer:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     # Copies.

@@ -6,7 +6,7 @@ import ctypes
 import mmap
 import struct
 from bisect import bisect_right
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -156,9 +156,9 @@ class CheckedDevice(CpuDevice):
 
     # Code.
 
-    def load(self, image: Image, options: Mapping[str, Any]) -> BackendModule:
+    def load(self, images: Sequence[Image], options: Mapping[str, Any]) -> BackendModule:
         """As usual; kernels are compiled with checks."""
-        return super().load(image, {**options, "check": True})
+        return super().load(images, {**options, "check": True})
 
     def run(self, kernel: Handle, config: LaunchConfig, parameters: bytes) -> None:
         """Run all blocks of a launch, as far as the first mistake."""

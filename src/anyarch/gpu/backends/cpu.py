@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from anyarch.gpu.backend import (
@@ -20,7 +20,7 @@ from anyarch.gpu.backend import (
 )
 from anyarch.gpu.cpu.compiler import runtime
 from anyarch.gpu.cpu.launcher import Launcher, Outcome
-from anyarch.gpu.cpu.program import CpuKernel, CpuProgram
+from anyarch.gpu.cpu.program import CpuKernel, CpuProgram, Text
 from anyarch.gpu.cpu.workers import worker_count
 from anyarch.gpu.errors import DriverError, Fault, ImageError, KernelError
 from anyarch.gpu.ptx.tree import Instruction
@@ -81,14 +81,17 @@ class CpuDevice(SoftwareDevice):
         self.time_limit: float | None = None  # seconds that a launch may take
         self.launcher = Launcher(runtime())
 
-    def load(self, image: Image, options: Mapping[str, Any]) -> BackendModule:
+    def load(self, images: Sequence[Image], options: Mapping[str, Any]) -> BackendModule:
         """Parse PTX; kernels are compiled when they are asked for."""
-        if image.ptx is None:
-            raise ImageError(
-                f"{image.origin} holds machine code for a GPU: the cpu needs PTX "
-                "(compile with nvcc -ptx, or keep PTX in the fatbin)"
-            )
-        return CpuProgram(image.ptx, options)
+        texts = []
+        for image in images:
+            if image.ptx is None:
+                raise ImageError(
+                    f"{image.origin} holds machine code for a GPU: the cpu needs PTX "
+                    "(compile with nvcc -ptx, or keep PTX in the fatbin)"
+                )
+            texts.append(Text(image.ptx, image.origin))
+        return CpuProgram(texts, options)
 
     def run(self, kernel: Handle, config: LaunchConfig, parameters: bytes) -> None:
         """Run all blocks of a launch."""
@@ -145,14 +148,16 @@ def fault_at(kernel: CpuKernel, outcome: Outcome, instruction: Instruction | Non
         return Fault(outcome.block, outcome.shape, outcome.threads)
     file, line = instruction.source or (0, 0)
     name = kernel.program.module.files.get(file, "")
+    origin, at = kernel.program.place_of(instruction.place.line)
     return Fault(
         outcome.block,
         outcome.shape,
         outcome.threads,
-        instruction.place.line,
+        at,
         instruction.text,
         name,
         line if name else 0,
+        origin,
     )
 
 

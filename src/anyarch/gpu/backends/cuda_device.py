@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from time import monotonic, sleep
 from typing import Any, Final
 
@@ -415,9 +415,9 @@ class CudaDevice:
 
     # Code.
 
-    def load(self, image: Image, options: Mapping[str, Any]) -> BackendModule:
+    def load(self, images: Sequence[Image], options: Mapping[str, Any]) -> BackendModule:
         """Compile or link it for this GPU."""
-        return CudaModule(self, image, options)
+        return CudaModule(self, images, options)
 
     def launch(
         self, kernel: Handle, config: LaunchConfig, parameters: bytes, stream: Handle

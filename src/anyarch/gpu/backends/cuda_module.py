@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 import re
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from anyarch.gpu.backend import Handle, Image, KernelAttributes, LaunchConfig, Needs
@@ -34,20 +34,39 @@ _OPTIONS: Final = {
 class CudaModule:
     """A module of the driver."""
 
-    def __init__(self, device: CudaDevice, image: Image, options: Mapping[str, Any]) -> None:
+    def __init__(
+        self, device: CudaDevice, images: Sequence[Image], options: Mapping[str, Any]
+    ) -> None:
         self._device = device
-        self._signatures = image.signatures
-        self._has_text = image.ptx is not None
+        self._signatures = {n: s for image in images for n, s in image.signatures.items()}
+        self._has_text = all(image.ptx is not None for image in images)
         self._module: Any = None
         self._kernels: weakref.WeakSet[CudaKernel] = weakref.WeakSet()
         information, errors = bytearray(_LOG_NBYTES), bytearray(_LOG_NBYTES)
         names, values = self._options(options, information, errors)
-        data = image.cubin if image.ptx is None else image.ptx.encode() + b"\0"
+        image = images[0]
         try:
-            self._module = device.call("cuModuleLoadDataEx", data, len(names), names, values)
+            if len(images) == 1:
+                arguments = _data(image), len(names), names, values
+                self._module = device.call("cuModuleLoadDataEx", *arguments)
+            else:
+                state = device.call("cuLinkCreate", len(names), names, values)
+                try:
+                    for image in images:
+                        self._add(state, image)
+                    code, _ = device.call("cuLinkComplete", state)
+                    self._module = device.call("cuModuleLoadData", code)
+                finally:
+                    device.call("cuLinkDestroy", state)
         except DriverError as error:
-            raise _load_error(error, image, _log(errors)) from None
+            raise _load_error(error, image, _log(errors), len(images) > 1) from None
         self.log = "\n".join(filter(None, (_log(information), _log(errors))))
+
+    def _add(self, state: Any, image: Image) -> None:
+        kinds = self._device.driver.api.CUjitInputType
+        kind = kinds.CU_JIT_INPUT_CUBIN if image.ptx is None else kinds.CU_JIT_INPUT_PTX
+        data, name = _data(image), image.origin.encode() + b"\0"
+        self._device.call("cuLinkAddData", state, kind, data, len(data), name, 0, [], [])
 
     def _options(
         self, options: Mapping[str, Any], information: bytearray, errors: bytearray
@@ -268,13 +287,23 @@ def _log(data: bytearray) -> str:
     return bytes(data).split(b"\0")[0].decode(errors="replace").strip()
 
 
-def _load_error(error: DriverError, image: Image, log: str) -> Exception:
+def _data(image: Image) -> bytes:
+    """As the driver takes it."""
+    return image.cubin or b"" if image.ptx is None else image.ptx.encode() + b"\0"
+
+
+def _load_error(error: DriverError, image: Image, log: str, linked: bool) -> Exception:
+    """The error for an image, where several are linked the one that was added last."""
     found = _PTXAS.search(log)
     if image.ptx is not None and found:
         line = int(found[1])
         lines = image.ptx.splitlines()
         text = lines[line - 1].strip() if 0 < line <= len(lines) else ""
+        if linked:
+            return PtxError(found[2], line, 0, text, image.origin)
         return PtxError(f"{found[2]} ({image.origin})", line, 0, text)
+    if linked and log:
+        return ImageError(f"linking failed: {log}")
     if error.code in _BAD_IMAGE:
         detail = f": {log}" if log else ""
         if image.ptx is not None:

@@ -296,12 +296,13 @@ def _make() -> NativeLauncher | None:
     if not _objects_lie_as_expected():
         return None
     try:
+        from anyarch import emit
         from anyarch.emit.compile import compile_blob
-        from anyarch.engine.cache import CodeCache, key_for, toolchain_key
+        from anyarch.engine.cache import CodeCache, key_for, source_digest, toolchain_key
         from anyarch.host.code import load
 
         text = launcher_text()
-        key = key_for("gpu launcher", text, toolchain_key())
+        key = key_for("gpu launcher", text, source_digest(emit.__path__), toolchain_key())
         code = load(CodeCache().build_once(key, lambda: compile_blob(text)))
     except (CompileError, HostError, ImportError, OSError):
         return None  # Python does it all, only slower

@@ -167,6 +167,15 @@ define internal ptr @check.clock(ptr %area, i64 %row, i32 %u) #1 {
   ret ptr %p
 }
 
+; For what thread u waits.
+define internal ptr @check.wait(ptr %area, i32 %u) #1 {
+  %wide = zext i32 %u to i64
+  %offset = mul i64 %wide, 16
+  %from = add i64 %offset, $A_waits
+  %wait = getelementptr i8, ptr %area, i64 %from
+  ret ptr %wait
+}
+
 define internal i64 @check.heard(i32 %t) #1 {
   %wide = zext i32 %t to i64
   %row = mul i64 %wide, $STRIDE
@@ -366,10 +375,7 @@ entry:
   br i1 %any, label %loop, label %done
 loop:
   %u = phi i32 [ 0, %entry ], [ %next, %step ]
-  %wide = zext i32 %u to i64
-  %offset = mul i64 %wide, 16
-  %from = add i64 %offset, $A_waits
-  %wait = getelementptr i8, ptr %area, i64 %from
+  %wait = call ptr @check.wait(ptr %area, i32 %u)
   %number.p = getelementptr i8, ptr %wait, i64 8
   %number = load i32, ptr %number.p
   %all.p = getelementptr i8, ptr %wait, i64 12
@@ -427,10 +433,7 @@ part:
   call void @check.tell(ptr %area, i32 %t, i64 %row)
   br label %wait
 wait:
-  %wide = zext i32 %t to i64
-  %offset = mul i64 %wide, 16
-  %from = add i64 %offset, $A_waits
-  %mine = getelementptr i8, ptr %area, i64 %from
+  %mine = call ptr @check.wait(ptr %area, i32 %t)
   %mine.number = getelementptr i8, ptr %mine, i64 8
   %mine.all = getelementptr i8, ptr %mine, i64 12
   %arrives = icmp eq i32 %kind, 1
@@ -458,10 +461,7 @@ stuck:
   br i1 %all.idle, label %find, label %done
 find:
   %v = phi i32 [ 0, %stuck ], [ %v.next, %find.step ]
-  %v.wide = zext i32 %v to i64
-  %v.offset = mul i64 %v.wide, 16
-  %v.from = add i64 %v.offset, $A_waits
-  %v.wait = getelementptr i8, ptr %area, i64 %v.from
+  %v.wait = call ptr @check.wait(ptr %area, i32 %v)
   %v.number.p = getelementptr i8, ptr %v.wait, i64 8
   %v.number = load i32, ptr %v.number.p
   %v.waits = icmp ne i32 %v.number, 0
@@ -485,10 +485,7 @@ release:
   br label %each
 each:
   %u = phi i32 [ 0, %release ], [ %next, %step ]
-  %u.wide = zext i32 %u to i64
-  %u.offset = mul i64 %u.wide, 16
-  %u.from = add i64 %u.offset, $A_waits
-  %u.wait = getelementptr i8, ptr %area, i64 %u.from
+  %u.wait = call ptr @check.wait(ptr %area, i32 %u)
   %u.number.p = getelementptr i8, ptr %u.wait, i64 8
   %u.number = load i32, ptr %u.number.p
   %u.here = icmp eq i32 %u.number, %one

@@ -5,7 +5,8 @@ from __future__ import annotations
 import ctypes
 import mmap
 import struct
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final
@@ -40,10 +41,23 @@ if TYPE_CHECKING:
     from anyarch.gpu.cpu.lines import Lines
     from anyarch.gpu.ptx.tree import Function, Instruction, Module
 
-__all__ = ["CpuKernel", "CpuProgram", "Variant"]
+__all__ = ["CpuKernel", "CpuProgram", "Text", "Variant"]
 
 _HEAP_NBYTES: Final = 8 << 20  # of device malloc, as CUDA's default
 _U64: Final = struct.Struct("<Q")
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    """PTX, and where it comes from."""
+
+    ptx: str
+    origin: str
+
+    @property
+    def lines(self) -> int:
+        """How many it has."""
+        return self.ptx.count("\n") + 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +82,8 @@ class CpuKernel:
         self.signature = self.outline.signature
         self._variants: dict[tuple[int, int, int], Variant] = {}
         self._texts: dict[tuple[int, int, int], str] = {}  # what looking at it has made
-        self.facts = self._look()
+        with program.own_lines():
+            self.facts = self._look()
 
     @property
     def function(self) -> Function:
@@ -96,7 +111,8 @@ class CpuKernel:
         """Code for a block of x × y × z threads."""
         found = self._variants.get(block)
         if found is None:
-            found = self._variants[block] = self._load(block)
+            with self.program.own_lines():
+                found = self._variants[block] = self._load(block)
         return found
 
     def _load(self, block: tuple[int, int, int]) -> Variant:
@@ -167,11 +183,12 @@ class CpuKernel:
 class CpuProgram:
     """A loaded module (`BackendModule`)."""
 
-    def __init__(self, text: str, options: Mapping[str, Any]) -> None:
+    def __init__(self, texts: Sequence[Text], options: Mapping[str, Any]) -> None:
         self.log = ""
-        self.text = text
-        self.key = key_for("ptx text", text, sources_key())
-        self.outline = self._load_outline()
+        self._texts = texts
+        self.key = key_for("ptx text", *(text.ptx for text in texts), sources_key())
+        with self.own_lines():
+            self.outline = self._load_outline()
         self.allocates, self.prints = self.outline.allocates, self.outline.prints
         level = options.get("optimization_level")
         self.level = 3 if level is None or level >= 2 else 0
@@ -187,10 +204,37 @@ class CpuProgram:
 
     @cached_property
     def module(self) -> Module:
-        """The text, parsed when it is first needed."""
-        from anyarch.gpu.ptx.parser import parse
+        """The texts, parsed when they are first needed. Their lines are counted as of one text."""
+        from anyarch.gpu.ptx import link, parse
 
-        return parse(self.text)
+        modules, line = [], 1
+        for text in self._texts:
+            modules.append(parse(text.ptx, line))
+            line += text.lines
+        return link(modules)
+
+    def place_of(self, line: int) -> tuple[str, int]:
+        """Where several texts are linked the origin of one and a line in it, else "" and `line`."""
+        if len(self._texts) == 1:
+            return "", line
+        for text in self._texts:
+            if line <= text.lines:
+                break
+            line -= text.lines
+        return text.origin, line
+
+    @contextmanager
+    def own_lines(self) -> Iterator[None]:
+        """Errors of PTX name the text, and a line of it."""
+        try:
+            yield
+        except PtxError as error:
+            if not error.line or error.origin or len(self._texts) == 1:
+                raise
+            origin, line = self.place_of(error.line)
+            raise PtxError(
+                error.message, line, error.column, error.instruction, origin
+            ) from error.__cause__
 
     @cached_property
     def layout(self) -> ModuleLayout:

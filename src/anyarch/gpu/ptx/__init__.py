@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from anyarch.gpu.ptx.linker import link
 from anyarch.gpu.ptx.parser import parse
 from anyarch.gpu.ptx.tree import Function
 from anyarch.gpu.signature import Signature, lay_out
 
-__all__ = ["parse", "parse_signatures", "signature_of"]
+__all__ = ["link", "parse", "parse_signatures", "signature_of"]
 
 
 def parse_signatures(text: str) -> dict[str, Signature]:

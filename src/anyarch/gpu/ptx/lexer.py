@@ -37,10 +37,10 @@ _PATTERN: Final = re.compile(
 )
 
 
-def tokenise(text: str) -> list[Token]:
+def tokenise(text: str, first_line: int = 1) -> list[Token]:
     """All tokens, the last of kind `end`; PtxError for a character that begins none."""
     tokens = []
-    line, start, position = 1, 0, 0
+    line, start, position = first_line, 0, 0
     match_at = _PATTERN.match
     while position < len(text):
         found = match_at(text, position)

@@ -55,9 +55,10 @@ _FLAGS: Final = ("noreturn", "explicitcluster", "blocksareclusters")
 _U64: Final = (1 << 64) - 1
 
 
-def parse(text: str) -> Module:
-    """Parse PTX; PtxError says line, column and, in a body, the instruction."""
-    return _Parser(text).module()
+def parse(text: str, first_line: int = 1) -> Module:
+    """Parse PTX; PtxError says line, column and, in a body, the instruction. Lines are counted from
+    `first_line`."""
+    return _Parser(text, first_line).module()
 
 
 class _Scope:
@@ -70,8 +71,9 @@ class _Scope:
 
 
 class _Parser:
-    def __init__(self, text: str) -> None:
-        self.tokens = tokenise(text)
+    def __init__(self, text: str, first_line: int) -> None:
+        self.tokens = tokenise(text, first_line)
+        self.first_line = first_line
         self.at = 0
         self.lines = text.split("\n")
         self.result = Module((0, 0), (), 64)
@@ -104,7 +106,7 @@ class _Parser:
 
     def text_of(self, token: Token) -> str:
         """The instruction that begins at a token, as far as its line goes."""
-        return self.lines[token.line - 1][token.column - 1 :].split(";")[0].strip()
+        return self.lines[token.line - self.first_line][token.column - 1 :].split(";")[0].strip()
 
     def accept(self, text: str) -> bool:
         if self.token.text == text and self.token.kind != "string":
