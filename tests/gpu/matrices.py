@@ -26,13 +26,13 @@ SIZES: Final = {
     "f64": 64,
     "b1": 1,
 }
-HEAD: Final = ".version 8.4\n.target sm_90\n.address_size 64\n"
+HEAD: Final = ".version 8.5\n.target sm_90\n.address_size 64\n"
 
 
 class Form(NamedTuple):
     """One multiplication; `text` is the instruction without operands."""
 
-    kind: str  # mma | wmma
+    kind: str  # mma | sparse | quads | wmma
     m: int
     n: int
     k: int
@@ -42,12 +42,14 @@ class Form(NamedTuple):
     c: str
     extra: str = ""
     layouts: str = "row.col"
+    selector: int = 0  # which lanes have the metadata of a sparse a
 
     @property
     def name(self) -> str:
         size = f"m{self.m}n{self.n}k{self.k}"
         types = f"{self.d}.{self.a}.{self.b}.{self.c}"
-        return f"{self.kind}.{size}.{self.layouts}.{types}{self.extra}"
+        selector = f".{self.selector}" if self.kind == "sparse" else ""
+        return f"{self.kind}.{size}.{self.layouts}.{types}{self.extra}{selector}"
 
 
 def forms() -> dict[str, Form]:
@@ -75,6 +77,21 @@ def forms() -> dict[str, Form]:
             found.append(Form("mma", m, 8, k, "s32", "b1", "b1", "s32", operation))
     for a, b in (("e4m3", "e4m3"), ("e5m2", "e4m3"), ("e5m2", "e5m2")):
         found.append(Form("mma", 16, 8, 32, "f32", a, b, "f32"))
+    for layouts in ("row.col", "col.row", "row.row", "col.col"):
+        for d, c in (("f32", "f32"), ("f32", "f16"), ("f16", "f16")):
+            found.append(Form("quads", 8, 8, 4, d, "f16", "f16", c, "", layouts))
+    for a, b, d, k, lanes in (
+        *(("f16", "f16", "f32", 16 * n, 4 // n) for n in (1, 2)),
+        *(("f16", "f16", "f16", 16 * n, 4 // n) for n in (1, 2)),
+        *(("bf16", "bf16", "f32", 16 * n, 4 // n) for n in (1, 2)),
+        *(("tf32", "tf32", "f32", 8 * n, 4 // n) for n in (1, 2)),
+        *(("s8", "u8", "s32", 32 * n, 2 // n) for n in (1, 2)),
+        *(("s4", "u4", "s32", 64 * n, 2 // n) for n in (1, 2)),
+        ("e4m3", "e5m2", "f32", 64, 1),
+    ):
+        for selector in range(lanes):
+            found.append(Form("sparse", 16, 8, k, d, a, b, d, selector=selector))
+    found.append(Form("sparse", 16, 8, 64, "s32", "u8", "u8", "s32", ".satfinite"))
     shapes = ((16, 16, 16), (32, 8, 16), (8, 32, 16))
     for m, n, k in shapes:
         for layouts in ("row.col", "col.row", "row.row", "col.col"):
@@ -134,7 +151,12 @@ def small_value(bits: Any, mantissa: int) -> Any:
 def inputs(form: Form) -> dict[str, tuple[Any, Any]]:
     """Bits and values of a, b and c."""
     chance = np.random.default_rng(zlib.crc32(form.name.encode()))
-    sizes = {"a": (form.m, form.k), "b": (form.k, form.n), "c": (form.m, form.n)}
+    m, k = form.m, form.k
+    if form.kind == "quads":  # four products, one below the other
+        m = 4 * m
+    sizes = {"a": (m, k), "b": (k, form.n * m // form.m), "c": (m, form.n)}
+    if form.kind == "sparse":
+        sizes["a"] = m, k // 2
     types = {"a": form.a, "b": form.b, "c": form.c}
     found = {which: random_matrix(chance, types[which], sizes[which]) for which in "abc"}
     if "satfinite" in form.extra:
@@ -143,9 +165,51 @@ def inputs(form: Form) -> dict[str, tuple[Any, Any]]:
     return found
 
 
-def product(form: Form) -> Any:
-    """a × b + c."""
+def nibbles(form: Form) -> Any:
+    """Of each chunk of a row of a sparse a, which elements are there."""
+    chance = np.random.default_rng(zlib.crc32(form.name.encode()) + 1)
+    chunks = form.k // {32: 2, 16: 4, 8: 4, 4: 8}[SIZES[form.a]]
+    known = [4, 14] if form.a == "tf32" else [4, 8, 12, 9, 13, 14]
+    return chance.choice(known, (form.m, chunks))
+
+
+def whole(form: Form, there: Any) -> Any:
+    """A sparse a as the matrix that it stands for."""
+    result = np.zeros((form.m, form.k), there.dtype)
+    together, chosen = (2 if SIZES[form.a] == 4 else 1), nibbles(form)
+    for (row, at), value in np.ndenumerate(there):
+        if form.a == "tf32":
+            result[row, 2 * at + (chosen[row, at] == 14)] = value
+            continue
+        chunk, number = divmod(at // together, 2)
+        index = chosen[row, chunk] >> 2 * number & 3
+        result[row, (4 * chunk + index) * together + at % together] = value
+    return result
+
+
+def metadata(form: Form) -> Any:
+    """What the lanes bring of it: as an H200 takes it."""
+    found = np.zeros(32, "u4")
+    for (row, chunk), nibble in np.ndenumerate(nibbles(form)):
+        chunks = form.k // {32: 2, 16: 4, 8: 4, 4: 8}[SIZES[form.a]]
+        if SIZES[form.a] >= 16:
+            lane, place = chunk // 4 + form.selector * chunks // 4, chunk % 4 + row // 8 * 4
+        else:
+            lane, place = chunk // 8 * 2 + row // 8 + 2 * form.selector, chunk % 8
+        found[row % 8 * 4 + lane] |= int(nibble) << 4 * place
+    return found
+
+
+def product(form: Form, *, magnitudes: bool = False) -> Any:
+    """a × b + c, or that of the elements' magnitudes."""
     a, b, c = (values for _, values in inputs(form).values())
+    if magnitudes:
+        a, b, c = np.abs(a), np.abs(b), np.abs(c)
+    if form.kind == "sparse":
+        a = whole(form, a)
+    if form.kind == "quads":
+        parts = zip(np.split(a, 4), np.split(b, 4, axis=1), np.split(c, 4))
+        return np.concatenate([one @ two + three for one, two, three in parts])
     if form.a == "b1":
         both = a[:, :, None] & b[None] if "and" in form.extra else a[:, :, None] ^ b[None]
         return both.sum(axis=1) + c
@@ -160,6 +224,8 @@ def product(form: Form) -> Any:
 
 def place(form: Form, which: str, row: int, column: int) -> tuple[int, int, int]:
     """Lane, register, and number in the register of an element."""
+    if form.kind == "quads":
+        return _quad_place(form, which, row, column)
     if which in "cd":
         type_ = form.c if which == "c" else form.d
         lane = row % 8 * 4 + column // 2
@@ -176,6 +242,26 @@ def place(form: Form, which: str, row: int, column: int) -> tuple[int, int, int]
     return lane, register, at % each
 
 
+def _quad_place(form: Form, which: str, row: int, column: int) -> tuple[int, int, int]:
+    if which == "b":
+        quad, column = divmod(column, 8)
+    else:
+        quad, row = divmod(row, 8)
+    by_row = dict(zip("ab", form.layouts.split("."))).get(which) == "row"
+    if which in "cd":
+        lane, number = row % 4 + 16 * (row // 4), column
+        if (form.c if which == "c" else form.d) == "f32":
+            lane, number = row % 2 + (column & 2) + 16 * (row // 4), column & 5 | row & 2
+            return lane + 4 * quad, number, 0
+    elif which == "a":
+        upper = 16 * (row // 4)
+        lane, number = (row % 4 + upper, column) if by_row else (column + upper, row % 4)
+    else:
+        upper = 16 * (column // 4)
+        lane, number = (row + upper, column % 4) if by_row else (column % 4 + upper, row)
+    return lane + 4 * quad, number // 2, number % 2
+
+
 def words(form: Form, which: str, bits: Any) -> Any:
     """A matrix as registers of lanes."""
     types = {"a": form.a, "b": form.b, "c": form.c, "d": form.d}
@@ -190,10 +276,11 @@ def words(form: Form, which: str, bits: Any) -> Any:
 
 def matrix(form: Form, registers: Any) -> Any:
     """d of mma from registers: values."""
-    result = np.zeros((form.m, form.n), "i8" if form.d == "s32" else "f8")
+    m = 4 * form.m if form.kind == "quads" else form.m
+    result = np.zeros((m, form.n), "i8" if form.d == "s32" else "f8")
     codes = {"f16": "f2", "f32": "f4", "f64": "f8", "s32": "i4"}
     parts = registers.view(codes[form.d]).reshape(registers.shape[0], 32, -1)
-    for row in range(form.m):
+    for row in range(m):
         for column in range(form.n):
             lane, register, number = place(form, "d", row, column)
             result[row, column] = parts[register, lane, number]
@@ -214,6 +301,10 @@ def _counts(form: Form) -> dict[str, int]:
         "c": form.m * form.n * SIZES[form.c],
         "d": form.m * form.n * SIZES[form.d],
     }
+    if form.kind == "sparse":
+        sizes["a"] //= 2
+    if form.kind == "quads":
+        sizes = {which: 4 * bits for which, bits in sizes.items()}
     found = {which: max(bits // word // 32, 1) for which, bits in sizes.items()}
     if form.kind == "wmma" and form.a == "f16":
         found |= {"a": 8, "b": 8}
@@ -225,14 +316,15 @@ def _type(type_: str) -> str:
 
 
 def kernel_text(form: Form, name: str) -> str:
-    """A kernel of the addresses of a, b, c and d."""
-    return _mma_text(form, name) if form.kind == "mma" else _wmma_text(form, name)
+    """A kernel of the addresses of a, b, c and d, and of metadata if a is sparse."""
+    return _wmma_text(form, name) if form.kind == "wmma" else _mma_text(form, name)
 
 
 def _head(form: Form, name: str) -> tuple[list[str], dict[str, str]]:
     counts = _counts(form)
     types = {"a": form.a, "b": form.b, "c": form.c, "d": form.d}
-    parameters = ", ".join(f".param .u64 p{which}" for which in "abcd")
+    which_all = "abcde" if form.kind == "sparse" else "abcd"
+    parameters = ", ".join(f".param .u64 p{which}" for which in which_all)
     lines = [f".visible .entry {name}({parameters}) {{", ".reg .b64 %p<8>; .reg .b32 %t<2>;"]
     lists = {}
     for number, which in enumerate("abcd"):
@@ -258,7 +350,12 @@ def _mma_text(form: Form, name: str) -> str:
     parts = f"{form.d}.{form.a}.{form.b}.{form.c}"
     ending = f".{parts}{form.extra}" if "popc" in form.extra else f"{form.extra}.{parts}"
     operands = ", ".join(lists[which] for which in "dabc")
-    lines.append(f"mma.sync.aligned.{size}.row.col{ending} {operands};")
+    kind = "mma"
+    if form.kind == "sparse":
+        lines += [".reg .b32 %e;", "ld.param.u64 %p4, [pe];", "mad.wide.u32 %p4, %t0, 4, %p4;"]
+        lines.append("ld.global.b32 %e, [%p4];")
+        kind, operands = "mma.sp::ordered_metadata", f"{operands}, %e, {form.selector}"
+    lines.append(f"{kind}.sync.aligned.{size}.{form.layouts}{ending} {operands};")
     for n in range(counts["d"]):
         lines.append(f"st.global{_type(form.d)} [%p3+{n * 32 * nbytes}], %d{n};")
     return "\n".join([*lines, "ret;", "}"])
@@ -318,7 +415,7 @@ def run(device: gpu.Device, form: Form) -> tuple[bytes, Any]:
     """What a device gives: the bytes of d, and its values as a matrix."""
     module = device.load(HEAD + kernel_text(form, "k"))
     given = inputs(form)
-    if form.kind == "mma":
+    if form.kind != "wmma":
         sources = [words(form, which, given[which][0]) for which in "abc"]
         out = np.zeros((_counts(form)["d"], 32), sources[0].dtype)
     else:
@@ -326,11 +423,12 @@ def run(device: gpu.Device, form: Form) -> tuple[bytes, Any]:
         sources = [_in_memory(form, w, layouts[w], given[w][0]) for w in "abc"]
         code = {"f16": "f2", "f32": "f4", "f64": "f8", "s32": "i4"}[form.d]
         out = np.zeros((form.n, form.m + 8), code)
-    arrays = [gpu.to_device(np.ascontiguousarray(one), device) for one in (*sources, out)]
+    given_arrays = (*sources, out, *([metadata(form)] if form.kind == "sparse" else []))
+    arrays = [gpu.to_device(np.ascontiguousarray(one), device) for one in given_arrays]
     module["k"].launch(1, 32, *arrays)
     device.synchronize()
-    arrays[-1].to_host(out)
-    values = matrix(form, out) if form.kind == "mma" else out[:, : form.m].T.astype("f8")
+    arrays[3].to_host(out)
+    values = matrix(form, out) if form.kind != "wmma" else out[:, : form.m].T.astype("f8")
     return out.tobytes(), values
 
 

@@ -27,10 +27,9 @@ ROUNDINGS: Final = {"f16": 2.0**-11, "f32": 2.0**-24, "f64": 2.0**-53, "s32": 0.
 
 def bound(form: matrices.Form) -> Any:
     """How far from the exact product each element may lie."""
-    a, b, c = (np.abs(values) for _, values in matrices.inputs(form).values())
     if ROUNDINGS[form.d] == 0:
         return np.zeros((form.m, form.n))
-    size = a @ b + c
+    size = matrices.product(form, magnitudes=True)
     return ROUNDINGS[form.d] * size + (form.k + 1) * min(ROUNDINGS[form.d], 2.0**-24) * size
 
 
@@ -59,6 +58,8 @@ def test_a_product(name: str) -> None:
         "mma.m16n8k16.row.col.f32.f16.f16.f32",
         "mma.m16n8k32.row.col.s32.s8.u8.s32",
         "mma.m16n8k8.row.col.f64.f64.f64.f64",
+        "quads.m8n8k4.col.row.f32.f16.f16.f16",
+        "sparse.m16n8k32.row.col.f32.f16.f16.f32.1",
         "wmma.m16n16k16.col.row.f32.f16.f16.f32",
         "wmma.m8n8k32.row.col.s32.s4.s4.s32",
     ],
@@ -189,8 +190,8 @@ def test_atomic_exchange_of_128_bits(threads: bool) -> None:
 
 def test_what_is_not_there_says_so() -> None:
     text = HEAD + ".visible .entry k() {{ .reg .b32 %r<8>; .reg .f32 %f<8>;\n{};\nret; }}"
-    operands = "{%f0,%f1,%f2,%f3,%f4,%f5,%f6,%f7}, {%r0,%r1}, {%r2,%r3}, {%f0,%f1,%f2,%f3}"
-    instruction = f"mma.sync.aligned.m8n8k4.row.col.f32.f16.f16.f32 {operands}"
-    with pytest.raises(gpu.PtxError, match=r"line 5.*m8n8k4.*is not supported"):
+    operands = "{%f0,%f1,%f2,%f3}, {%r0,%r1}, {%r2,%r3}, {%f0,%f1,%f2,%f3}, %r4, 0"
+    instruction = f"mma.sp.sync.aligned.m16n8k64.row.col.f32.f16.f16.f32 {operands}"
+    with pytest.raises(gpu.PtxError, match=r"line 5.*m16n8k64.*is not supported"):
         program(text.format(instruction)).kernel("k")
     assert device().time_limit

@@ -14,7 +14,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from anyarch.gpu.cpu.rules import access, checks
-from anyarch.gpu.cpu.rules.matrixcode import SIZES, MatrixCode, Product
+from anyarch.gpu.cpu.rules.fragments import SIZES, Product
+from anyarch.gpu.cpu.rules.matrixcode import MatrixCode
 from anyarch.gpu.cpu.rules.registry import rule
 from anyarch.gpu.cpu.rules.warps import meet
 from anyarch.gpu.cpu.shapes import LANES
@@ -30,7 +31,7 @@ _TYPES: Final = (*SIZES, "f32", "s32")
 def _product(e: FunctionEmitter, i: Instruction) -> Product:
     shape = next((_SHAPE.fullmatch(m) for m in i.modifiers if _SHAPE.fullmatch(m)), None)
     types = [m for m in i.modifiers if m in _TYPES]
-    if shape is None or {"sp", "sp::ordered_metadata", "block_scale"} & set(i.modifiers):
+    if shape is None or "block_scale" in i.modifiers or (i.opcode == "wgmma" and _is_sparse(i)):
         e.fail(f"{i.name} is not supported")
     if len(types) == 2 and i.opcode == "wmma":  # .f16.f16: of d and c
         types = [types[0], "f16", "f16", types[1]]
@@ -39,10 +40,14 @@ def _product(e: FunctionEmitter, i: Instruction) -> Product:
     if len(types) != 4 or types[1] not in SIZES or types[2] not in SIZES:
         e.fail("it needs the types of d, a, b and c")
     m, n, k = (int(number) for number in shape.groups())
-    if i.opcode == "mma" and (m not in (8, 16) or n != 8 or (m, k, types[1]) == (8, 4, "f16")):
+    if i.opcode == "mma" and (m not in (8, 16) or n != 8):
         e.fail(f"{i.name} is not supported")
     d, a, b, c = types
     return Product(m, n, k, d, a, b, c, frozenset(i.modifiers))
+
+
+def _is_sparse(i: Instruction) -> bool:
+    return bool({"sp", "sp::ordered_metadata"} & set(i.modifiers))
 
 
 def _registers(operand: Operand) -> tuple[Operand, ...]:
@@ -95,7 +100,22 @@ def mma(e: FunctionEmitter, i: Instruction) -> None:
     d, a, b, c = i.operands[:4]
     sources = [_gather(e, o, p.word, role) for o, role in ((a, "a"), (b, "b"), (c, "c"))]
     result = e.scratch(f"[{len(_registers(d)) * LANES} x {p.word}]", "d")
-    name = _code(e).mma(p)
+    if _is_sparse(i):
+        metadata, selector = i.operands[4:6]
+        if p.k * SIZES[p.a] not in (256, 512) or not isinstance(selector, Immediate):
+            e.fail(f"{i.name} is not supported")
+        name = _code(e).sparse(p, selector.value)
+        operands = ", ".join(
+            f"ptr {s}" for s in (*sources, result, _gather(e, metadata, "i32", "e"))
+        )
+        e.line(f"call void @{name}({operands})")
+        _scatter(e, d, p.word, result, len(_registers(d)))
+        return
+    if (p.m, p.k, p.a) == (8, 4, "f16"):
+        by_rows = [m == "row" for m in i.modifiers if m in ("row", "col")]
+        name = _code(e).quads(p, *by_rows)
+    else:
+        name = _code(e).mma(p)
     operands = ", ".join(f"ptr {s}" for s in (*sources, result))
     e.line(f"call void @{name}({operands})")
     _scatter(e, d, p.word, result, len(_registers(d)))
