@@ -182,3 +182,37 @@ def test_kernels_of_nvcc() -> None:
         DEVICE.synchronize()
     assert caught.value.fault is not None
     assert (caught.value.fault.block, caught.value.fault.thread) == ((3, 0, 0), (232, 0, 0))
+
+
+WGMMA = """.version 8.0
+.target sm_90a
+.address_size 64
+.visible .entry k(.param .u32 words, .param .u64 away) {
+.reg .b32 %r<8>; .reg .b64 %d<4>; .reg .f32 %f<4>; .reg .pred %p;
+.shared .align 128 .b8 sm[2304];
+mov.u32 %r0, %tid.x; mov.u32 %r1, sm; ld.param.u32 %r3, [words]; ld.param.u64 %d2, [away];
+mad.lo.u32 %r2, %r0, 4, %r1;
+more: setp.ge.u32 %p, %r0, %r3; @%p bra done;
+st.shared.u32 [%r2], 0x3C003C00; add.u32 %r2, %r2, 512; add.u32 %r0, %r0, 128; bra more;
+done: bar.sync 0;
+cvt.u64.u32 %d0, %r1; shr.u64 %d0, %d0, 4; or.b64 %d0, %d0, 0x0000001000080000;
+add.u64 %d1, %d0, 128; add.u64 %d1, %d1, %d2;
+wgmma.fence.sync.aligned;
+wgmma.mma_async.sync.aligned.m64n8k16.f32.f16.f16 {%f0, %f1, %f2, %f3}, %d0, %d1, 0, 1, 1, 0, 0;
+wgmma.commit_group.sync.aligned; wgmma.wait_group.sync.aligned 0;
+ret;
+}
+"""
+
+
+def test_operands_of_wgmma() -> None:
+    kernel = DEVICE.load(WGMMA)["k"]
+    kernel.launch(1, 128, 576, 0)  # 64 × 16 elements, and 16 × 8
+    DEVICE.synchronize()
+    for words, away, kind in ((570, 0, "uninitialised"), (576, 16, "out of bounds")):
+        kernel.launch(1, 128, words, away)
+        with pytest.raises(gpu.CheckError, match="wgmma") as caught:
+            DEVICE.synchronize()
+        assert caught.value.kind == kind
+        assert caught.value.fault is not None
+        assert caught.value.fault.line == 15

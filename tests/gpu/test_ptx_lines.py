@@ -93,6 +93,39 @@ def test_without_loc() -> None:
     assert (fault.line, fault.file, fault.source_line) == (39, "", 0)
 
 
+def test_accesses_that_share_their_code() -> None:
+    """A kernel with many accesses of which nothing is known."""
+    head = (
+        TEXT[: TEXT.index(".func")]
+        + """.visible .entry k(.param .u64 p, .param .u64 q) {
+  .reg .b64 %d<4>; .reg .b32 %r<8>;
+  ld.param.u64 %d0, [p]; ld.param.u64 %d2, [q]; mov.u32 %r1, %tid.x;
+  mul.wide.u32 %d1, %r1, 4; add.u64 %d0, %d0, %d1;
+"""
+    )
+    step = """  ld.global.u32 %r1, [%d0];   mul.wide.s32 %d1, %r1, 4;   add.u64 %d3, %d2, %d1;
+  ld.global.u32 %r2, [%d3+4];   ld.global.u32 %r3, [%d3];
+  add.u32 %r2, %r2, %r3;   st.global.u32 [%d3+8], %r2;
+"""
+    text = head + 20 * step + "  ret;\n}\n"
+    p, q = np.arange(64, dtype="i4")[::-1].copy(), np.zeros(80, "i4")
+    launch(program(text), "k", 1, 64, p, q)
+    assert not q.any()
+    first = head.count("\n") + 1
+    for number, (old, line) in enumerate(
+        (("[%d3+4]", 1), ("ld.global.u32 %r3, [%d3]", 1), ("[%d3+8]", 2), ("[%d0]", 0))
+    ):
+        at = 7 + number
+        new = old.replace("%d3", "%d1").replace("%d0", "%d1")
+        steps = [step] * 20
+        steps[at] = step.replace(old, new)
+        p[:] = 1024  # times four is no address
+        with pytest.raises(KernelError) as caught:
+            launch(program(head + "".join(steps) + "  ret;\n}\n"), "k", 1, 64, p, np.zeros(1 << 21))
+        assert caught.value.fault is not None
+        assert caught.value.fault.line == first + 3 * at + line
+
+
 def test_debug_information_changes_no_code() -> None:
     path = os.path.join(os.path.dirname(__file__), "kernels.ptx")
     with open(path, encoding="utf-8") as file:

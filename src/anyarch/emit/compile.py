@@ -65,8 +65,8 @@ def compile_blob(llvm_text: str, *, opt: int = 2, places: Mapping[str, int] | No
     """Compile LLVM assembly for this host; ``places`` are offsets of symbols outside the image.
 
     `opt` 0 runs no pass but the always-inliner, 1 and 2 a short list that suits code without loops,
-    3 LLVM's own pipeline. Raises CompileError for text that LLVM rejects and for code that does not
-    stand alone.
+    3 the first level of LLVM's own pipeline. Raises CompileError for text that LLVM rejects and for
+    code that does not stand alone.
     """
     elf = compile_object(llvm_text, opt=opt)
     blob = link(elf, places or {})
@@ -147,7 +147,8 @@ def _hide(module: ModuleRef) -> None:
 def _optimise(module: ModuleRef, machine: TargetMachine, opt: int) -> None:
     from llvmlite import binding as llvm
 
-    options = llvm.create_pipeline_tuning_options(speed_level=opt)
+    # The pipeline's higher levels take a third longer; kernels are vector code already.
+    options = llvm.create_pipeline_tuning_options(speed_level=opt if opt < 3 else 1)
     options.loop_vectorization = options.slp_vectorization = False
     builder = llvm.create_pass_builder(machine, options)
     if opt >= 3:

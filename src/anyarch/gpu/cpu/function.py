@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final, NoReturn
 from anyarch.gpu.cpu.activity import ALL_LANES, possible_lanes
 from anyarch.gpu.cpu.flow import END, Block, Loop, reads, writes
 from anyarch.gpu.cpu.linear import Linear, Node
+from anyarch.gpu.cpu.lines import SHARED
 from anyarch.gpu.cpu.records import FIBRE_LOCAL, FIBRE_WARP, LAUNCH, WORKER
 from anyarch.gpu.cpu.rounds import COMMON_NBYTES, Record, Rounds
 from anyarch.gpu.cpu.shapes import LANES, UNIFORM, Shape, Shapes
@@ -26,6 +27,7 @@ from anyarch.gpu.ptx.tree import (
     Immediate,
     Instruction,
     Operand,
+    Place,
     Register,
     Special,
     Symbol,
@@ -110,6 +112,7 @@ class FunctionEmitter(Writer):
         self.loaded: dict[int, str] = {}  # what one load has brought for later ones, by their id
         self._masks: dict[int, str] = {}
         self._lanes: dict[int, str] = {}
+        self._apart: int | None = None  # possible lanes, while another function is written
         self._frame_arrays: str | None = None
         self._entry: list[str] = []
         self._entry_values: dict[str, str] = {}
@@ -275,7 +278,14 @@ class FunctionEmitter(Writer):
     @property
     def possible(self) -> int:
         """The lanes that can be active in the current block, as bits."""
+        if self._apart is not None:
+            return self._apart
         return self._possible[self.block.index] if self.width > 1 else ALL_LANES
+
+    @property
+    def is_apart(self) -> bool:
+        """Whether what is written is no function of the kernel's."""
+        return self._apart is not None
 
     @property
     def in_loop(self) -> bool:
@@ -344,6 +354,20 @@ class FunctionEmitter(Writer):
             self._emit(instruction)
         self.instruction = None
         self._end_block(block)
+
+    def apart(
+        self, name: str, possible: int, build: Callable[[], list[str]]
+    ) -> tuple[list[str], list[str]]:
+        """The lines of a function of its own that `build` writes, and what it gives."""
+        kept = self.lines, self.allocas, self._scratch, self.current, self.location, self._apart
+        self.lines, self.allocas, self._scratch, self.current = [], [], {}, "entry"
+        self._apart = possible
+        if self.kernel.lines is not None:
+            self.location = self.kernel.lines.location(name, SHARED)
+        values = build()
+        lines = [*self.allocas, *self.lines]
+        self.lines, self.allocas, self._scratch, self.current, self.location, self._apart = kept
+        return lines, values
 
     def forget(self) -> None:
         """Values known in this block are not known in the next."""
@@ -440,10 +464,9 @@ class FunctionEmitter(Writer):
 
     def leave(self, code: int) -> None:
         """End the launch with an exit code, here."""
-        place = self.instruction.place if self.instruction is not None else None
-        if place is not None:
-            line = self.let(f"getelementptr i8, ptr %worker, i64 {WORKER['line']}")
-            self.line(f"store <2 x i32> <i32 {place.line}, i32 {place.column}>, ptr {line}")
+        place = self.instruction.place if self.instruction is not None else Place(0, 0)
+        line = self.let(f"getelementptr i8, ptr %worker, i64 {WORKER['line']}")
+        self.line(f"store <2 x i32> <i32 {place.line}, i32 {place.column}>, ptr {line}")
         context = self.load_field("ptr", "worker", WORKER["context"])
         function = self.load_field("ptr", "worker", WORKER["leave"])
         self.line(f"call void {function}(ptr {context}, i32 {code})")

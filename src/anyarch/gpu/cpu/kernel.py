@@ -35,6 +35,7 @@ from anyarch.host.cpu import features
 __all__ = ["KernelCompiler", "compile_text", "inspect"]
 
 _INLINE: Final = 400  # statements of a function that is merged into its callers
+_MANY_ACCESSES: Final = 40  # more of them share their code
 _RECORDS_NBYTES: Final = 1 << 19  # of a worker's stack, for what warps keep over barriers
 _RECURSION_NBYTES: Final = 1 << 15  # local memory of a thread that calls itself
 
@@ -105,6 +106,9 @@ class KernelCompiler:
         self.address_taken = _address_taken(module)
         self.functions = self._reachable()
         # Whether generic accesses may reach what accesses to the spaces reach.
+        bodies = [i for f in self.functions for i in f.statements or ()]
+        accesses = sum(isinstance(i, Instruction) and i.opcode in ("ld", "st") for i in bodies)
+        self.shares = self.width > 1 and accesses > _MANY_ACCESSES
         self.windows_escape = any(_escapes(f) for f in self.functions)
         self.parameter_offsets = {p.name: p.offset for p in signature_of(kernel).parameters}
         self._waiting: dict[str, bool] = {}
@@ -190,6 +194,10 @@ class KernelCompiler:
             return "#1"
         small = len(function.statements or ()) < _INLINE
         return "#1" if small and function.name not in self._recursive else "#2"
+
+    def shared_attributes(self, name: str) -> str:
+        """Of a function that many instructions call."""
+        return "#2" if self.lines is None else f"#2 !dbg !{self.lines.scope(name)}"
 
     # What is reached.
 

@@ -14,6 +14,7 @@ from typing import Final
 
 from anyarch.gpu.backend import LaunchConfig
 from anyarch.gpu.cpu.checker import CHECK, RANGE_NBYTES, Found, area_nbytes
+from anyarch.gpu.cpu.lines import SHARED
 from anyarch.gpu.cpu.output import format_text, read_c_string
 from anyarch.gpu.cpu.program import CpuKernel
 from anyarch.gpu.cpu.records import (
@@ -284,7 +285,9 @@ def _outcome(
         case ExitCode.FAULT:
             address = context.get("fault_address")
             pointer = context.get("fault_host")
-            outcome.instruction = kernel.instruction_at(shape, pointer)
+            found = kernel.instruction_at(shape, pointer)
+            if found is not SHARED:  # else the line was noted
+                outcome.instruction = found
             outcome.reason, outcome.detail = "address", f"address {address:#x} cannot be accessed"
             if worker.in_stack_guard(address):
                 outcome.reason, outcome.detail = "stack", "its calls nest too deep"

@@ -12,9 +12,11 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from anyarch.gpu.cpu.flow import reads, writes
-from anyarch.gpu.ptx.tree import Instruction
+from anyarch.gpu.ptx.tree import Instruction, Place
 
-__all__ = ["Lines", "instruction_at"]
+__all__ = ["SHARED", "Lines", "instruction_at"]
+
+SHARED: Final = Instruction("", (), (), Place(0, 0))  # what is of a function that many call
 
 _ACCESSES: Final = frozenset("ld ldu st atom red cp ldmatrix stmatrix wmma mbarrier call".split())
 _FIRST: Final = 20  # of the numbers of metadata; those below are kernel.py's and the heads'
@@ -67,7 +69,8 @@ class Lines:
 
 
 def instruction_at(lines: Lines, rows: list[tuple[int, int]], offset: int) -> Instruction | None:
-    """What the code at an offset is of; None for code that is of several or of none."""
+    """What the code at an offset is of; None for code that is of several or of none, `SHARED` for
+    that of functions."""
     rows = sorted(rows, key=lambda row: row[0])
     at = bisect_right(rows, offset, key=lambda row: row[0]) - 1
     number = rows[at][1] if at >= 0 else 0
@@ -78,7 +81,7 @@ def _access(instructions: list[Instruction]) -> Instruction:
     """The last one or, where a processor's instruction loads and computes, the load before it."""
     *before, last = instructions
     wanted = set(reads(last))
-    if last.opcode in _ACCESSES:
+    if last is SHARED or last.opcode in _ACCESSES:
         return last
     for instruction in reversed(before):
         if wanted & set(writes(instruction)):

@@ -205,13 +205,16 @@ class CpuProgram:
     @cached_property
     def module(self) -> Module:
         """The texts, parsed when they are first needed. Their lines are counted as of one text."""
+        from anyarch.gpu.cpu.stack import lower_stacks
         from anyarch.gpu.ptx import link, parse
 
         modules, line = [], 1
         for text in self._texts:
             modules.append(parse(text.ptx, line))
             line += text.lines
-        return link(modules)
+        module = link(modules)
+        lower_stacks(module)
+        return module
 
     def place_of(self, line: int) -> tuple[str, int]:
         """Where several texts are linked the origin of one and a line in it, else "" and `line`."""

@@ -240,14 +240,10 @@ class Worker:
 
     def take_line(self) -> tuple[int, int]:
         """Line and column of the instruction that left, zeros if none; only the first time."""
-        places = (self.pointer + n * WORKER_NBYTES + WORKER["line"] for n in range(self._resident))
-        found = (0, 0)
-        for place in places:
-            line, column = struct.unpack("<2I", ctypes.string_at(place, 8))
-            if line:
-                found = line, column
-                ctypes.memset(place, 0, 8)
-        return found
+        (record,) = struct.unpack("<Q", ctypes.string_at(self.pointer + WORKER["running"], 8))
+        line, column = struct.unpack("<2I", ctypes.string_at(record + WORKER["line"], 8))
+        ctypes.memset(record + WORKER["line"], 0, 8)
+        return line, column
 
     def report(self, needs: Needs) -> tuple[Found, tuple[int, int, int], int]:
         """What a checked kernel has found, in which block, and where its shared memory lies."""

@@ -18,8 +18,8 @@ from anyarch.gpu.cpu.rules.gathers import (
     scatter_narrow,
     suffix,
 )
-from anyarch.gpu.cpu.rules.lanes import Body, each_lane, either, is_full
-from anyarch.gpu.cpu.rules.places import Access, index_of, offset_pointer, resolve, space_of
+from anyarch.gpu.cpu.rules.lanes import Body, each_lane, either, is_full, shared
+from anyarch.gpu.cpu.rules.places import Access, index_of, moved, offset_pointer, resolve, space_of
 from anyarch.gpu.cpu.shapes import LANES
 from anyarch.gpu.cpu.writer import bits_of
 
@@ -37,10 +37,12 @@ __all__ = [
     "load",
     "load_runs",
     "masked_load",
+    "moved",
     "offset_pointer",
     "resolve",
     "row_length",
     "rows",
+    "shared",
     "space_of",
     "store",
 ]
@@ -162,6 +164,18 @@ def row_length(e: FunctionEmitter, access: Access, total: int, nbytes: int) -> i
 
 
 def _load_rows(e: FunctionEmitter, access: Access, elem: str, count: int, mask: str) -> list[str]:
+    name = f"rows.{elem}.{count}.{int(access.ahead)}.{access.scale if access.narrow else 0}"
+    index = access.narrow or access.index
+
+    def whole(pointer: str, index: str, mask: str) -> list[str]:
+        return _choose_rows(e, moved(access, pointer, index), elem, count, mask)
+
+    type_ = e.t("i32" if access.narrow else "i64", True)
+    inputs = [("ptr", access.pointer), (type_, index), (e.t("i1", True), mask)]
+    return shared(e, name, inputs, [e.t(elem, True)] * count, whole)
+
+
+def _choose_rows(e: FunctionEmitter, access: Access, elem: str, count: int, mask: str) -> list[str]:
     nbytes = bits_of(elem) // 8
 
     def gathered() -> list[str]:
@@ -304,6 +318,25 @@ def _store_scalars(
 
 
 def _store_lanes(
+    e: FunctionEmitter, access: Access, elem: str, vectors: list[str], mask: str
+) -> None:
+    if not access.index and not access.narrow:
+        _choose_stores(e, access, elem, vectors, mask)
+        return
+
+    def whole(pointer: str, index: str, mask: str, *vectors: str) -> list[str]:
+        _choose_stores(e, moved(access, pointer, index), elem, list(vectors), mask)
+        return []
+
+    type_ = e.t("i32" if access.narrow else "i64", True)
+    index = access.narrow or access.index
+    inputs = [("ptr", access.pointer), (type_, index), (e.t("i1", True), mask)]
+    inputs += [(e.t(elem, True), vector) for vector in vectors]
+    scale = access.scale if access.narrow else 0
+    shared(e, f"store.{elem}.{len(vectors)}.{scale}", inputs, [], whole)
+
+
+def _choose_stores(
     e: FunctionEmitter, access: Access, elem: str, vectors: list[str], mask: str
 ) -> None:
     nbytes = bits_of(elem) // 8

@@ -10,7 +10,7 @@ from anyarch.gpu.cpu.checker import LOAD, STORE, STRONG
 if TYPE_CHECKING:
     from anyarch.gpu.cpu.function import FunctionEmitter
 
-__all__ = ["LOAD", "STORE", "STRONG", "access", "arrive", "begin", "end", "fence", "meet"]
+__all__ = ["LOAD", "STORE", "STRONG", "access", "arrive", "begin", "end", "fence", "meet", "place"]
 
 _SPACES: Final = {
     "shared": checker.SHARED,
@@ -22,10 +22,10 @@ _STRONG: Final = {"volatile", "relaxed", "acquire", "release", "acq_rel", "mmio"
 _ORDERS: Final = {"acquire", "release", "acq_rel"}
 
 
-def _place(e: FunctionEmitter) -> int:
+def place(e: FunctionEmitter) -> int:
+    """Line and column of the instruction, as the checker keeps them."""
     assert e.instruction is not None
-    place = e.instruction.place
-    return place.line << 32 | place.column
+    return e.instruction.place.line << 32 | e.instruction.place.column
 
 
 def _call(e: FunctionEmitter, name: str, operands: str) -> None:
@@ -75,14 +75,14 @@ def access(
         e,
         "access",
         f"ptr %launch, ptr {pointer}, i64 {nbytes}, i64 {align or nbytes}, i32 {flags}, "
-        f"i64 {_place(e)}, i32 {e.warp()}, i64 {local}, ptr {stored}",
+        f"i64 {place(e)}, i32 {e.warp()}, i64 {local}, ptr {stored}",
     )
 
 
 def arrive(e: FunctionEmitter, number: str, count: str, kind: int) -> None:
     """A thread comes to a barrier."""
     if e.kernel.check:
-        operands = f"i32 {e.warp()}, i32 {number}, i32 {count}, i32 {kind}, i64 {_place(e)}"
+        operands = f"i32 {e.warp()}, i32 {number}, i32 {count}, i32 {kind}, i64 {place(e)}"
         _call(e, "arrive", operands)
 
 

@@ -7,7 +7,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Final
 
 from anyarch.gpu.cpu.activity import ALL_LANES
-from anyarch.gpu.cpu.rules.lanes import each_lane, either, is_full
+from anyarch.gpu.cpu.rules.lanes import each_lane, either, is_full, shared
 from anyarch.gpu.cpu.rules.places import Access, index_of, offset_pointer
 from anyarch.gpu.cpu.shapes import LANES
 from anyarch.gpu.cpu.writer import bits_of
@@ -90,16 +90,25 @@ def _gather_narrow(
     e: FunctionEmitter, pointer: str, narrow: tuple[str, int], elem: str, mask: str
 ) -> str:
     """By the processor's own instruction: LLVM makes 64-bit pointers of a hoisted index."""
-    if bits_of(elem) == 32:
-        (result,) = either(
+    index, scale = narrow
+
+    def lanes(pointer: str, index: str, mask: str) -> list[str]:
+        narrow = index, scale
+        if bits_of(elem) != 32:
+            return [_gather_instruction(e, pointer, narrow, elem, mask)]
+        return either(
             e,
             is_full(e, mask),
             e.t(elem, True),
             lambda: [_gather_scalars(e, pointer, narrow, elem)],
             lambda: [_gather_instruction(e, pointer, narrow, elem, mask)],
         )
-        return result
-    return _gather_instruction(e, pointer, narrow, elem, mask)
+
+    if not index.startswith("%"):
+        return lanes(pointer, index, mask)[0]
+    inputs = [("ptr", pointer), (e.t("i32", True), index), (e.t("i1", True), mask)]
+    (result,) = shared(e, f"gather.{elem}.{scale}", inputs, [e.t(elem, True)], lanes)
+    return result
 
 
 def _gather_scalars(e: FunctionEmitter, pointer: str, narrow: tuple[str, int], elem: str) -> str:
@@ -268,6 +277,24 @@ def suffix(elem: str) -> str:
 
 
 def scatter_narrow(
+    e: FunctionEmitter, pointer: str, narrow: tuple[str, int], elem: str, value: str, mask: str
+) -> None:
+    """Store by 32-bit indices."""
+    index, scale = narrow
+    if not index.startswith("%"):
+        _scatter_narrow(e, pointer, narrow, elem, value, mask)
+        return
+
+    def lanes(pointer: str, index: str, value: str, mask: str) -> list[str]:
+        _scatter_narrow(e, pointer, (index, scale), elem, value, mask)
+        return []
+
+    inputs = [("ptr", pointer), (e.t("i32", True), index), (e.t(elem, True), value)]
+    inputs.append((e.t("i1", True), mask))
+    shared(e, f"scatter.{elem}.{scale}", inputs, [], lanes)
+
+
+def _scatter_narrow(
     e: FunctionEmitter, pointer: str, narrow: tuple[str, int], elem: str, value: str, mask: str
 ) -> None:
     def scalars() -> list[str]:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Callable
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Final, TypeAlias
 
+from anyarch.gpu.cpu.activity import ALL_LANES
+from anyarch.gpu.cpu.records import WORKER
 from anyarch.gpu.cpu.shapes import LANES
 
 if TYPE_CHECKING:
     from anyarch.gpu.cpu.function import FunctionEmitter
 
-__all__ = ["Body", "each_lane", "either", "is_full"]
+__all__ = ["Body", "each_lane", "either", "is_full", "shared"]
 
+_FEW: Final = 8
 Body: TypeAlias = Callable[..., list[str]]  # of a loop over lanes: (lane, input…) -> outputs
 
 
@@ -38,6 +42,55 @@ def either(
         e.let(f"phi {type_} [ {a}, %{from_fast} ], [ {b}, %{from_slow} ]")
         for a, b in zip(first, second)
     ]
+
+
+def shared(
+    e: FunctionEmitter,
+    name: str,
+    inputs: list[tuple[str, str]],
+    outputs: list[str],
+    build: Callable[..., list[str]],
+) -> list[str]:
+    """What `build` gives for (type, value) inputs; in kernels that have many of the like it becomes
+    a function, since LLVM takes long for long texts.
+
+    `name` says all that `build` depends on besides. Where the function faults is no instruction of
+    the kernel's: which one it was is noted before the call.
+    """
+    if not e.kernel.shares:
+        return build(*(value for _, value in inputs))
+    constants = [value for _, value in inputs if not value.startswith("%")]
+    # Few lanes are worth code of their own.
+    possible = e.possible if e.possible.bit_count() <= _FEW else ALL_LANES
+    key = zlib.crc32("|".join((name, str(possible), *constants)).encode())
+    full = f"shared.{name}.{key:08x}"
+    variable = [(t, v) for t, v in inputs if v.startswith("%")]
+    result = f"{{ {', '.join(outputs)} }}" if outputs else "void"
+    if full not in e.declarations:
+        e.declarations[full] = ""  # it is known while it is written
+        numbered = iter(range(len(variable)))
+        given = [f"%a{next(numbered)}" if v.startswith("%") else v for _, v in inputs]
+        body, values = e.apart(full, possible, lambda: build(*given))
+        for n, (type_, value) in enumerate(zip(outputs, values)):
+            whole = f"%result{n - 1}" if n else "poison"
+            body.append(f"  %result{n} = insertvalue {result} {whole}, {type_} {value}, {n}")
+        parameters = ", ".join(f"{t} %a{n}" for n, (t, _) in enumerate(variable))
+        body.append(f"  ret {result}" + (f" %result{len(outputs) - 1}" if outputs else ""))
+        head = (
+            f"define internal {result} @{full}({parameters}) {e.kernel.shared_attributes(full)} {{"
+        )
+        e.declarations[full] = "\n".join([head, "entry:", *body, "}"])
+    if not e.is_apart:
+        assert e.instruction is not None
+        place = e.instruction.place
+        line = e.let(f"getelementptr i8, ptr %worker, i64 {WORKER['line']}")
+        e.line(f"store volatile <2 x i32> <i32 {place.line}, i32 {place.column}>, ptr {line}")
+    call = f"call {result} @{full}({', '.join(f'{t} {v}' for t, v in variable)})"
+    if not outputs:
+        e.line(call)
+        return []
+    whole = e.let(call)
+    return [e.let(f"extractvalue {result} {whole}, {n}") for n in range(len(outputs))]
 
 
 def is_full(e: FunctionEmitter, mask: str) -> str:

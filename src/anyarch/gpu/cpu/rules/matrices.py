@@ -144,11 +144,12 @@ def wgmma(e: FunctionEmitter, i: Instruction) -> None:
         turn_b = bool(turns and turns[-1])
     else:
         left, packed = e.scratch(f"[{16 * p.k * SIZES[p.a] // 8} x i8]", "a.lines"), True
-        name = code.described(16, p.k, SIZES[p.a], bool(turns and turns[0]))
+        name = code.described(16, p.k, SIZES[p.a], bool(turns and turns[0]), e.kernel.check)
         _describe(e, name, a, first, left)
         turn_b = len(turns) > 1 and bool(turns[1])
     right = e.scratch(f"[{p.n * p.k * SIZES[p.b] // 8} x i8]", "b.lines")
-    _describe(e, code.described(p.n, p.k, SIZES[p.b], turn_b), b, "0", right)
+    name = code.described(p.n, p.k, SIZES[p.b], turn_b, e.kernel.check)
+    _describe(e, name, b, "0", right)
     total = _gather(e, d, "i32", "c")
     adds = "true" if isinstance(scale, Immediate) else _common(e, scale, "i1")
     if isinstance(scale, Immediate) and not scale.value:
@@ -163,8 +164,13 @@ def wgmma(e: FunctionEmitter, i: Instruction) -> None:
 def _describe(e: FunctionEmitter, name: str, operand: Operand, first: str, target: str) -> None:
     """Lines of a matrix in shared memory, from the `first` on, by its descriptor."""
     descriptor = _common(e, operand, "i64")
-    window = e.shared_pointer()
-    e.line(f"call void @{name}(ptr {window}, i64 {descriptor}, i64 {first}, ptr {target})")
+    operands = f"ptr {e.shared_pointer()}, i64 {descriptor}, i64 {first}, ptr {target}"
+    if e.kernel.check:  # one lane looks for its warp
+        e.vec = False
+        looks = e.let(f"icmp eq i32 {e._lane()}, 0")
+        place = checks.place(e)
+        operands += f", ptr %worker, ptr %launch, i64 {place}, i32 {e.warp()}, i1 {looks}"
+    e.line(f"call void @{name}({operands})")
 
 
 # wmma: words of the matrix in order, word n in lane n % 32 of register n // 32.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from anyarch.gpu.cpu.checker import LOAD, SHARED
 from anyarch.gpu.cpu.rules.fragments import (
     SIZES,
     Product,
@@ -150,11 +151,13 @@ class MatrixCode:
         name = f"matrix.wgmma.{p.name}.{int(packed)}{int(negative)}"
         return self._define(name, "ptr %a, ptr %b, ptr %c, ptr %d, i1 %adds", write)
 
-    def described(self, lines: int, k: int, size: int, turned: bool) -> str:
+    def described(self, lines: int, k: int, size: int, turned: bool, checked: bool) -> str:
         """(ptr window, i64 descriptor, i64 first, ptr target): lines of k elements, not in order.
 
         9.7.15.5: a descriptor has the start, two distances and how pieces of 16 bytes are swizzled;
-        `turned` says that neighbours belong to different lines.
+        `turned` says that neighbours belong to different lines. Where it is `checked`, followed by
+        (…, ptr worker, ptr launch, i64 place, i32 thread, i1 looks): whether this thread's accesses
+        are looked at.
         """
 
         def field(w: Writer, at: int) -> str:
@@ -195,12 +198,25 @@ class MatrixCode:
                 place = w.let(f"xor i64 {place}, {turn}")
                 source = element(w, "%window", place, 1)
                 type_ = f"i{size}" if turned else "<4 x i32>"
+                if checked:
+                    looks, after = w.name("looks"), w.name("after")
+                    w.branch("%looks", looks, after)
+                    w.label(looks)
+                    w.line(
+                        f"call void @check.access(ptr %worker, ptr %launch, ptr {source}, "
+                        f"i64 {nbytes}, i64 {nbytes}, i32 {LOAD | SHARED}, i64 %place, "
+                        "i32 %thread, i64 0, ptr null)"
+                    )
+                    w.jump(after)
+                    w.label(after)
                 value = w.let(f"load {type_}, ptr {source}, align 1")
                 at = w.let(f"add i64 {w.let(f'mul i64 {line}, {k // each}')}, {piece}")
                 w.line(f"store {type_} {value}, ptr {element(w, '%target', at, nbytes)}, align 1")
 
         name = f"matrix.described.{lines}.{k}.{size}.{int(turned)}"
         parameters = "ptr %window, i64 %descriptor, i64 %first, ptr %target"
+        if checked:
+            parameters += ", ptr %worker, ptr %launch, i64 %place, i32 %thread, i1 %looks"
         return self._define(name, parameters, write)
 
     def wmma(self, p: Product) -> str:

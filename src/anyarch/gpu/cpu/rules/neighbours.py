@@ -95,26 +95,44 @@ def _group(e: FunctionEmitter, i: Instruction) -> dict[int, list[Instruction]]:
 
 def _load(e: FunctionEmitter, place: access.Access, first: int, count: int) -> list[str]:
     """`count` vectors of neighbouring words, the first at so many bytes from the place."""
-    mask = e.active()
-    type_ = e.t("i32", True)
+    elem, index, scale = "i64", place.index, 1
+    if place.narrow:
+        elem, index, scale = "i32", place.narrow, place.scale
+    elif place.lanes:
+        index = access.index_of(e, place)
+
+    def whole(pointer: str, index: str, mask: str) -> list[str]:
+        return _choose(e, access.moved(place, pointer, index), (elem, index, scale), count, mask)
+
+    pointer = access.offset_pointer(e, place.pointer, first)
+    if place.lanes:
+        return whole(pointer, index, e.active())
+    inputs = [("ptr", pointer), (e.t(elem, True), index), (e.t("i1", True), e.active())]
+    name = f"pieces.{elem}.{count}.{scale}"
+    return access.shared(e, name, inputs, [e.t("i32", True)] * count, whole)
+
+
+def _choose(
+    e: FunctionEmitter,
+    place: access.Access,
+    index: tuple[str, str, int],
+    count: int,
+    mask: str,
+) -> list[str]:
+    elem, vector, scale = index
 
     def apart() -> list[str]:
-        elem, index, scale = "i64", place.index, 1
-        if place.narrow:
-            elem, index, scale = "i32", place.narrow, place.scale
-        elif place.lanes:
-            index = access.index_of(e, place)
         if e.possible != ALL_LANES:
-            safe = _with_idle(e, elem, index, mask)
+            safe = _with_idle(e, elem, vector, mask)
         else:
             (safe,) = access.either(
                 e,
                 access.is_full(e, mask),
                 e.t(elem, True),
-                lambda: [index],
-                lambda: [_with_idle(e, elem, index, mask)],
+                lambda: [vector],
+                lambda: [_with_idle(e, elem, vector, mask)],
             )
-        return _transposed(e, place.pointer, (elem, safe, scale), first, count)
+        return _transposed(e, place.pointer, (elem, safe, scale), count)
 
     length = access.row_length(e, place, _NBYTES, _NBYTES)
     if place.lanes or not length:
@@ -125,11 +143,11 @@ def _load(e: FunctionEmitter, place: access.Access, first: int, count: int) -> l
         runs = length, ["up"] * len(starts)
         found = []
         for n in range(count):
-            moved = [access.offset_pointer(e, s, first + n * _NBYTES) for s in starts]
+            moved = [access.offset_pointer(e, s, n * _NBYTES) for s in starts]
             found += access.load_runs(e, moved, runs, "i32", 1, mask)
         return found
 
-    return access.either(e, good, type_, together, apart)
+    return access.either(e, good, e.t("i32", True), together, apart)
 
 
 def _with_idle(e: FunctionEmitter, elem: str, index: str, mask: str) -> str:
@@ -142,7 +160,7 @@ def _with_idle(e: FunctionEmitter, elem: str, index: str, mask: str) -> str:
 
 
 def _transposed(
-    e: FunctionEmitter, pointer: str, index: tuple[str, str, int], first: int, count: int
+    e: FunctionEmitter, pointer: str, index: tuple[str, str, int], count: int
 ) -> list[str]:
     elem, vector, scale = index
     slot = e.alloca(e.t(elem, True), "index")
@@ -155,7 +173,7 @@ def _transposed(
             offset = e.let(f"sext i32 {offset} to i64")
         if scale != 1:
             offset = e.let(f"mul i64 {offset}, {scale}")
-        place = access.offset_pointer(e, access.offset_pointer(e, pointer, offset), first)
+        place = access.offset_pointer(e, pointer, offset)
         return e.let(f"load <{count} x i32>, ptr {place}, align {_NBYTES}")
 
     if count == 2:

@@ -6,7 +6,7 @@ Every access is an offset from a pointer that the compiler knows nothing of.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 from anyarch.gpu.cpu.shapes import LANES
@@ -15,7 +15,7 @@ from anyarch.gpu.ptx.tree import Address, Instruction, Register, Symbol
 if TYPE_CHECKING:
     from anyarch.gpu.cpu.function import FunctionEmitter
 
-__all__ = ["Access", "index_of", "offset_pointer", "resolve", "space_of"]
+__all__ = ["Access", "index_of", "moved", "offset_pointer", "resolve", "space_of"]
 
 _SPACES: Final = ("global", "shared", "local", "const", "param")
 
@@ -199,6 +199,13 @@ def _wide_access(e: FunctionEmitter, start: str, base: Register) -> Access:
 
     lanes = tuple(n * shape.scale for n in shape.lanes)
     return Access(pointer, lanes=lanes, fits=fits, exact=exact, origin=start)
+
+
+def moved(access: Access, pointer: str, index: str) -> Access:
+    """Another pointer and another index of the same kind."""
+    if access.narrow:
+        return replace(access, pointer=pointer, narrow=index)
+    return replace(access, pointer=pointer, index=index)
 
 
 def _i32(value: int) -> int:
