@@ -10,10 +10,10 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
-from anyarch.gpu.cpu.function import elem_of
 from anyarch.gpu.cpu.rules import access, checks, floats
 from anyarch.gpu.cpu.rules.registry import rule
 from anyarch.gpu.cpu.shapes import LANES
+from anyarch.gpu.cpu.values import elem_of
 from anyarch.gpu.ptx.tree import (
     SIZES,
     Address,

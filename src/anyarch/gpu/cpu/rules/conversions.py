@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from anyarch.gpu.cpu.function import elem_of
 from anyarch.gpu.cpu.rules import floats, smallfloats
 from anyarch.gpu.cpu.rules.integers import is_float, narrow_part, wide_parts, wide_target
 from anyarch.gpu.cpu.rules.registry import rule
+from anyarch.gpu.cpu.values import elem_of
 from anyarch.gpu.ptx.tree import SIZES, Immediate, Instruction, Operand
 
 if TYPE_CHECKING:

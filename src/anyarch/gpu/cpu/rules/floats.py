@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
-from anyarch.gpu.cpu.function import elem_of
 from anyarch.gpu.cpu.rules import approximations as approx
 from anyarch.gpu.cpu.rules.registry import rule
+from anyarch.gpu.cpu.values import elem_of
 from anyarch.gpu.ptx.tree import Instruction, Operand
 
 if TYPE_CHECKING:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from anyarch.gpu.cpu.flow import CARRY
-from anyarch.gpu.cpu.function import elem_of
 from anyarch.gpu.cpu.rules import floats
 from anyarch.gpu.cpu.rules.registry import rule
 from anyarch.gpu.cpu.shapes import Split, split_of
+from anyarch.gpu.cpu.values import elem_of
 from anyarch.gpu.ptx.tree import SIZES, Constant, Immediate, Instruction, Operand, Pair, Register
 
 if TYPE_CHECKING:

@@ -83,7 +83,7 @@ def _scatter(e: FunctionEmitter, operand: Operand, word: str, buffer: str, disti
             value = e.let(f"load {e.t(word, True)}, ptr {place}")
         else:
             e.vec = False
-            lane = e.let(f"zext i32 {e._lane()} to i64")
+            lane = e.let(f"zext i32 {e.lane_id()} to i64")
             mine = e.let(f"getelementptr {word}, ptr {place}, i64 {lane}")
             value = e.let(f"load {word}, ptr {mine}")
         e.define(register, word, value, e.width > 1)
@@ -136,7 +136,7 @@ def wgmma(e: FunctionEmitter, i: Instruction) -> None:
     signs, turns = numbers[:2], numbers[2:]
     code = _code(e)
     before, e.vec = e.vec, False
-    warp = e.let(f"and i32 {e._warp_number()}, 3")
+    warp = e.let(f"and i32 {e.warp_number()}, 3")
     first = e.let(f"zext i32 {e.let(f'shl i32 {warp}, 4')} to i64")
     e.vec = before
     if isinstance(a, VectorOperand):
@@ -167,7 +167,7 @@ def _describe(e: FunctionEmitter, name: str, operand: Operand, first: str, targe
     operands = f"ptr {e.shared_pointer()}, i64 {descriptor}, i64 {first}, ptr {target}"
     if e.kernel.check:  # one lane looks for its warp
         e.vec = False
-        looks = e.let(f"icmp eq i32 {e._lane()}, 0")
+        looks = e.let(f"icmp eq i32 {e.lane_id()}, 0")
         place = checks.place(e)
         operands += f", ptr %worker, ptr %launch, i64 {place}, i32 {e.warp()}, i1 {looks}"
     e.line(f"call void @{name}({operands})")
@@ -222,7 +222,7 @@ def wmma(e: FunctionEmitter, i: Instruction) -> None:
             e.line(call)
         else:  # one lane for all
             e.vec = False
-            with e.when(e.let(f"icmp eq i32 {e._lane()}, 0")):
+            with e.when(e.let(f"icmp eq i32 {e.lane_id()}, 0")):
                 e.line(call)
         return
     buffer = e.scratch(f"[{count} x {word}]", "d")
@@ -245,7 +245,7 @@ def _check(
     lines, length = (rows, columns) if across else (columns, rows)
     kind = checks.STORE if store else checks.LOAD
     e.vec = False
-    with e.when(e.let(f"icmp eq i32 {e._lane()}, 0")):
+    with e.when(e.let(f"icmp eq i32 {e.lane_id()}, 0")):
         for line in range(lines):
             offset = e.let(f"mul i64 {stride}, {line * size}")
             place = access.offset_pointer(e, pointer, e.let(f"sdiv i64 {offset}, 8"))
@@ -304,7 +304,7 @@ def ldmatrix(e: FunctionEmitter, i: Instruction) -> None:
     if e.width == 1:
         e.vec = False
         if e.kernel.check:
-            mine = e.let(f"icmp ult i32 {e._lane()}, {8 * count}")
+            mine = e.let(f"icmp ult i32 {e.lane_id()}, {8 * count}")
             with e.when(mine):
                 kind = checks.STORE if store else checks.LOAD
                 checks.access(e, place.pointer, space, 16, kind)
@@ -323,7 +323,7 @@ def ldmatrix(e: FunctionEmitter, i: Instruction) -> None:
         if e.width > 1:
             e.line(f"{call}ptr {buffer})")
         else:
-            with e.when(e.let(f"icmp eq i32 {e._lane()}, 0")):
+            with e.when(e.let(f"icmp eq i32 {e.lane_id()}, 0")):
                 e.line(f"{call}ptr {buffer})")
         return
     buffer = e.scratch(f"[{count * LANES} x i32]", "d")

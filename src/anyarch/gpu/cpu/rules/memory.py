@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from anyarch.gpu.cpu.function import elem_of
 from anyarch.gpu.cpu.rules import access
 from anyarch.gpu.cpu.rules.neighbours import load_neighbours
 from anyarch.gpu.cpu.rules.registry import rule
 from anyarch.gpu.cpu.shapes import LANES
+from anyarch.gpu.cpu.values import elem_of
 from anyarch.gpu.cpu.writer import bits_of
 from anyarch.gpu.ptx.tree import SIZES, Address, Instruction, Operand, Symbol, VectorOperand
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from anyarch.gpu.cpu.function import elem_of
 from anyarch.gpu.cpu.rules.integers import wide_parts, wide_target
 from anyarch.gpu.cpu.rules.registry import rule
 from anyarch.gpu.cpu.shapes import LANES
+from anyarch.gpu.cpu.values import elem_of
 from anyarch.gpu.ptx.tree import SIZES, Instruction, VectorOperand
 
 if TYPE_CHECKING:

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from anyarch.gpu.cpu.function import elem_of
 from anyarch.gpu.cpu.records import WORKER
 from anyarch.gpu.cpu.rules.registry import rule
 from anyarch.gpu.cpu.shapes import LANES
+from anyarch.gpu.cpu.values import elem_of
 from anyarch.gpu.ptx.tree import Constant, Immediate, Instruction, Operand, Pair
 
 if TYPE_CHECKING:
@@ -87,7 +87,7 @@ def shfl(e: FunctionEmitter, i: Instruction) -> None:
     if e.width == 1:
         members = e.get(rest[0], "i32") if rest else "-1"
         values, _ = meet(e, members, e.let(f"zext i32 {value} to i64"))
-        source, inside = _partners_of(e, mode, e._lane(), e.get(b, "i32"), e.get(c, "i32"))
+        source, inside = _partners_of(e, mode, e.lane_id(), e.get(b, "i32"), e.get(c, "i32"))
         wide = e.let(f"zext i32 {source} to i64")
         place = e.let(f"getelementptr i64, ptr {values}, i64 {wide}")
         result = e.let(f"trunc i64 {e.let(f'load i64, ptr {place}')} to i32")
@@ -139,7 +139,7 @@ def activemask(e: FunctionEmitter, i: Instruction) -> None:
     """The lanes that run together; a thread that is alone names itself."""
     (d,) = i.operands
     if e.width == 1:
-        bit = e.let(f"shl i32 1, {e._lane()}")
+        bit = e.let(f"shl i32 1, {e.lane_id()}")
         e.define(d, "i32", bit, False)
     else:
         e.define(d, "i32", e.mask_bits(e.active()), False)
@@ -293,7 +293,7 @@ def elect(e: FunctionEmitter, i: Instruction) -> None:
         e.fail("elect.sync has two results")
     if e.width == 1:
         _, present = meet(e, e.get(members, "i32", False), "0")
-        lane = e._lane()
+        lane = e.lane_id()
         first = e.invoke("llvm.cttz.i32", "i32", [("i32", present), ("i1", "false")])
         e.vec = False
         e.define(d.first, "i32", first, False)
