@@ -151,6 +151,9 @@ class FunctionEmitter(Values):
                 pointer = self.kept_pointer(base, place)
                 values.append(self.let(f"load {type_}, ptr {pointer}, align 8"))
             self._store(register, tuple(t for t, _ in places), tuple(values))
+        for again in rounds.renewed[number]:
+            self._emit(again)
+        self.instruction = instruction
 
     def _places(self, register: Register) -> list[tuple[str, int]]:
         """Types and places of what is kept of a register over a barrier."""

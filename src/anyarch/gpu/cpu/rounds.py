@@ -41,10 +41,17 @@ _PURE: Final = frozenset(
     "lop3 prmt bfe bfi popc clz bfind brev shf sqrt rsqrt rcp ex2 lg2 sin cos sad mul24 mad24 cnot "
     "copysign testp".split()
 )
+# What takes less to compute again than to keep: so many of these one after another, for scalars
+# and for vectors.
+_CHEAP: Final = frozenset(
+    "mov add sub mul mad shl shr and or xor not setp selp cvt cvta ld".split()
+)
+_CHEAP_STEPS: Final = 6, 3
 # A loop for each barrier has a copy of what follows it; together not more than so many times all.
 _COPIES: Final = 4
 _SMALL: Final = 2000  # instructions
 _SAME: Final = ("%ctaid.", "%ntid.", "%nctaid.", "%nwarpid", "%gridid")
+_STEADY: Final = ("%tid.", "%laneid", *_SAME)
 
 
 def is_wait(instruction: Instruction) -> bool:
@@ -146,9 +153,10 @@ def _nbytes(type_: str) -> int:
 class Rounds:
     """The barriers of a kernel, numbered from 1; 0 is its start.
 
-    `kept[n]` are registers that are read after barrier n, `full[n]` says that all lanes come to it,
-    `follows[n]` are the barriers that may come next (`end` is the kernel's), `common` the registers
-    that are the same in all warps; `lockstep` that all warps come to the same barriers.
+    `kept[n]` are registers that are read after barrier n, without those that the instructions
+    `renewed[n]` give once more, `full[n]` says that all lanes come to it, `follows[n]` are the
+    barriers that may come next (`end` is the kernel's), `common` the registers that are the same in
+    all warps; `lockstep` that all warps come to the same barriers.
     """
 
     def __init__(self, flow: Flow, shapes: Shapes) -> None:
@@ -162,6 +170,8 @@ class Rounds:
                     places.append((block.index, at))
         self.end = len(places)
         self.kept = [self._live(*place) for place in places]
+        self.renewed: list[list[Instruction]] = [[] for _ in places]
+        self._renew()
         self.full = [shapes.block.full and self._gathers(block) for block, _ in places]
         self._spans: list[int] = []
         self.follows = [self._next(*place) for place in places]
@@ -195,6 +205,36 @@ class Rounds:
             live -= set(writes(instruction))
             live |= set(reads(instruction))
         return sorted(live, key=self.flow.number)
+
+    def _renew(self) -> None:
+        """Find what is computed again after a barrier: what one instruction gives, outside of
+        loops, from what likewise never changes."""
+        looped = {n for loop in self.flow.loops for n in loop.blocks}
+        definitions: dict[Register, Instruction] = {}
+        several: set[Register] = set()
+        order: dict[int, int] = {}
+        for block in self.flow.blocks:
+            for instruction in block.body:
+                order[id(instruction)] = len(order)
+                for register in writes(instruction):
+                    if register in definitions or block.index in looped:
+                        several.add(register)
+                    definitions[register] = instruction
+        steady = {r: i for r, i in definitions.items() if r not in several}
+        for number, kept in enumerate(self.kept):
+            stays: set[Register] = set()
+            steps: dict[Register, frozenset[int]] = {}  # what a register takes, by order
+            by_order: dict[int, Instruction] = {}
+            for register in sorted(kept, key=lambda r: order.get(id(definitions.get(r)), -1)):
+                found = _steps(register, steady, order, stays, by_order)
+                vector = self.shapes.of(register).kind in ("varying", "indexed")
+                if found is None or len(found) > _CHEAP_STEPS[vector]:
+                    stays.add(register)
+                else:
+                    steps[register] = found
+            needed = sorted({n for found in steps.values() for n in found})
+            self.renewed[number] = [by_order[n] for n in needed]
+            self.kept[number] = [r for r in kept if r in stays]
 
     def _gathers(self, index: int) -> bool:
         """Whether all lanes of a warp come to a block: where they part, they meet again before."""
@@ -267,6 +307,47 @@ class Rounds:
         if instruction.opcode == "ld":
             return not {"param", "const"} & set(_spaces(instruction))
         return instruction.opcode not in _PURE
+
+
+def _steps(
+    register: Register,
+    steady: dict[Register, Instruction],
+    order: dict[int, int],
+    kept: set[Register],
+    by_order: dict[int, Instruction],
+) -> frozenset[int] | None:
+    """The instructions that give a register from what is kept, by their order; None if none do."""
+    instruction = steady.get(register)
+    if instruction is None or instruction.guard is not None or not _is_cheap(instruction):
+        return None
+    found = {order[id(instruction)]}
+    by_order[order[id(instruction)]] = instruction
+    for one in reads(instruction):
+        if one not in kept:
+            more = _steps(one, steady, order, kept, by_order)
+            if more is None:
+                return None
+            found |= more
+    return frozenset(found)
+
+
+def _is_cheap(instruction: Instruction) -> bool:
+    if instruction.opcode not in _CHEAP or not isinstance(instruction.operands[0], Register):
+        return False
+    if CARRY in reads(instruction) or "cc" in instruction.modifiers:
+        return False
+    if instruction.opcode == "ld":
+        place = instruction.operands[1]
+        return (
+            "param" in _spaces(instruction)
+            and isinstance(place, Address)
+            and isinstance(place.base, Symbol)
+        )
+    return all(
+        isinstance(o, (Immediate, Register, Symbol))
+        or (isinstance(o, Special) and o.name.startswith(_STEADY))
+        for o in instruction.operands[1:]
+    )
 
 
 def _spaces(instruction: Instruction) -> Iterator[str]:
