@@ -183,8 +183,6 @@ def test_linking(device: gpu.Device, tmp_path: Path) -> None:
         module["run"].launch(1, 40, out)
         assert ints(out) == [2 * n + 1 for n in range(40)]
         assert module.variable("calls").to_bytes() == (140).to_bytes(4, "little")
-    with pytest.raises(gpu.ImageError, match="twice"):
-        device.load([MAIN, MAIN.replace("run", "walk")])
     with pytest.raises(gpu.ImageError, match="calls"):
         device.load([LIBRARY, LIBRARY])
     bad = tmp_path / "bad.ptx"
@@ -401,6 +399,34 @@ def test_two_gpus(module: gpu.Module) -> None:
         kernels[one].launch(1, 256, x, 1)
         one.synchronize()
         assert ints(x) == list(range(1, 257))
+
+
+def test_gpus_that_are_not_linked() -> None:
+    """Copies then go through the host."""
+    if sum(device.backend == "cuda" for device in gpu.devices()) < 2:
+        pytest.skip("needs two GPUs")
+    printed = run(
+        """
+from anyarch.gpu.backends.cuda_device import CudaDevice
+CudaDevice.can_access_peer = lambda self, other: False
+two = gpu.Device("cuda:1")
+data = bytes(range(256)) * 40000
+here, there = device.allocate(len(data)), two.allocate(len(data))
+here.copy_from(data)
+there.copy_from(here)
+print(there.to_bytes() == data)
+stream = two.create_stream()
+there.fill(0)
+there.copy_from(here, stream=stream)
+stream.synchronize()
+print(there.to_bytes() == data)
+try:
+    device.enable_peer_access(two)
+except gpu.RangeError as error:
+    print(error)
+"""
+    )
+    assert printed.splitlines() == ["True", "True", "cuda:0 cannot reach the memory of cuda:1"]
 
 
 # Arrays and streams of other libraries.

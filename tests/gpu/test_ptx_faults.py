@@ -79,6 +79,41 @@ def test_operands_that_do_not_fit(instruction: str) -> None:
     assert caught.value.line == 5
 
 
+@pytest.mark.parametrize(
+    "instruction",
+    [
+        "cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes"
+        " [%r], [%d, {%r, %r}], [%r]",
+        "cp.reduce.async.bulk.global.shared::cta.bulk_group.add.u32 [%d], [%r], %r",
+        "st.async.weak.shared::cluster.mbarrier::complete_tx::bytes.u32 [%r], %r, [%r]",
+        "red.async.relaxed.cluster.global.add.u32 [%d], %r",
+        "tex.2d.v4.f32.s32 {%f, %f, %f, %f}, [%d, {%r, %r}]",
+        "suld.b.2d.b32.trap %r, [%d, {%r, %r}]",
+        "multimem.ld_reduce.global.add.f32 %f, [%d]",
+        "wgmma.mma_async.sp.sync.aligned.m64n8k32.f32.f16.f16 {%f, %f, %f, %f}, %d, %d, %r, 0,"
+        " 1, 1, 1, 0, 0",
+    ],
+)
+def test_what_there_is_not_says_where(instruction: str) -> None:
+    text = (
+        HEAD + ".visible .entry good() { ret; }\n.visible .entry k() {"
+        ".reg .b32 %r; .reg .f32 %f; .reg .b64 %d;\n  " + instruction + ";\n ret; }"
+    )
+    loaded = program(text)
+    loaded.kernel("good")
+    with pytest.raises(PtxError, match="is not supported") as caught:
+        loaded.kernel("k")
+    assert (caught.value.line, caught.value.column) == (6, 3)
+
+
+def test_clusters_of_several_blocks() -> None:
+    text = HEAD + ".visible .entry k() .reqnctapercluster NUMBER, 1, 1 { ret; }"
+    program(text.replace("NUMBER", "1")).kernel("k")
+    with pytest.raises(PtxError, match="clusters of more than one block") as caught:
+        program(text.replace("NUMBER", "2")).kernel("k")
+    assert caught.value.line == 4
+
+
 def test_changed_instructions_give_an_error_of_ours_or_a_kernel() -> None:
     path = os.path.join(os.path.dirname(__file__), "kernels.ptx")
     with open(path, encoding="utf-8") as file:

@@ -18,6 +18,7 @@ from anyarch.gpu.cpu.outline import Facts
 from anyarch.gpu.cpu.polling import observes, polling_loops
 from anyarch.gpu.cpu.rounds import is_wait, runs_in_rounds
 from anyarch.gpu.cpu.shapes import LANES, BlockShape, block_shape
+from anyarch.gpu.errors import PtxError
 from anyarch.gpu.ptx import signature_of
 from anyarch.gpu.ptx.tree import (
     Address,
@@ -97,6 +98,10 @@ class KernelCompiler:
         self, module: Module, layout: ModuleLayout, kernel: Function, block: BlockShape
     ) -> None:
         self.module, self.layout, self.kernel, self.block = module, layout, kernel, block
+        if math.prod(kernel.directives.get("reqnctapercluster", ())) > 1:
+            place = kernel.place
+            message = f"kernel {kernel.name}: clusters of more than one block are not supported"
+            raise PtxError(message, place.line, place.column)
         self.width = block.width
         self.row = _row(block)
         self.lines: Lines | None = None

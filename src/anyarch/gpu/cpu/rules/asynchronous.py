@@ -50,7 +50,7 @@ def _places(
 @rule("cp")
 def cp(e: FunctionEmitter, i: Instruction) -> None:
     """cp.async: copy 4, 8 or 16 bytes to shared memory, zeros past the source's size."""
-    if "async" not in i.modifiers:
+    if "async" not in i.modifiers or "reduce" in i.modifiers:
         e.fail(f"{i.name} is not supported")
     if {"commit_group", "wait_group", "wait_all"} & set(i.modifiers):
         e.line(access.BARRIER)

@@ -34,6 +34,8 @@ _NEUTRAL: Final = {"add": 0, "or": 0, "xor": 0, "and": -1}
 @rule("atom", "red")
 def atom(e: FunctionEmitter, i: Instruction) -> None:
     """Replace a value in memory, and give the old one; of vectors each element by itself."""
+    if "async" in i.modifiers:
+        e.fail("red.async is not supported")
     if not _VECTORS & set(i.modifiers):
         _atom(e, i)
         return

@@ -73,6 +73,8 @@ def ld(e: FunctionEmitter, i: Instruction) -> None:
 @rule("st")
 def st(e: FunctionEmitter, i: Instruction) -> None:
     """Store one element or a vector of them."""
+    if "async" in i.modifiers:
+        e.fail("st.async is not supported")
     address, source = i.operands[:2]
     if not isinstance(address, Address):
         e.fail("expected an address in brackets")
