@@ -283,6 +283,44 @@ static void much_from_vfork(void)
     printf("vfork shares %d: %d\n", same, pid > 0 && WEXITSTATUS(status) == 6);
 }
 
+static volatile struct {
+    int of_child, of_thread;
+} beside;
+static atomic_int lost;
+
+static void *count(void *argument)
+{
+    (void)argument;
+    for (int i = 0; !atomic_load(&stop); i++) {
+        if (beside.of_thread != i)
+            atomic_fetch_add(&lost, 1);
+        beside.of_thread = i + 1;
+    }
+    return NULL;
+}
+
+/* What other threads write meanwhile stays, beside what the child writes. */
+static void write_beside_vfork(void)
+{
+    pthread_t thread;
+    int shared = 0;
+    atomic_store(&stop, 0);
+    pthread_create(&thread, NULL, count, NULL);
+    for (int i = 1; i <= 100; i++) {
+        pid_t pid = vfork();
+        if (pid == 0) {
+            beside.of_child = i;
+            _exit(0);
+        }
+        waitpid(pid, NULL, 0);
+        shared += beside.of_child == i;
+    }
+    atomic_store(&stop, 1);
+    pthread_join(thread, NULL);
+    printf("vfork shares %d, writes lost %d\n", shared, atomic_load(&lost));
+    _exit(25);
+}
+
 static int ends[2];
 
 /* A child of vfork that goes on only when the writing end of a pipe is closed everywhere. */
@@ -347,6 +385,7 @@ int main(int argc, char **argv)
     robust();
     spawning();
     much_from_vfork();
+    in_child("write beside vfork", write_beside_vfork);
     in_child("fork beside vfork", fork_beside_vfork);
     start(spin, 2);
     start(sleep_long, 2);

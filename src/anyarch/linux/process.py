@@ -415,7 +415,7 @@ class Process:
         try:
             with self.space.lock:  # no other thread is halfway through a change
                 if wait:
-                    loan = Loan(self.space, thread.stack_pointer)
+                    loan = Loan(self.space)
                     self._loans.add(loan)
                 pid = fork()
                 if pid == 0:
@@ -460,7 +460,7 @@ class Process:
             self._end_loan(self._loan)
         self._loan = loan
         if loan is not None:
-            loan.accept()
+            loan.accept(thread.stack_pointer)
             self.reserved.add(loan.descriptor)
             thread.pass_natively("close", False)  # children close everything they find
         thread.after_fork()

@@ -1,7 +1,8 @@
 """What a child of vfork writes reaches its parent, which waits until the child executes or ends.
 
 The child is a copy. Before it goes its own way it compares the memory that such children use (the
-stack above the caller, small writable mappings) with what it was given, and sends what it changed.
+stack above the caller, small writable mappings) with what it was given, and sends what it changed:
+no byte beside it, because the parent's other threads run on.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import contextlib
 import fcntl
 import os
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Final
 
 from anyarch.errors import MemoryFault
@@ -24,7 +25,7 @@ _PAGE: Final = 4096
 READ_NBYTES: Final = 1 << 16
 _SIGPIPE, _IGNORE = 13, struct.pack("<QQQQ", 1, 0, 0, 0)
 _FIRST_DESCRIPTOR: Final = 900  # ours are kept away from the guest's
-_CHANGE: Final = struct.Struct("<Q8s")
+_RUN: Final = struct.Struct("<QI")  # address and length of changed bytes, which follow
 
 
 def _read(fd: int) -> bytes:
@@ -36,9 +37,9 @@ class Loan:
 
     __slots__ = ("_kept", "_reading", "_space", "descriptor")
 
-    def __init__(self, space: AddressSpace, stack_pointer: int) -> None:
+    def __init__(self, space: AddressSpace) -> None:
         self._space = space
-        self._kept = _keep(space, stack_pointer)
+        self._kept: list[tuple[int, bytes]] = []
         self._reading, writing = os.pipe()
         try:
             self.descriptor = fcntl.fcntl(writing, fcntl.F_DUPFD_CLOEXEC, _FIRST_DESCRIPTOR)
@@ -57,13 +58,15 @@ class Loan:
                 changes += data
         finally:
             self._close_reading()
-        for address, word in _CHANGE.iter_unpack(changes[: len(changes) // 16 * 16]):
+        for address, data in _runs(changes):
             with contextlib.suppress(MemoryFault):
-                self._space.write(address, word)
+                self._space.write(address, data)
 
-    def accept(self) -> None:
-        """In the child: the parent's end is not ours."""
-        self._close_reading()
+    def accept(self, stack_pointer: int) -> None:
+        """In the child, before it runs: remember the memory as it is. In the parent another thread
+        might change it between that and the fork."""
+        self._close_reading()  # the parent's end is not ours
+        self._kept = _keep(self._space, stack_pointer)
 
     def cancel(self) -> None:
         """There is no child, or it is not the calling process."""
@@ -121,10 +124,24 @@ def _differences(start: int, before: bytes, after: bytes) -> list[bytes]:
         old, new = before[page : page + _PAGE], after[page : page + _PAGE]
         if old == new:
             continue
-        for at in range(0, len(old), 8):
-            if old[at : at + 8] != new[at : at + 8]:
-                changes.append(_CHANGE.pack(start + page + at, new[at : at + 8]))
+        changed = int.from_bytes(old, "little") ^ int.from_bytes(new, "little")
+        at = 0
+        for run in changed.to_bytes(len(new), "little").split(b"\0"):
+            if run:
+                data = new[at : at + len(run)]
+                changes.append(_RUN.pack(start + page + at, len(data)) + data)
+            at += len(run) + 1
     return changes
+
+
+def _runs(changes: bytes) -> Iterator[tuple[int, bytes]]:
+    """What the child has sent; it may have died while it did."""
+    at = 0
+    while at + _RUN.size <= len(changes):
+        address, nbytes = _RUN.unpack_from(changes, at)
+        at += _RUN.size + nbytes
+        if at <= len(changes):
+            yield address, changes[at - nbytes : at]
 
 
 def _write_all(fd: int, data: bytes) -> None:
