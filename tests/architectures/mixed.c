@@ -80,9 +80,10 @@ int main(int argc, char **argv) {
         sigprocmask(SIG_BLOCK, &set, NULL);
         kill(getpid(), SIGTERM);
         pthread_t thread;
-        if (!strcmp(what, "execute"))
+        if (!strcmp(what, "execute")) {
             execute(NULL);
-        else if (!pthread_create(&thread, NULL, execute, NULL))
+            printf("%s: error %d\n", names.machine, errno);
+        } else if (!pthread_create(&thread, NULL, execute, NULL))
             pthread_join(thread, NULL);
     } else if (!strcmp(what, "fork")) {
         pid_t child = fork();

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import struct
+import subprocess
+import sys
 from pathlib import Path
 from typing import Final
 
@@ -75,3 +78,37 @@ def test_pipes(programs: dict[str, str]) -> None:
 
 def test_a_signal_is_passed_on(programs: dict[str, str]) -> None:
     assert run(programs, "aarch64 execute riscv64 die") == (-9, "aarch64 execute\nriscv64 die\n")
+
+
+def test_a_host_program_is_told_of(programs: dict[str, str], tmp_path: Path) -> None:
+    host, trace = programs[os.uname().machine], tmp_path / "trace"
+    command = [sys.executable, "-m", "anyarch", "run", "-v", "--strace", "-f", "-o", str(trace)]
+    command += [programs["aarch64"], "fork", host, "end"]
+    environment = dict(os.environ, PYTHONPATH=str(Path(anyarch.__file__).parents[1]))
+    done = subprocess.run(command, env=environment, capture_output=True, timeout=120, check=False)
+    assert (done.returncode, done.stdout.count(b" end ")) == (4, 1)
+    assert f"anyarch: {host}: executed natively, a program of the host\n" in done.stderr.decode()
+    (line,) = [line for line in trace.read_text().splitlines() if "of the host" in line]
+    assert line.endswith(" <a program of the host, not traced>")
+
+
+@pytest.mark.parametrize(
+    ("linker", "expected"), [("/lib/ld-nothing.so.1", 2), ("{aarch64}", 80)], ids=["none", "other"]
+)
+def test_a_dynamic_linker_that_is_missing(
+    programs: dict[str, str], tmp_path: Path, linker: str, expected: int
+) -> None:
+    """execve fails as Linux's does: the caller goes on."""
+    program = bytearray(Path(programs["riscv64"]).read_bytes())
+    name = linker.format_map(programs).encode() + b"\0"
+    offset, entry_nbytes, count = struct.unpack_from("<Q14xHH", program, 32)
+    for place in range(offset, offset + count * entry_nbytes, entry_nbytes):
+        if struct.unpack_from("<I", program, place) == (0x6474E551,):  # PT_GNU_STACK to PT_INTERP
+            values = 3, 4, len(program), 0, 0, len(name), len(name), 1
+            struct.pack_into("<IIQQQQQQ", program, place, *values)
+    changed = tmp_path / "program"
+    changed.write_bytes(program + name)
+    changed.chmod(0o755)
+    words = [programs["aarch64"], "execute", str(changed), "end"]
+    result = anyarch.run(words[0], words[1:], timeout=120)
+    assert result.stdout.decode() == f"aarch64 execute\naarch64: error {expected}\n"

@@ -1,16 +1,19 @@
-/* A program that gives up its files, by limits and by chroot: what the emulator needs, it has. */
+/* A program that gives up its files, by limits, chroot and pivot_root: what the emulator needs, it has. */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
+#include <sched.h>
 #include <setjmp.h>
 #include <signal.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mount.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -83,10 +86,27 @@ static void enter(void)
         puts("entered");
 }
 
+/* Into a namespace with another root, and back. */
+static void pivot(void)
+{
+    int before = open("/proc/self/ns/mnt", O_RDONLY), kept = open("/", O_RDONLY);
+    int allowed = unshare(CLONE_NEWNS) == 0 && mount("none", "/", NULL, MS_REC | MS_PRIVATE, NULL) == 0;
+    if (allowed) {
+        allowed = mount("jail", "jail", NULL, MS_BIND, NULL) == 0 && chdir("jail") == 0 &&
+                  syscall(SYS_pivot_root, ".", ".") == 0 && umount2(".", MNT_DETACH) == 0 &&
+                  access("/proc", F_OK) == -1;
+        allowed = allowed && setns(before, 0) == 0 && access("/proc", F_OK) == 0 &&
+                  setns(before, CLONE_NEWNS) == 0 && fchdir(kept) == 0 && chroot(".") == 0;
+    }
+    if (allowed || errno == EPERM)
+        puts("pivoted");
+}
+
 int main(void)
 {
     signal(SIGSEGV, caught);
     run(close_files);
     run(enter);
+    run(pivot);
     return rmdir("jail");
 }

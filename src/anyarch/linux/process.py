@@ -30,7 +30,7 @@ from anyarch.linux.interfaces import Engine
 from anyarch.linux.masks import host_mask
 from anyarch.linux.paths import AT_FDCWD, Paths
 from anyarch.linux.proc import Proc
-from anyarch.linux.scripts import Program, find_program
+from anyarch.linux.scripts import Program, find_program, refuse_interpreter
 from anyarch.linux.thread import INTERRUPTIONS, Ended, Thread
 from anyarch.linux.thunks import empty_thunk_table, fill_thunk_table
 from anyarch.linux.vfork import READ_NBYTES, Loan
@@ -488,6 +488,13 @@ class Process:
             return found
         if found.abi is None:
             return self._execute_on_host(found, environment)
+        if found.interpreter is not None:
+            linker = os.fsdecode(found.interpreter)
+            refused = refuse_interpreter(self.find(found.interpreter), found.abi)
+            if refused:
+                why = f"no {found.abi.name} system has {linker} here: -L ROOT is to contain one"
+                self.note(f"{os.fsdecode(found.name)} cannot be executed: {why}")
+                return refused
         with self._changed:
             if not self.stopping:
                 self._replacement = _Replacement(found, found.abi, environment, thread.signals)
@@ -497,6 +504,10 @@ class Process:
     def _execute_on_host(self, program: Program, environment: list[bytes]) -> int:
         if self._loan is not None:
             self._loan.send()
+        where = "" if self.paths.root is None else " that ROOT has not"
+        self.note(f"{os.fsdecode(program.name)}: executed natively, a program of the host{where}")
+        if self.options.trace is not None:
+            self.options.trace.handed_over()
         table = {name: value for name, _, value in (text.partition(b"=") for text in environment)}
         try:
             os.execve(program.host_path, program.arguments, table)

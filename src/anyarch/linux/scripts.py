@@ -1,4 +1,7 @@
-"""What execve is given: a guest's program, a host's, or a script that names its interpreter."""
+"""What execve is given: a guest's program, a host's, or a script that names its interpreter.
+
+Source for what is refused: execve(2), Linux ``fs/binfmt_elf.c``.
+"""
 
 from __future__ import annotations
 
@@ -27,6 +30,7 @@ class Program:
     name: bytes
     arguments: list[bytes]
     abi: LinuxAbi | None  # of a guest; the host's kernel is to know any other
+    interpreter: bytes | None = None  # the guest's name of its dynamic linker
 
 
 def find_program(
@@ -50,10 +54,11 @@ def find_program(
                 if abi is None:
                     return Program(path, name, arguments, None)
                 try:
-                    read_elf(fd, os.fsdecode(name))
+                    linker = read_elf(fd, os.fsdecode(name)).interpreter
                 except LoadError:
                     return -errno.ENOEXEC
-                return Program(path, name, arguments, abi)
+                interpreter = None if linker is None else os.fsencode(linker)
+                return Program(path, name, arguments, abi, interpreter)
         finally:
             os.close(fd)
         if not head.startswith(b"#!"):
@@ -65,6 +70,20 @@ def find_program(
         arguments = [words[0], *options, name, *arguments[1:]]
         name = words[0]
     return -errno.ELOOP
+
+
+def refuse_interpreter(path: bytes, abi: LinuxAbi) -> int:
+    """-errno where a host path does not lead to a dynamic linker of an architecture, else 0."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError as error:
+        return -(error.errno or errno.ENOENT)
+    try:
+        return 0 if read_elf(fd, "").machine == abi.elf_machine else -errno.ELIBBAD
+    except LoadError:
+        return -errno.ELIBBAD
+    finally:
+        os.close(fd)
 
 
 def _is_being_written(fd: int) -> bool:

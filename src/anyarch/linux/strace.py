@@ -224,6 +224,15 @@ class Trace:
                 self._finish(now.call, "0")
             now.call = None
 
+    def handed_over(self) -> None:
+        """execve is about to give the process to a program of the host, which is not traced: this
+        is the last line, unless that fails."""
+        now = self._now
+        if now.call is not None and not self._summary:
+            head = now.head
+            self._write(" <a program of the host, not traced>", resumes=True)
+            now.head = head
+
     def refuse(self, name: str) -> None:
         """A call that is not supported."""
         self._write(f"{name}(...) = -1 ENOSYS ({os.strerror(errno.ENOSYS)})")

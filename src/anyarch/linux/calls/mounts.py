@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from anyarch.linux.calls.table import Family
+
+if TYPE_CHECKING:
+    from anyarch.linux.thread import Thread
 
 MOUNTS: Final = Family()
 
 for _name, _signature in {
     "mount": "source:string target:path type:string flags:hex data:pointer",
     "umount2": "target:path flags:hex",
-    "pivot_root": "new:path old:path",
     "open_tree": "dirfd:dirfd path:path flags:hex",
     "move_mount": "from_fd:dirfd from:path to_fd:dirfd to:path flags:hex",
     "fsopen": "type:string flags:hex",
@@ -28,3 +30,14 @@ for _name, _signature in {
     "acct": "path:path",
 }.items():
     MOUNTS.passed(_name, _signature)
+
+
+@MOUNTS.handled("pivot_root", "new:path old:path")
+def pivot_root(thread: Thread, new: int, old: int) -> int:
+    """Make a mount the root of all names, the interpreter's too."""
+    paths = [thread.find(thread.read_path(address)) + b"\0" for address in (new, old)]
+    thread.process.confine(thread)
+    result = thread.call("pivot_root", *map(thread.scratch_bytes, paths))
+    if result == 0:
+        thread.process.paths.confined()
+    return result

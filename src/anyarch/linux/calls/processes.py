@@ -68,7 +68,6 @@ for _name, _signature in {
     "setdomainname": "name:bytes_in.len len:size",
     "personality": "persona:hex",
     "unshare": "flags:flags.clone",
-    "setns": "fd:fd nstype:flags.clone",
     "syslog": "type:int buf:bytes_out.len len:int",
     "lsm_list_modules": "ids:pointer size:pointer flags:hex",
     "lsm_get_self_attr": "attr:uint ctx:pointer size:pointer flags:hex",
@@ -84,6 +83,23 @@ for _name, _signature in {
     ),
 }.items():
     PROCESSES.passed(_name, _signature, native=True, restart=True)
+
+
+_NEWNS: Final = 0x20000
+_NS_GET_NSTYPE: Final = 0xB703  # ioctl_nsfs(2)
+
+
+@PROCESSES.handled("setns", "fd:fd nstype:flags.clone")
+def setns(thread: Thread, fd: int, kinds: int) -> int:
+    """Enter namespaces. With one of mounts comes another root of all names, the interpreter's
+    too."""
+    if not (kinds or thread.call("ioctl", fd, _NS_GET_NSTYPE)) & _NEWNS:
+        return thread.call("setns", fd, kinds)
+    thread.process.confine(thread)
+    result = thread.call("setns", fd, kinds)
+    if result == 0:
+        thread.process.paths.confined()
+    return result
 
 
 @PROCESSES.handled("exit_group", "status:int", result="none")
