@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 import anyarch
 from anyarch.engine.cache import CodeCache
 from anyarch.errors import LoadError
+from anyarch.linux.aarch64 import AARCH64 as AARCH64_ABI
 from anyarch.linux.abi import generic_stat
 from anyarch.linux.calls import CALLS
 from anyarch.linux.calls.table import PATHS, POINTERS, parse_signature
@@ -30,7 +31,7 @@ from anyarch.linux.riscv64 import RISCV64
 from anyarch.linux.scripts import Program, find_program
 from anyarch.linux.structs import STRUCTS, format_set, quote
 from anyarch.linux.symbols import ENUMS, FLAGS, format_flags
-from anyarch.linux.thunks import PATHS_LEFT, fill_thunk_table
+from anyarch.linux.thunks import FLAGS_RAISED, PATHS_LEFT, TABLE_NBYTES, fill_thunk_table
 from tests.programs.build import AARCH64, HOST, RISCV, Target, compile_c
 
 FOLDER: Final = Path(__file__).parent / "linux_programs"
@@ -284,14 +285,18 @@ def test_thunk_table() -> None:
 
     assert entry("read") == (HOST_NUMBERS["read"], 0b10, 0, 0, 0, 0, 0)
     assert entry("writev") == (HOST_NUMBERS["writev"], 0, 2, 0, 0, 0, 0)
-    assert entry("newfstatat") == (HOST_NUMBERS["newfstatat"], 0b110, 0, 0, 2 | 3 << 4, 0, 0)
+    assert entry("newfstatat") == (HOST_NUMBERS["newfstatat"], 0b110, 0, 0, 6 | 3 << 4, 0, 0)
+    assert entry("mkdirat") == (HOST_NUMBERS["mkdirat"], 0b10, 0, 0, 2, 0, 0)
     assert entry("nanosleep") == (HOST_NUMBERS["nanosleep"], 0b11, 0, 0, 0, 1, 0)
     assert entry("ppoll") == (HOST_NUMBERS["ppoll"], 0b1101, 0, 0, 0, 4 << 4, 0)
     assert entry("fcntl")[3] == 0b111
     assert entry("rt_sigaction")[0] == entry("mmap")[0] == entry("execve")[0] == -1
     rooted = fill_thunk_table(RISCV64, CALLS.get, ABSOLUTE)
     assert rooted[:PATHS_LEFT] == table[:PATHS_LEFT]
-    assert (table[PATHS_LEFT:], rooted[PATHS_LEFT:]) == (bytes(24), b"\1" + bytes(23))
+    nothing = bytes(TABLE_NBYTES - PATHS_LEFT)
+    assert (table[PATHS_LEFT:], rooted[PATHS_LEFT:]) == (nothing, b"\1" + nothing[1:])
+    other = fill_thunk_table(AARCH64_ABI, CALLS.get)
+    assert struct.unpack_from("<QQ", other, FLAGS_RAISED) == (0o140000, 0o600000)
 
 
 def test_signatures() -> None:

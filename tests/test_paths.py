@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -13,7 +15,7 @@ import pytest
 import anyarch
 from anyarch.engine.cache import CodeCache
 from anyarch.linux.paths import Paths, host_path
-from tests.programs.build import RISCV, compile_c
+from tests.programs.build import AARCH64, RISCV, Target, compile_c
 
 PROGRAM: Final = Path(__file__).parent / "root_programs" / "paths.c"
 
@@ -198,3 +200,48 @@ def test_program_in_a_root(root: Path, traced: bool, tmp_path: Path) -> None:
     assert done.returncode == 0
     assert (root / "only/file").exists()
     assert not Path("/only").exists()
+
+
+@pytest.mark.parametrize("guest", [RISCV, AARCH64], ids=lambda guest: guest.name)
+def test_native_code_finds_what_python_finds(root: Path, guest: Target, tmp_path: Path) -> None:
+    program = compile_c(PROGRAM.with_name("places.c"), guest)
+    (root / "usr/lib/absolute").symlink_to("/usr/lib/real")
+    (root / "only/here").mkdir()
+    (root / "only/here/file").write_text("only")
+    kept = tmp_path / "kept"
+    shutil.copytree(root, kept, symlinks=True)
+    beside = tmp_path / "beside"
+    (beside / "x").mkdir(parents=True)
+    (beside / "x/file").write_text("host")
+    outputs, counts = [], ""
+    for flags in (["--stats"], ["--strace", "-o", os.devnull]):
+        shutil.rmtree(root)
+        shutil.copytree(kept, root, symlinks=True)
+        (root / str(beside)[1:] / "x").mkdir(parents=True)
+        command = [sys.executable, "-m", "anyarch", "run", "-L", root, *flags, program]
+        done = subprocess.run(
+            [*command, beside / "x/file"],
+            env=dict(
+                os.environ,
+                PYTHONPATH=str(Path(anyarch.__file__).parents[1]),
+                ANYARCH_CACHE=CodeCache().path,
+            ),
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+        assert done.returncode == 2, done.stderr
+        outputs.append(done.stdout.splitlines())
+        counts = counts or done.stderr
+    assert outputs[0] == outputs[1]
+    assert "/usr/lib/real: 0 100000 0 -22  0 x" in outputs[0]
+    assert f"{beside}/x/file: 0 100000 0 -22  0 host" in outputs[0]
+    assert outputs[0][-7] == "/only/here/file: 0 100000 0 -22  0 only"
+    assert {"below a folder 0", "renamed 0", "linked 0"} < set(outputs[0])
+    served = {
+        name: (int(native), int(python))
+        for name, native, python in re.findall(r"^  (\w+) +(\d+) +(\d+)$", counts, re.MULTILINE)
+    }
+    for name in ("openat", "newfstatat", "faccessat", "readlinkat"):
+        assert served[name][0] >= served[name][1] * 0.7, (name, served[name])

@@ -62,8 +62,10 @@ def native_key(name: str, variant: str) -> str:
     root = os.path.dirname(os.path.abspath(__file__))
     parts = ("ir", "isa", "emit", "engine", "host", f"guests/{PACKAGES[name]}")
     digest = source_digest(os.path.join(root, part) for part in parts)
-    with open(os.path.join(root, "linux", "thunks.py"), "rb") as file:
-        thunks = file.read()
+    thunks = b""
+    for module in ("thunks", "masks", "places"):
+        with open(os.path.join(root, "linux", f"{module}.py"), "rb") as file:
+            thunks += file.read()
     return key_for("interpreter", name, variant, digest, thunks, toolchain_key())
 
 

@@ -12,6 +12,8 @@ import stat
 from collections.abc import Callable
 from typing import Final
 
+from anyarch.linux.places import pack_place
+
 AT_FDCWD: Final = -100
 # Which names are for Python to find: the word of the thunk's table.
 ABSOLUTE, RELATIVE, BELOW_DESCRIPTORS = 1, 2, 4
@@ -105,17 +107,24 @@ def guest_path(root: bytes | None, path: bytes) -> bytes:
 class Paths:
     """How a process finds files: its root, and whether relative names need a closer look.
 
-    ``announce`` is told which names native code must leave to Python.
+    ``announce`` is told which names native code must leave to Python, ``forget`` that folders may
+    be elsewhere than :meth:`place_of` told.
     """
 
-    __slots__ = ("_announce", "_folders", "_plain", "flags", "root")
+    __slots__ = ("_announce", "_folders", "_forget", "_places", "_plain", "flags", "root")
 
     def __init__(
-        self, root: bytes | None, announce: Callable[[int], None] = lambda flags: None
+        self,
+        root: bytes | None,
+        announce: Callable[[int], None] = lambda flags: None,
+        forget: Callable[[], None] = lambda: None,
     ) -> None:
         self.root = root
         self.flags = ABSOLUTE if root is not None else 0
-        self._announce = announce
+        self._announce, self._forget = announce, forget
+        self._places: dict[
+            bytes, tuple[int, bytes] | None
+        ] = {}  # of those folders, for native code
         self._folders: dict[bytes, bytes] = {}  # host paths without links, by guest path
         self._plain = 0  # names below descriptors of plain folders, one after another
         self.moved()
@@ -161,12 +170,20 @@ class Paths:
         ):
             if len(self._folders) >= _FOLDERS_KEPT:
                 self._folders.clear()
+                self._places.clear()
             self._folders[folder] = place
+            self._places[folder] = pack_place(folder, place, self.root)
+
+    def place_of(self, path: bytes) -> tuple[int, bytes] | None:
+        """What native code can be told of the folder of an absolute name, see ``places.py``."""
+        return self._places.get(path[: path.rfind(b"/")]) if path.startswith(b"/") else None
 
     def changed(self, path: bytes) -> None:
         """What a host path names is about to change: folders may be elsewhere."""
         if self._folders and self.root is not None and path.startswith(self.root):
             self._folders.clear()
+            self._places.clear()
+            self._forget()
 
     def guest(self, path: bytes) -> bytes:
         """The guest's path of a host's that exists."""
@@ -223,6 +240,7 @@ class Paths:
         """The host's kernel has another root now: all names are below that."""
         self.root = None
         self._folders.clear()
+        self._places.clear()
         self._set_flags(self.flags & ~ABSOLUTE)
 
     def opened(self, fd: int, path: bytes) -> None:

@@ -99,7 +99,7 @@ class Process:
         if options.crash_report or options.core is not None:
             self.actions.examined = sig.CORE_SIGNALS
         self.threads: list[Thread] = []
-        self.paths = Paths(options.root, self._announce_paths)
+        self.paths = Paths(options.root, self._announce_paths, self._forget_places)
         self.proc = Proc(self)
         self.image: Image
         self.environment: list[bytes] = []
@@ -145,6 +145,10 @@ class Process:
     def _announce_paths(self, flags: int) -> None:
         for thread in self.threads:
             thread.leave_paths(flags)
+
+    def _forget_places(self) -> None:
+        for thread in self.threads:
+            thread.forget_places()
 
     def native_counts(self) -> Counter[str]:
         """How often each call was served without Python."""
@@ -322,6 +326,7 @@ class Process:
                 return -errno.EAGAIN
         thread.renew(parent)
         thread.leave_paths(self.paths.flags)
+        thread.forget_places()
         thread.set_register(self.abi.result, 0)
         thread.set_register(self.abi.stack, start.stack)
         if start.thread_pointer is not None:

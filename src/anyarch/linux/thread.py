@@ -30,7 +30,9 @@ from anyarch.linux.thunks import (
     BEGAN,
     ENTRY_NBYTES,
     INTERRUPTED,
+    OPENED,
     PATHS_LEFT,
+    PLACES,
     TABLE_NBYTES,
     TOUCHING,
     is_mask,
@@ -72,13 +74,11 @@ class Thread:
         self.process, self.engine = process, engine
         self.space, self.abi, self.options = process.space, process.abi, process.options
         self.proc, self.reserved, self.limits = process.proc, process.reserved, process.limits
-        self.find = process.find  # the host's path of a guest's
         self.state = engine.state
         self.tid = 0
         self.status = 0
         self.clear_tid = 0
         self.robust_list = 0
-        self.opened = -1  # the descriptor that was opened last, where Python was asked to
         self.signals = sig.Signals(engine, self.space, self.abi, process.actions)
         self._scratch = mmap.mmap(-1, _SCRATCH_NBYTES, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
         self._scratch_base = ctypes.addressof(ctypes.c_char.from_buffer(self._scratch))
@@ -109,6 +109,36 @@ class Thread:
     def leave_paths(self, flags: int) -> None:
         """Say which paths native code is to leave to Python."""
         self._table[PATHS_LEFT] = flags
+
+    @property
+    def opened(self) -> int:
+        """The descriptor that was opened last, or -1."""
+        return self._word(OPENED) - 1
+
+    @opened.setter
+    def opened(self, fd: int) -> None:
+        self._set_word(OPENED, fd + 1)
+
+    def forget_places(self) -> None:
+        """Folders may be elsewhere than native code was told."""
+        self._set_word(PLACES, self._word(PLACES) + 1)
+
+    def find(self, path: bytes, follow: bool = True, dirfd: int = AT_FDCWD) -> bytes:
+        """The host's path of a guest's; of a file in /proc its plain name."""
+        found = self.process.find(path, follow, dirfd)
+        known = self.process.paths.place_of(path)
+        if known is not None:
+            place = PLACES + known[0]
+            generation = self._table[PLACES : PLACES + 8]
+            if self._table[place : place + 8 + len(known[1])] != generation + known[1]:
+                self._table[place : place + 8 + len(known[1])] = generation + known[1]
+        return found
+
+    def _word(self, place: int) -> int:
+        return int.from_bytes(self._table[place : place + 8], "little")
+
+    def _set_word(self, place: int, value: int) -> None:
+        self._table[place : place + 8] = value.to_bytes(8, "little")
 
     def pass_natively(self, name: str, passes: bool) -> None:
         """Whether a call that native code could pass on is passed on without Python."""

@@ -23,6 +23,7 @@ from anyarch.linux.calls.table import IOVECS, PATHS, POINTERS, Argument, Call
 from anyarch.linux.masks import MASK_CALL, mask_thunk_text
 from anyarch.linux.numbers import HOST_NUMBERS
 from anyarch.linux.paths import ABSOLUTE, AT_FDCWD, BELOW_DESCRIPTORS, RELATIVE
+from anyarch.linux.places import HOST_NAME_NBYTES, PLACES_NBYTES, places_text
 
 ENTRIES: Final = 512
 _ENTRY: Final = struct.Struct("<hBBHBBQ")
@@ -31,12 +32,21 @@ INTERRUPTED: Final = ENTRIES * _ENTRY.size  # u64: the last native call gave -EI
 TOUCHING: Final = INTERRUPTED + 8  # u64: the thunk itself is touching guest memory
 PATHS_LEFT: Final = TOUCHING + 8  # u64: flags, which paths are left to Python
 BEGAN: Final = PATHS_LEFT + 8  # struct timespec, CLOCK_MONOTONIC
-TABLE_NBYTES: Final = BEGAN + 16
+OPENED: Final = BEGAN + 16  # u64: one more than the descriptor that was opened last, or 0
+FLAGS_RAISED: Final = OPENED + 8  # u64: flags of open that are two bits higher on the host,
+FLAGS_LOWERED: Final = FLAGS_RAISED + 8  # and two bits lower
+PLACES: Final = FLAGS_LOWERED + 8
+TABLE_NBYTES: Final = PLACES + PLACES_NBYTES
 _VECTORS: Final = 16  # iovec entries that are translated on the stack
 _CLOCK_MONOTONIC: Final = 1
 _MASKS: Final = ("mask", "sigmask")  # arguments that are in force while a call waits
 _OWN_PATHS: Final = b"proc"  # absolute paths that begin so are for Python
-_SOCKET_NAME: Final = 8
+_LOOKS, _SOCKET_NAME = 4, 8  # added to the place of a path: the call changes no names; a socket's
+_LOOKING: Final = frozenset(
+    ("faccessat", "faccessat2", "newfstatat", "openat", "readlinkat", "statx")
+)
+_OPENAT: Final = HOST_NUMBERS["openat"]
+_CREATING: Final = 0o20000100  # O_CREAT, O_TMPFILE: the same on all
 
 
 def fill_thunk_table(
@@ -53,18 +63,22 @@ def fill_thunk_table(
         if entry is not None:
             table[number * _ENTRY.size : (number + 1) * _ENTRY.size] = entry
     table[PATHS_LEFT] = paths_left
+    for flag, host_flag in abi.open_flags.items():
+        place = FLAGS_RAISED if host_flag == flag << 2 else FLAGS_LOWERED
+        (flags,) = struct.unpack_from("<Q", table, place)
+        struct.pack_into("<Q", table, place, flags | flag)
     return bytes(table)
 
 
 def _entry(abi: LinuxAbi, call: Call) -> bytes | None:
     pointers = vector = path = stat = mask = 0
     for index, argument in enumerate(call.arguments):
-        if argument.parameter in ("open", "pipe") and abi.open_flags:
+        if argument.parameter in ("open", "pipe") and abi.open_flags and call.name != "openat":
             return None  # its flags must be translated
         if argument.kind in PATHS:
             if path or index > 1 or (index == 1 and call.arguments[0].kind != "dirfd"):
                 return None
-            path = index + 1
+            path = index + 1 + (_LOOKS if call.name in _LOOKING else 0)
         if argument.parameter == "sockaddr" and call.handler is not None:
             path = _SOCKET_NAME + index + 1
         if argument.parameter == "stat":
@@ -130,6 +144,7 @@ def _touching(value: int) -> str:
 
 def _check_path(text: str) -> str:
     """Go on at ``path_ready`` unless the path in ``text`` is one of those for Python."""
+    place = f"ptr %context, ptr %folders, ptr {text}, ptr %name, i1 %opens"
     blocks = [
         f"""\
   %letter0 = load volatile i8, ptr {text}
@@ -149,7 +164,25 @@ relative:
 absolute:
   %absolute.left = and i64 %left, {ABSOLUTE}
   %absolute.native = icmp eq i64 %absolute.left, 0
-  br i1 %absolute.native, label %first, label %own_path
+  br i1 %absolute.native, label %first, label %rooted
+rooted:
+  %looks.bit = and i8 %path, {_LOOKS}
+  %looks = icmp ne i8 %looks.bit, 0
+  %creating.bit = and i64 %third.flags, {_CREATING}
+  %creating = icmp ne i64 %creating.bit, 0
+  %creates = and i1 %creating, %opens
+  %looks.only = xor i1 %creates, true
+  %placed = and i1 %looks, %looks.only
+  br i1 %placed, label %recalled, label %own_path
+recalled:
+  %folders = getelementptr i8, ptr %table, i64 {PLACES}
+  %host.name = call ptr @aa_linux_place({place})
+  %unknown = icmp eq ptr %host.name, null
+  br i1 %unknown, label %own_path, label %found
+found:
+  %name.i = ptrtoint ptr %host.name to i64
+  store i64 %name.i, ptr %path.slot, align 8
+  br label %path_ready
 first:
   ; "/" itself, "//" and "/." are not looked into.
   %first.p = getelementptr i8, ptr {text}, i64 1
@@ -198,11 +231,13 @@ def thunk_text() -> str:
     table = FIELDS["syscall_table"][0]
     passed = "i64 %h0, i64 %second, i64 %third, i64 %h3, i64 %h4, i64 %h5"
     clock = f"i64 {_CLOCK_MONOTONIC}, i64 %began.i, i64 0, i64 0, i64 0, i64 0"
-    return f"""{mask_thunk_text()}
+    return f"""{mask_thunk_text()}{places_text()}
 define i32 @aa_linux_thunk(ptr %context, ptr %memory) {{
 entry:
   %stat = alloca [144 x i8], align 16
   %vectors = alloca [{_VECTORS} x {{ i64, i64 }}], align 16
+  %name = alloca [{HOST_NAME_NBYTES} x i8], align 16
+  %path.slot = alloca i64, align 8
   %memory.i = ptrtoint ptr %memory to i64
 {_register(0, "number")}\
   %number = load volatile i64, ptr %number.p, align 8
@@ -244,6 +279,22 @@ pass:
   %waits.p = getelementptr i8, ptr %entry.p, i64 7
   %waits = load i8, ptr %waits.p
 {"".join(_argument(index) for index in range(6))}\
+  store i64 %h1, ptr %path.slot, align 8
+  %opens = icmp eq i64 %host, {_OPENAT}
+  %raised.p = getelementptr i8, ptr %table, i64 {FLAGS_RAISED}
+  %raised = load i64, ptr %raised.p, align 8
+  %lowered.p = getelementptr i8, ptr %table, i64 {FLAGS_LOWERED}
+  %lowered = load i64, ptr %lowered.p, align 8
+  %moved = or i64 %raised, %lowered
+  %kept = xor i64 %moved, -1
+  %flags.kept = and i64 %h2, %kept
+  %flags.up = and i64 %h2, %raised
+  %flags.raised = shl i64 %flags.up, 2
+  %flags.down = and i64 %h2, %lowered
+  %flags.lowered = lshr i64 %flags.down, 2
+  %flags.1 = or i64 %flags.kept, %flags.raised
+  %flags.2 = or i64 %flags.1, %flags.lowered
+  %third.flags = select i1 %opens, i64 %flags.2, i64 %h2
   %every = icmp eq i64 %served, 0
   %operation = and i64 %a1, 127
   %small = icmp ult i64 %operation, 16
@@ -300,7 +351,7 @@ named_socket:
   br i1 %socket.pass, label %path_ready, label %python
 path_argument:
   ; A path is the first or the second argument.
-  %path.first = icmp eq i8 %path, 1
+  %path.first = icmp eq i8 %path, 1  ; none of those that only look
   %path.address = select i1 %path.first, i64 %a0, i64 %a1
   %text = getelementptr i8, ptr %memory, i64 %path.address
   %path.null = icmp eq i64 %path.address, 0
@@ -320,8 +371,9 @@ scalar:
   %stat.i = ptrtoint ptr %stat to i64
   %stat.second = icmp eq i8 %stat.argument, 2
   %stat.third = icmp eq i8 %stat.argument, 3
-  %g1 = select i1 %stat.second, i64 %stat.i, i64 %h1
-  %g2 = select i1 %stat.third, i64 %stat.i, i64 %h2
+  %named.1 = load i64, ptr %path.slot, align 8
+  %g1 = select i1 %stat.second, i64 %stat.i, i64 %named.1
+  %g2 = select i1 %stat.third, i64 %stat.i, i64 %third.flags
   br label %call
 count:
   ; An iovec is the second argument of every call that has one, its length the third.
@@ -368,6 +420,15 @@ tell:
   store volatile i64 1, ptr %told, align 8
   br label %python
 received:
+  br i1 %opens, label %opened, label %tested
+opened:
+  %descriptor = add i64 %result, 1
+  %descriptor.none = icmp slt i64 %result, 0
+  %descriptor.1 = select i1 %descriptor.none, i64 0, i64 %descriptor
+  %descriptor.p = getelementptr i8, ptr %table, i64 {OPENED}
+  store i64 %descriptor.1, ptr %descriptor.p, align 8
+  br label %done
+tested:
   %failed = icmp ne i64 %result, 0
   %no_stat = icmp eq i8 %stat.argument, 0
   %skip = or i1 %failed, %no_stat
