@@ -96,7 +96,7 @@ def test_luajit(machine: Machine, tmp_path: Path) -> None:
     words = sorted(f"{n * 2654435761 % 2**32:x}" for n in range(1, 50_001))
     assert output.split("\n") == [
         f"arm64\t41538\t{total:.5f}\t{words[0]}\t{words[-1]}\t5000050000",
-        "false\tprogram.lua:19: attempt to index local 'nothing' (a nil value)",
+        "false\tprogram.lua:21: attempt to index local 'nothing' (a nil value)",
     ]
     assert status == 0
 
