@@ -67,6 +67,19 @@ def test_what_the_root_lacks_is_the_hosts(root: Path, tmp_path: Path) -> None:
     assert find(root, f"{tmp_path}/work/back", False) == f"{tmp_path}/work/back"
 
 
+def test_a_root_that_may_not_be_searched(root: Path) -> None:
+    """It is no reason to take the host's: the call on the name fails."""
+    if os.getuid() != 0:
+        pytest.skip("only root can become another user, who may not")
+    (root / "usr").chmod(0o700)
+    assert find(root, "/usr/lib/real") == "$/usr/lib/real"
+    os.seteuid(65534)
+    try:
+        assert find(root, "/usr/lib/real") == "$/usr/lib/real"
+    finally:
+        os.seteuid(0)
+
+
 def test_names_to_be_created(root: Path) -> None:
     assert find(root, "/etc/new") == "/etc/new"
     assert find(root, "/etc/new", stay=True) == "$/etc/new"

@@ -28,7 +28,7 @@ PACKAGES: Final = (
     "perl-base python3.13 sed sqlite3 tar xz-utils zstd"
 ).split()
 MANY: Final = (
-    "bash coreutils gcc-14 git grep libc6-dev libpython3.13-testsuite make mawk perl-base "
+    "bash coreutils dash gcc-14 git grep libc6-dev libpython3.13-testsuite make mawk perl-base "
     "python3.13 redis-server redis-tools sed"
 ).split()
 INTERACTIVE: Final = "bash coreutils dash grep nginx ncurses-base nodejs sed tmux".split()

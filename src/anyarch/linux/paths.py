@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Callable
+from errno import EACCES, EINVAL
 from typing import Final
 
 from anyarch.linux.places import pack_place
@@ -82,11 +83,12 @@ def _join(layer: bytes, parts: list[bytes]) -> bytes:
 
 
 def _link(path: bytes) -> bytes | None:
-    """Where a link points; empty for what is no link, None for what does not exist."""
+    """Where a link points; empty for what is no link or may not be looked at, None for what does
+    not exist."""
     try:
         return os.readlink(path)
     except OSError as error:
-        return b"" if error.errno == 22 else None  # EINVAL: it exists and is no link
+        return b"" if error.errno in (EINVAL, EACCES) else None
 
 
 def _is_created_in_root(root: bytes, folder: list[bytes], stay: bool) -> bool:
