@@ -51,6 +51,8 @@ for _lane in (8, 16, 32):
     CASES[f"vwiden {_lane}"] = lambda a, b, n=_lane: Lanes(a[:64], n).widen(signed=False).bits
     CASES[f"vwiden_signed {_lane}"] = lambda a, b, n=_lane: Lanes(a[:64], n).widen(signed=True).bits
     CASES[f"vnarrow {_lane}"] = lambda a, b, n=_lane: Lanes(a, 2 * n).narrow().bits
+for _kind in range(3):
+    CASES[f"sha1_rounds {_kind}"] = lambda a, b, kind=_kind: a.sha1_rounds(kind, b)
 CASES["sha256_rounds"] = lambda a, b: a.sha256_rounds(b, a ^ b)
 for _lane in (8, 16, 32, 64):
     _count = 128 // _lane

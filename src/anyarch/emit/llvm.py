@@ -14,7 +14,7 @@ from typing import Final
 from anyarch.errors import DefinitionError
 from anyarch.ir.graph import Node
 from anyarch.ir.ranges import unsigned_maximum
-from anyarch.ir.sha import two_rounds
+from anyarch.ir.sha import SHA1_CONSTANTS, four_rounds, two_rounds
 
 UNLIKELY: Final = "!prof !0"  # first successor unlikely; module_text defines !0
 
@@ -377,6 +377,28 @@ def _host_has(feature: str) -> bool:
     return bool(binding.get_host_cpu_features().get(feature))
 
 
+def _sha1_rounds(e: Emitter, node: Node) -> str:
+    """The host's has the first lane highest, and adds the constant itself."""
+    kind = int(node.attrs[0])
+    if not _host_has("sha"):
+        plain = four_rounds(kind, *node.args)
+        assert isinstance(plain, Node)
+        return e.value(plain)
+    t = "<4 x i32>"
+
+    def reverse(value: str) -> str:
+        return e.let(
+            f"shufflevector {t} {value}, {t} {value}, {t} <i32 3, i32 2, i32 1, i32 0>"
+        )
+
+    state, words = (_as_lanes(e, arg, 32) for arg in node.args)
+    constant = _splatted(e, SHA1_CONSTANTS[kind], 128, 32)
+    words = e.let(f"sub {t} {words}, {constant}")
+    operands = ", ".join(f"{t} {reverse(value)}" for value in (state, words))
+    result = e.let(f"call {t} @llvm.x86.sha1rnds4({operands}, i8 {kind})")
+    return _from_lanes(e, reverse(result), 128, 32)
+
+
 def _sha256_rounds(e: Emitter, node: Node) -> str:
     if not _host_has("sha"):
         plain = two_rounds(*node.args)
@@ -448,6 +470,7 @@ RULES: Final[dict[str, Rule]] = {
     "velement": _lanes_element,
     "vinsert": _lanes_insert,
     "vtable": _lanes_table,
+    "sha1_rounds": _sha1_rounds,
     "sha256_rounds": _sha256_rounds,
     "aes_encrypt": _aes_step("aesenclast"),
     "aes_decrypt": _aes_step("aesdeclast"),

@@ -249,6 +249,10 @@ class Bits:
         ``aes_decrypt`` (its inverse), ``aes_mix`` (mix columns), ``aes_unmix``."""
         return self.apply(step, 128, (self,))
 
+    def sha1_rounds(self, kind: int, words: Bits) -> Bits:
+        """Four rounds of SHA-1; this is a, b, c, d (:func:`anyarch.ir.sha.four_rounds`)."""
+        return self.apply("sha1_rounds", 128, (self, words), (kind,))
+
     def sha256_rounds(self, abef: Bits, words: Bits) -> Bits:
         """Two rounds of SHA-256; this is c, d, g, h (:func:`anyarch.ir.sha.two_rounds`)."""
         return self.apply("sha256_rounds", 128, (self, abef, words))

@@ -235,6 +235,15 @@ def _mixed(*factors: int) -> Evaluate:
     return result
 
 
+def _sha1(size: int, v: tuple[int, ...], s: tuple[int, ...], a: tuple[int, ...]) -> int:
+    from anyarch.ir.bits import Concrete
+    from anyarch.ir.sha import four_rounds
+
+    result = four_rounds(a[0], *(Concrete(value, 128) for value in v))
+    assert isinstance(result, Concrete)
+    return result.value
+
+
 def _sha256(size: int, v: tuple[int, ...], s: tuple[int, ...], a: tuple[int, ...]) -> int:
     from anyarch.ir.bits import Concrete
     from anyarch.ir.sha import two_rounds
@@ -274,6 +283,7 @@ _LANES: Final = (
     Op("aes_decrypt", 1, "unary", _aes_decrypt),
     Op("aes_mix", 1, "unary", _mixed(2, 3, 1, 1)),
     Op("aes_unmix", 1, "unary", _mixed(14, 11, 13, 9)),
+    Op("sha1_rounds", 2, "unary", _sha1),  # see ir.sha.four_rounds
     Op("sha256_rounds", 3, "unary", _sha256),  # see ir.sha.two_rounds
     Op("vtable", 2, "table", _table),  # bytes of 128 bits by index; zero from 16 up
 )

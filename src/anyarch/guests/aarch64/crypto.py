@@ -5,8 +5,6 @@ FEAT_AES, FEAT_PMULL (in simd_integer), FEAT_SHA1, FEAT_SHA256, FEAT_SHA512, FEA
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from anyarch.guests.aarch64.fields import insn
 from anyarch.guests.aarch64.simd import define
 from anyarch.ir.bits import Bits, join
@@ -44,55 +42,44 @@ def aesimc(m: Machine, vn: Bits, vd: Bits) -> None:
 # SHA1 and SHA256.
 
 
-def _parity(x: Bits, y: Bits, z: Bits) -> Bits:
-    return x ^ y ^ z
-
-
-def _sha1(
-    m: Machine, function: Callable[[Bits, Bits, Bits], Bits], vm: Bits, vn: Bits, vd: Bits
-) -> None:
+def _sha1(m: Machine, kind: int, vm: Bits, vn: Bits, vd: Bits) -> None:
     """Four rounds of SHA1."""
-    x, y, w = m.v[vd].lanes(32), m.v[vn, 32], m.v[vm].lanes(32)
-    for word in w:
-        y = y + x[0].rol(5) + function(x[1], x[2], x[3]) + word
-        x, y = [y, x[0], x[1].rol(30), x[2]], x[3]
-    m.v[vd] = join(x)
+    words = Lanes(m.v[vm], 32) + Lanes(m.v[vn, 32].zext(128), 32)
+    m.v[vd] = m.v[vd].sha1_rounds(kind, words.bits)
 
 
-for _letter, _opcode, _function in (
-    ("c", "000", choose),
-    ("p", "001", _parity),
-    ("m", "010", majority),
-):
+for _kind, _letter in enumerate("cpm"):
     define(
         f"sha1{_letter}",
-        f"01011110 000 vm 0 {_opcode} 00 vn vd",
+        f"01011110 000 vm 0 {_kind:03b} 00 vn vd",
         f"sha1{_letter} {{vd:q}}, {{vn:s}}, {{vm:v4s}}",
         _sha1,
-        function=_function,
+        kind=_kind,
     )
 
 
 @insn("01011110 000 vm 0 011 00 vn vd", "sha1su0 {vd:v4s}, {vn:v4s}, {vm:v4s}")
 def sha1su0(m: Machine, vm: Bits, vn: Bits, vd: Bits) -> None:
     """First half of SHA1's schedule."""
-    d = m.v[vd]
-    m.v[vd] = m.v[vn][:64].concat(d[64:]) ^ d ^ m.v[vm]
+    d = Lanes(m.v[vd], 64)
+    m.v[vd] = d.shuffle(Lanes(m.v[vn], 64), [1, 2]).bits ^ d.bits ^ m.v[vm]
 
 
 @insn("01011110 00 10100 00000 10 vn vd", "sha1h {vd:s}, {vn:s}")
 def sha1h(m: Machine, vn: Bits, vd: Bits) -> None:
     """Rotate as SHA1 does between rounds."""
-    m.v[vd, 32] = m.v[vn, 32].rol(30)
+    lanes = Lanes(m.v[vn, 32].zext(128), 32)
+    m.v[vd] = (lanes << 30 | lanes >> 2).bits
 
 
 @insn("01011110 00 10100 00001 10 vn vd", "sha1su1 {vd:v4s}, {vn:v4s}")
 def sha1su1(m: Machine, vn: Bits, vd: Bits) -> None:
     """Second half of SHA1's schedule."""
-    t = (m.v[vd] ^ m.v[vn] >> 32).lanes(32)
-    words = [word.rol(1) for word in t]
-    words[3] = words[3] ^ t[0].rol(2)
-    m.v[vd] = join(words)
+    d, n = Lanes(m.v[vd], 32), Lanes(m.v[vn], 32)
+    zero = n.constant(0)
+    t = d ^ n.shuffle(zero, [1, 2, 3, 4])
+    last = zero.shuffle(t, [0, 0, 0, 4])
+    m.v[vd] = ((t << 1 | t >> 31) ^ (last << 2 | last >> 30)).bits
 
 
 def _sha256(x: Bits, y: Bits, w: Bits) -> tuple[Lanes, Lanes]:
