@@ -17,7 +17,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-from anyarch.emit.llvm import Emitter
+from anyarch.emit.llvm import Emitter, host_has
+from anyarch.emit.tininess import LEAST_EXPONENT
 from anyarch.ir.graph import ROUNDED, Node, float_lanes
 
 TYPES: Final = {"f32": "float", "f64": "double"}
@@ -30,6 +31,7 @@ TO_INTEGRAL: Final = ("fto_int", "fto_fixed", "fround", "fround_exact")
 STRICT: Final = 'metadata !"fpexcept.strict"'
 DYNAMIC: Final = f'metadata !"round.dynamic", {STRICT}'
 INVALID: Final = 1  # MXCSR flag bits
+UNDERFLOW: Final = 16
 INEXACT: Final = 32
 
 
@@ -236,7 +238,7 @@ def _each(e: Emitter, node: Node, shape: Shape, rule: Rule, operands: list[str])
     return joined
 
 
-def _any(e: Emitter, shape: Shape, condition: str) -> str:
+def any_lane(e: Emitter, shape: Shape, condition: str) -> str:
     """Whether a condition holds in any lane."""
     if shape.lanes == 1:
         return condition
@@ -260,9 +262,10 @@ def _call(e: Emitter, shape: Shape, name: str, operands: list[str], mode: str) -
     )
 
 
-def _compare(
+def compare(
     e: Emitter, shape: Shape, predicate: str, a: str, b: str, *, signaling: bool = False
 ) -> str:
+    """A constrained comparison of numbers, by lane."""
     return e.let(
         f"call {shape.flag} @llvm.experimental.constrained.fcmp{'s' if signaling else ''}."
         f'{shape.suffix}({shape.kind} {a}, {shape.kind} {b}, metadata !"{predicate}", {STRICT}) #1'
@@ -270,7 +273,7 @@ def _compare(
 
 
 def _unordered(e: Emitter, shape: Shape, a: str, b: str) -> str:
-    return _compare(e, shape, "uno", a, b)
+    return compare(e, shape, "uno", a, b)
 
 
 def _canonical(
@@ -303,18 +306,64 @@ def canonical(e: Emitter, fmt: str, value: str, in_nan: Callable[[], object] | N
     return e.let(f"phi {kind} [ {nan_value}, %{after} ], [ {value}, %{before} ]")
 
 
+_SMALLER: Final = 10  # of vrange: the smaller magnitude, without its sign
 INFINITY: Final = {"f32": 0x7F800000, "f64": 0x7FF0000000000000}
 QUIET: Final = {"f32": 1 << 22, "f64": 1 << 51}
 LEAST_NORMAL: Final = {"f32": 1 << 23, "f64": 1 << 52}
 
 
-def _magnitude(e: Emitter, shape: Shape, bits: str) -> str:
+def magnitude(e: Emitter, shape: Shape, bits: str) -> str:
+    """Encodings without their signs."""
     return e.let(f"and {shape.bits} {bits}, {shape.integer((1 << (shape.size - 1)) - 1)}")
+
+
+def smaller_magnitude(e: Emitter, shape: Shape, a: str, b: str) -> str:
+    """The number of smaller magnitude, or its opposite, by lane; of a number and a NaN either.
+
+    Raises no flag that the guest has, unless one is a signalling NaN.
+    """
+    size = shape.size * shape.lanes
+    count = 128 // shape.size
+    letter = {"f32": "s", "f64": "d"}[shape.fmt]
+    wide = Shape(shape.fmt, count)
+    if size != 128 and shape.lanes > 1:  # the lanes that there are, twice
+        indices = ", ".join(f"i32 {index % shape.lanes}" for index in range(count))
+        a, b = (
+            e.let(f"shufflevector {shape.kind} {x}, {shape.kind} {x}, <{count} x i32> <{indices}>")
+            for x in (a, b)
+        )
+    elif shape.lanes == 1:
+        element = TYPES[shape.fmt]
+        a, b = (e.let(f"insertelement {wide.kind} poison, {element} {x}, i32 0") for x in (a, b))
+    t = wide.kind
+    if host_has("avx512dq") and host_has("avx512vl"):
+        if shape.lanes == 1:
+            name, tail = f"range.s{letter}", f"{t} {a}, i8 -1, i32 {_SMALLER}, i32 4"
+        else:
+            name, tail = f"range.p{letter}.128", f"i32 {_SMALLER}, {t} {a}, i8 {(1 << count) - 1}"
+        result = e.let(f"call {t} @llvm.x86.avx512.mask.{name}({t} {a}, {t} {b}, {tail})")
+    else:
+        first, second = (
+            e.let(
+                f"bitcast {wide.bits} "
+                f"{magnitude(e, wide, e.let(f'bitcast {t} {x} to {wide.bits}'))} to {t}"
+            )
+            for x in (a, b)
+        )
+        name = ("s" if shape.lanes == 1 else "p") + letter
+        extension = "sse" if letter == "s" else "sse2"
+        result = e.let(f"call {t} @llvm.x86.{extension}.min.{name}({t} {first}, {t} {second})")
+    if size == 128:
+        return result
+    if shape.lanes == 1:
+        return e.let(f"extractelement {t} {result}, i32 0")
+    indices = ", ".join(f"i32 {index}" for index in range(shape.lanes))
+    return e.let(f"shufflevector {t} {result}, {t} {result}, <{shape.lanes} x i32> <{indices}>")
 
 
 def _is_nan(e: Emitter, shape: Shape, bits: str) -> str:
     infinity = shape.integer(INFINITY[shape.fmt])
-    return e.let(f"icmp ugt {shape.bits} {_magnitude(e, shape, bits)}, {infinity}")
+    return e.let(f"icmp ugt {shape.bits} {magnitude(e, shape, bits)}, {infinity}")
 
 
 def _is_signaling(e: Emitter, shape: Shape, bits: str, nan: str) -> str:
@@ -342,20 +391,23 @@ def _propagated(e: Emitter, shape: Shape, operands: list[str]) -> str:
 
 
 def _arm_result(
-    e: Emitter, shape: Shape, value: str, in_nan: Callable[[], str], *, may_be_tiny: bool
+    e: Emitter,
+    node: Node,
+    shape: Shape,
+    operands: list[str],
+    value: str,
+    in_nan: Callable[[], str],
 ) -> str:
-    """The bits of a result, its NaNs replaced by what ``in_nan`` emits, on an unlikely path.
-
-    A result of the least normal magnitude may have been tiny before rounding, where the host has
-    raised no underflow.
-    """
+    """The bits of a result, its NaNs replaced by what ``in_nan`` emits, on an unlikely path."""
     kind = shape.kind
-    if may_be_tiny:
-        _emulate_tiny(e, shape, value)
+    if e.defer(node, shape, value):
+        return e.let(f"bitcast {kind} {value} to {shape.bits}")
+    if may_be_tiny(node):
+        _underflow(e, node, shape, operands, value)
     nan, done = e.name("nan"), e.name("done")
     unordered = _unordered(e, shape, value, value)
     before = e.block
-    e.branch(_any(e, shape, unordered), nan, done, unlikely=True)
+    e.branch(any_lane(e, shape, unordered), nan, done, unlikely=True)
     e.label(nan)
     e.push()
     instead = in_nan()
@@ -372,11 +424,68 @@ def _arm_result(
     return e.let(f"bitcast {kind} {result} to {shape.bits}")
 
 
-def _emulate_tiny(e: Emitter, shape: Shape, value: str) -> None:
-    bits = e.let(f"bitcast {shape.kind} {value} to {shape.bits}")
+def may_be_tiny(node: Node) -> bool:
+    """Whether a result may be tiny and inexact; sums are exact where they are tiny."""
+    return node.op in ("fmul", "fdiv", "ffma")
+
+
+def _underflow(e: Emitter, node: Node, shape: Shape, operands: list[str], value: str) -> None:
+    """A result of the least normal magnitude may have been tiny before rounding, where the host has
+    raised no underflow."""
+    result = e.let(f"bitcast {shape.kind} {value} to {shape.bits}")
     least = shape.integer(LEAST_NORMAL[shape.fmt])
-    tiny = e.let(f"icmp eq {shape.bits} {_magnitude(e, shape, bits)}, {least}")
-    e.emulate_if(_any(e, shape, tiny))
+    found = e.let(f"icmp eq {shape.bits} {magnitude(e, shape, result)}, {least}")
+    if not e.decides_tininess:
+        e.emulate_if(any_lane(e, shape, found))
+        return
+    asking, done = e.name("tiny"), e.name("done")
+    e.branch(any_lane(e, shape, found), asking, done, unlikely=True)
+    e.label(asking)
+    e.push()
+    every = "false"
+    for index in range(shape.lanes):
+        lane = Shape(shape.fmt)
+        parts = [_lane(e, shape, bits, index) for bits in (*operands, result)]
+        doubles = [_double_bits(e, lane, bits) for bits in parts]
+        condition = found
+        if shape.lanes > 1:
+            condition = e.let(f"extractelement {shape.flag} {found}, i32 {index}")
+        tiny = e.let(f"and i1 {condition}, {_is_tiny(e, node, lane, doubles)}")
+        every = e.let(f"or i1 {every}, {tiny}")
+    flag = e.let(f"select i1 {every}, i32 {UNDERFLOW}, i32 0")
+    write_mxcsr(e, e.let(f"or i32 {read_mxcsr(e)}, {flag}"))
+    e.pop()
+    e.line(f"br label %{done}")
+    e.label(done)
+
+
+def _lane(e: Emitter, shape: Shape, bits: str, index: int) -> str:
+    if shape.lanes == 1:
+        return bits
+    return e.let(f"extractelement {shape.bits} {bits}, i32 {index}")
+
+
+def _double_bits(e: Emitter, shape: Shape, bits: str) -> str:
+    if shape.fmt == "f64":
+        return bits
+    number = e.let(f"bitcast i32 {bits} to float")
+    wide = e.let(
+        f"call double @llvm.experimental.constrained.fpext.f64.f32(float {number}, {STRICT}) #1"
+    )
+    return e.let(f"bitcast double {wide} to i64")
+
+
+def _is_tiny(e: Emitter, node: Node, shape: Shape, doubles: list[str]) -> str:
+    """Of a result that is the last of ``doubles``, behind its operands."""
+    least = LEAST_EXPONENT[shape.fmt]
+    if node.op == "fdiv":
+        a, b, _ = doubles
+        return e.let(f"call preserve_allcc i1 @tiny_quotient(i64 {a}, i64 {b}, i64 {least})")
+    a, b, *addend, result = doubles
+    c = addend[0] if addend else "0"
+    return e.let(
+        f"call preserve_allcc i1 @tiny_sum(i64 {a}, i64 {b}, i64 {c}, i64 {result}, i64 {least})"
+    )
 
 
 def _arithmetic(name: str) -> Rule:
@@ -384,8 +493,7 @@ def _arithmetic(name: str) -> Rule:
         result = _call(e, shape, name, _numbers(e, shape, bits), DYNAMIC)
         if e.float_rules != "arm":
             return _canonical(e, shape, result)
-        tiny = name in ("fmul", "fdiv")  # sums are exact where they are tiny
-        return _arm_result(e, shape, result, lambda: _propagated(e, shape, bits), may_be_tiny=tiny)
+        return _arm_result(e, node, shape, bits, result, lambda: _propagated(e, shape, bits))
 
     return rule
 
@@ -399,9 +507,9 @@ def _fma(e: Emitter, node: Node, shape: Shape, bits: list[str]) -> str:
         tests = []
         for one, other in ((x, y), (y, x)):
             infinity = shape.integer(INFINITY[shape.fmt])
-            is_infinite = e.let(f"icmp eq {shape.bits} {_magnitude(e, shape, one)}, {infinity}")
+            is_infinite = e.let(f"icmp eq {shape.bits} {magnitude(e, shape, one)}, {infinity}")
             is_zero = e.let(
-                f"icmp eq {shape.bits} {_magnitude(e, shape, other)}, {shape.integer(0)}"
+                f"icmp eq {shape.bits} {magnitude(e, shape, other)}, {shape.integer(0)}"
             )
             tests.append(e.let(f"and {shape.flag} {is_infinite}, {is_zero}"))
         return e.let(f"or {shape.flag} {tests[0]}, {tests[1]}")
@@ -409,7 +517,7 @@ def _fma(e: Emitter, node: Node, shape: Shape, bits: list[str]) -> str:
     def raise_invalid() -> str:
         """x86 raises no invalid for fma(inf, 0, qNaN); IEEE 754 leaves it open, RISC-V demands."""
         lanes = infinity_times_zero()
-        flag = e.let(f"zext i1 {_any(e, shape, lanes)} to i32")
+        flag = e.let(f"zext i1 {any_lane(e, shape, lanes)} to i32")
         write_mxcsr(e, e.let(f"or i32 {read_mxcsr(e)}, {flag}"))
         return lanes
 
@@ -423,7 +531,7 @@ def _fma(e: Emitter, node: Node, shape: Shape, bits: list[str]) -> str:
         return _select(e, shape, default, shape.integer(CANONICAL[shape.fmt]), chosen)
 
     if e.float_rules == "arm":
-        return _arm_result(e, shape, result, propagated, may_be_tiny=True)
+        return _arm_result(e, node, shape, bits, result, propagated)
     return _canonical(e, shape, result, raise_invalid)
 
 
@@ -440,9 +548,28 @@ def _convert(e: Emitter, node: Node, shape: Shape, bits: list[str]) -> str:
     )
     if e.float_rules == "arm":  # the host keeps a NaN's payload as Arm does
         if narrows:
-            _emulate_tiny(e, target, result)
+            _underflow_of_narrow(e, shape, target, a, result)
         return e.let(f"bitcast {target.kind} {result} to {target.bits}")
     return _canonical(e, target, result)
+
+
+def _underflow_of_narrow(e: Emitter, shape: Shape, target: Shape, a: str, result: str) -> None:
+    """See _underflow: of a number below the least normal one that was rounded to that."""
+    bits = [
+        e.let(f"bitcast {s.kind} {value} to {s.bits}")
+        for s, value in ((shape, a), (target, result))
+    ]
+    least = target.integer(LEAST_NORMAL[target.fmt])
+    found = e.let(f"icmp eq {target.bits} {magnitude(e, target, bits[1])}, {least}")
+    limit = (LEAST_EXPONENT[target.fmt] + _BIAS[shape.fmt]) << _FRACTION[shape.fmt]
+    below = e.let(f"icmp ult {shape.bits} {magnitude(e, shape, bits[0])}, {shape.integer(limit)}")
+    tiny = any_lane(e, shape, e.let(f"and {shape.flag} {found}, {below}"))
+    raising, done = e.name("tiny"), e.name("done")
+    e.branch(tiny, raising, done, unlikely=True)
+    e.label(raising)
+    raise_flag(e, UNDERFLOW)
+    e.line(f"br label %{done}")
+    e.label(done)
 
 
 def _from_int(e: Emitter, node: Node, shape: Shape, bits: list[str]) -> str:
@@ -498,12 +625,12 @@ def _to_int(e: Emitter, node: Node, shape: Shape, bits: list[str]) -> str:
     rounded = _integral(e, shape, a, rounding)
     low = -float(1 << (size - 1)) if signed else 0.0
     high = float(1 << (size - 1 if signed else size))
-    above = _compare(e, shape, "oge", rounded, shape.number(low))
-    below = _compare(e, shape, "olt", rounded, shape.number(high))
+    above = compare(e, shape, "oge", rounded, shape.number(low))
+    below = compare(e, shape, "olt", rounded, shape.number(high))
     inside = e.let(f"and {shape.flag} {above}, {below}")
     good, bad, done = e.name("good"), e.name("bad"), e.name("done")
     outside = e.let(f"xor {shape.flag} {inside}, {shape.integer(-1, 1)}")
-    e.branch(_any(e, shape, outside), bad, good, unlikely=True)
+    e.branch(any_lane(e, shape, outside), bad, good, unlikely=True)
 
     e.label(bad)
     if shape.lanes > 1:
@@ -514,9 +641,9 @@ def _to_int(e: Emitter, node: Node, shape: Shape, bits: list[str]) -> str:
     e.line(f"br label %{done}")
 
     e.label(good)
-    changed = _compare(e, shape, "une", rounded, a)
+    changed = compare(e, shape, "une", rounded, a)
     inexact, exact = e.name("inexact"), e.name("exact")
-    e.branch(_any(e, shape, changed), inexact, exact)
+    e.branch(any_lane(e, shape, changed), inexact, exact)
     e.label(inexact)
     raise_inexact(e)
     e.line(f"br label %{exact}")
@@ -560,8 +687,8 @@ def _to_fixed(e: Emitter, node: Node, shape: Shape, bits: list[str]) -> str:
     # Where the product could overflow, it is far out of range: so is the number put in its place.
     room = e.let(f"sub i64 {node.size + 1}, {count}")
     encoding = e.let(f"bitcast double {a} to i64")
-    magnitude = e.let(f"bitcast i64 {_magnitude(e, double, encoding)} to double")
-    big = _compare(e, double, "oge", magnitude, _power(e, double, room))
+    absolute = e.let(f"bitcast i64 {magnitude(e, double, encoding)} to double")
+    big = compare(e, double, "oge", absolute, _power(e, double, room))
     sign = e.let(f"and i64 {encoding}, {-(1 << 63)}")
     far = e.let(f"or i64 {sign}, {_BIAS['f64'] + node.size + 1 << _FRACTION['f64']}")
     # Chosen before it is multiplied: an overflow would be accrued.
@@ -583,7 +710,7 @@ def _out_of_range(e: Emitter, shape: Shape, a: str, size: int, *, signed: bool) 
     raise_flag(e, INVALID)
     largest = (1 << (size - 1 if signed else size)) - 1
     smallest = -(1 << (size - 1)) if signed else 0
-    negative = _compare(e, shape, "olt", a, shape.number(0.0))
+    negative = compare(e, shape, "olt", a, shape.number(0.0))
     limit = e.let(f"select i1 {negative}, i{size} {smallest}, i{size} {largest}")
     if e.float_rules == "arm":
         unordered = _unordered(e, shape, a, a)
@@ -604,7 +731,7 @@ def _exactly_unsigned(e: Emitter, shape: Shape, value: str) -> str:
     """The same of 64 bits without sign."""
     half = shape.number(float(1 << 63))
     upper, lower, joined = e.name("upper"), e.name("lower"), e.name("joined")
-    big = _compare(e, shape, "oge", value, half)
+    big = compare(e, shape, "oge", value, half)
     e.branch(big, upper, lower, unlikely=True)
     e.label(lower)
     plain = _exactly(e, shape, value, 64)
@@ -624,12 +751,12 @@ def _nearest_away(e: Emitter, shape: Shape, a: str) -> str:
     bits = e.let(f"bitcast {kind} {a} to {t}")
     # From 2**23 or 2**52 up all values are integral.
     limit = shape.integer({"f32": 0x4B000000, "f64": 0x4330000000000000}[shape.fmt])
-    small = e.let(f"icmp ult {t} {_magnitude(e, shape, bits)}, {limit}")
+    small = e.let(f"icmp ult {t} {magnitude(e, shape, bits)}, {limit}")
     zero = shape.number(0.0)
     inside = e.let(f"select {flag} {small}, {kind} {a}, {kind} {zero}")
     truncated = e.let(f"select {flag} {small}, {kind} {whole}, {kind} {zero}")
     rest = _call(e, shape, "fsub", [inside, truncated], DYNAMIC)
-    distance = _magnitude(e, shape, e.let(f"bitcast {kind} {rest} to {t}"))
+    distance = magnitude(e, shape, e.let(f"bitcast {kind} {rest} to {t}"))
     half = shape.integer({"f32": 0x3F000000, "f64": 0x3FE0000000000000}[shape.fmt])
     away = e.let(f"icmp uge {t} {distance}, {half}")
     sign = e.let(f"and {t} {bits}, {shape.integer(-(1 << (shape.size - 1)))}")
@@ -651,9 +778,9 @@ def _round(e: Emitter, node: Node, shape: Shape, bits: list[str]) -> str:
     (a,) = _numbers(e, shape, bits)
     rounded = _integral(e, shape, a, node.attrs[1])
     if node.op == "fround_exact":
-        changed = _compare(e, shape, "one", rounded, a)
+        changed = compare(e, shape, "one", rounded, a)
         inexact, exact = e.name("inexact"), e.name("exact")
-        e.branch(_any(e, shape, changed), inexact, exact)
+        e.branch(any_lane(e, shape, changed), inexact, exact)
         e.label(inexact)
         raise_inexact(e)
         e.line(f"br label %{exact}")
@@ -666,7 +793,7 @@ def _round(e: Emitter, node: Node, shape: Shape, bits: list[str]) -> str:
 def _comparison(predicate: str, *, signaling: bool) -> Rule:
     def rule(e: Emitter, node: Node, shape: Shape, bits: list[str]) -> str:
         a, b = _numbers(e, shape, bits)
-        result = _compare(e, shape, predicate, a, b, signaling=signaling)
+        result = compare(e, shape, predicate, a, b, signaling=signaling)
         if shape.lanes == 1:
             return result
         return e.let(f"sext {shape.flag} {result} to {shape.bits}")
@@ -679,14 +806,14 @@ def _extremum(*, smallest: bool, number: bool) -> Rule:
         t = shape.bits
         a, b = _numbers(e, shape, bits)
         unordered = _unordered(e, shape, a, b)  # raises invalid for a signaling NaN
-        less = _compare(e, shape, "olt" if smallest else "ogt", a, b)
-        equal = _compare(e, shape, "oeq", a, b)
+        less = compare(e, shape, "olt" if smallest else "ogt", a, b)
+        equal = compare(e, shape, "oeq", a, b)
         # Equal operands differ at most in the sign of zero.
         joined = e.let(f"{'or' if smallest else 'and'} {t} {bits[0]}, {bits[1]}")
         chosen = _select(e, shape, less, bits[0], _select(e, shape, equal, joined, bits[1]))
         nan, done = e.name("nan"), e.name("done")
         before = e.block
-        e.branch(_any(e, shape, unordered), nan, done, unlikely=True)
+        e.branch(any_lane(e, shape, unordered), nan, done, unlikely=True)
         e.label(nan)
         result = _extremum_of_nan(e, shape, bits, number=number)
         result = _select(e, shape, unordered, result, chosen)

@@ -9,12 +9,15 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from functools import cache
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from anyarch.errors import DefinitionError
 from anyarch.ir.graph import Node
 from anyarch.ir.ranges import unsigned_maximum
 from anyarch.ir.sha import SHA1_CONSTANTS, four_rounds, two_rounds
+
+if TYPE_CHECKING:
+    from anyarch.emit.floats import Shape
 
 UNLIKELY: Final = "!prof !0"  # first successor unlikely; module_text defines !0
 
@@ -26,6 +29,7 @@ class Emitter:
     """
 
     float_rules = "riscv"
+    decides_tininess = False  # by functions of :mod:`anyarch.emit.tininess`
 
     def __init__(self) -> None:
         self.lines: list[str] = []
@@ -87,6 +91,11 @@ class Emitter:
     def emulate_if(self, condition: str) -> None:
         """Leave the instruction to the reference engine where an unlikely condition holds."""
         raise DefinitionError("only handlers can leave an instruction to the reference engine")
+
+    def defer(self, node: Node, shape: Shape, value: str) -> bool:
+        """Whether it is seen to elsewhere that a floating-point result's NaN and its underflow are
+        the guest's."""
+        return False
 
     def leaf(self, node: Node) -> str:
         """Value of a field, pc or register; an effect's value is bound when it is emitted."""
@@ -371,7 +380,8 @@ def _lanes_table(e: Emitter, node: Node) -> str:
 
 
 @cache
-def _host_has(feature: str) -> bool:
+def host_has(feature: str) -> bool:
+    """Whether the processor that code is made for has a feature, by LLVM's name."""
     from llvmlite import binding
 
     return bool(binding.get_host_cpu_features().get(feature))
@@ -380,16 +390,14 @@ def _host_has(feature: str) -> bool:
 def _sha1_rounds(e: Emitter, node: Node) -> str:
     """The host's has the first lane highest, and adds the constant itself."""
     kind = int(node.attrs[0])
-    if not _host_has("sha"):
+    if not host_has("sha"):
         plain = four_rounds(kind, *node.args)
         assert isinstance(plain, Node)
         return e.value(plain)
     t = "<4 x i32>"
 
     def reverse(value: str) -> str:
-        return e.let(
-            f"shufflevector {t} {value}, {t} {value}, {t} <i32 3, i32 2, i32 1, i32 0>"
-        )
+        return e.let(f"shufflevector {t} {value}, {t} {value}, {t} <i32 3, i32 2, i32 1, i32 0>")
 
     state, words = (_as_lanes(e, arg, 32) for arg in node.args)
     constant = _splatted(e, SHA1_CONSTANTS[kind], 128, 32)
@@ -400,7 +408,7 @@ def _sha1_rounds(e: Emitter, node: Node) -> str:
 
 
 def _sha256_rounds(e: Emitter, node: Node) -> str:
-    if not _host_has("sha"):
+    if not host_has("sha"):
         plain = two_rounds(*node.args)
         assert isinstance(plain, Node)
         return e.value(plain)

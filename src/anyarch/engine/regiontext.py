@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterable, Set
 from typing import Final
 
-from anyarch.emit import floats
+from anyarch.emit import floats, tininess
 from anyarch.emit.llvm import declarations
 from anyarch.engine.arena import REGION_TABLE_BITS as TABLE_BITS
 from anyarch.engine.bundle import CALLS
@@ -25,6 +25,8 @@ from anyarch.engine.convention import (
     Place,
     RegionConvention,
 )
+from anyarch.engine.deferral import DEFERRED, Check, Contents, Deferred, Group
+from anyarch.engine.deferral import LIMIT as GROUP_LIMIT
 from anyarch.engine.jumptables import Table
 from anyarch.engine.records import (
     HandlerEmitter,
@@ -52,6 +54,8 @@ _SEGMENT: Final = "ptr addrspace(256)"  # relative to gs
 _FIRST_LOCATION: Final = 20
 POLLED_ARMS: Final = 4  # of a jump table that lead backwards and poll on their own
 _NAME: Final = re.compile(r"%[\w.]+")
+# Effects before which registers have to be the guest's.
+_LEAVING: Final = frozenset("jump exit exception syscall set_rounding flags set_flags".split())
 _STEPS: Final = 5  # from a load to what LLVM may merge it into
 _HEADER: Final = f"""\
 target triple = "x86_64-unknown-linux-gnu"
@@ -84,6 +88,7 @@ class RegionEmitter(HandlerEmitter):
     lost.
     """
 
+    decides_tininess = True
     polled = "i32"  # the field `stop` alone: what is compiled need not be noted
 
     def __init__(
@@ -130,6 +135,9 @@ class RegionEmitter(HandlerEmitter):
         self._survey()
         self._survey_floats()
         self.dirty: set[Place] = set()
+        self.defers = not precise and not self.bounded and self.float_rules == "arm"
+        self.group = Group()  # of floating-point results that are looked at later
+        self.made: dict[int, Check] | None = None  # results of an instruction of the group, by node
         self.result_format = ""  # of the instruction's result, if its NaN may stay as it is
         self.scalars: Scalars = {}  # registers whose variable is that of a number alone
         self.pending: dict[Place, None] = {}  # kept registers that the context does not have yet
@@ -251,6 +259,7 @@ class RegionEmitter(HandlerEmitter):
                 body,
                 "}",
                 self.flag_use.text() if self.flag_use is not None and "@flags(" in body else "",
+                tininess.text() if "@tiny_" in body else "",
             ]
         )
         return module + "\n" + declarations(module)
@@ -304,18 +313,26 @@ class RegionEmitter(HandlerEmitter):
             self.result_format = self.unobserved.get(index, "")
             if not self._instruction(found):
                 return
+        self._settle()
         self._go(last.next_pc)
 
     def _instruction(self, found: Occurrence) -> bool:
         """Emit one instruction; whether control goes on behind it in this block."""
         self.here = found
-        self._known = [{}]
-        self.graph, self.constants = found.template.graph, found.template.constants
+        is_deferred = self._admits(found)
+        if not is_deferred and self._must_settle(found):
+            self._settle()
+        self._enter(found)
         if not found.template.is_native:
             self.line(f"; reference engine: {found.form.name}")
             self._exit_to(found.pc)
             return False
-        self.effects()
+        if is_deferred:
+            self._defer(found)
+        else:
+            self.effects()
+            for place, _ in self._vector_writes(found):
+                self.group.owners.pop(place, None)
         ended = any(
             effect.guard is None and effect.node.op in ("exit", "exception")
             for effect in self.graph.effects
@@ -327,6 +344,151 @@ class RegionEmitter(HandlerEmitter):
         if any(effect.node.op == "set_rounding" for effect in self.graph.effects):
             self._check_mode(found.next_pc)
         return self.finish()
+
+    def _enter(self, found: Occurrence) -> None:
+        self.here = found
+        self._known = [{}]
+        self.graph, self.constants = found.template.graph, found.template.constants
+
+    # Floating-point results that are looked at later: see engine.deferral.
+    def defer(self, node: Node, shape: floats.Shape, value: str) -> bool:
+        if self.made is None:
+            return False
+        for arg in node.args:
+            self._cover(arg, shape)
+        check = Check(shape, value, floats.may_be_tiny(node))
+        self.made[node.number] = check
+        self.group.checks.append(check)
+        return True
+
+    def _cover(self, node: Node, shape: floats.Shape) -> None:
+        """What an operand was made of shows its NaNs in the result."""
+        if node.op == "vsplat" and node.args[0].op == "velement":
+            source, index = node.args[0].args
+            if index.number in self.constants and self.here.constant(index) == 0:
+                node, shape = source, floats.Shape(shape.fmt)
+        register = node if node.op == "register" else register_of(node)
+        if register is None:
+            return
+        place = self._float_place(self.here, register)
+        owner = None if place is None else self.group.owners.get(place)
+        if owner is not None and owner.shape == shape:
+            owner.is_covered = True
+
+    def _admits(self, found: Occurrence) -> bool:
+        """Whether an instruction may run as one of a group: it only makes vector registers of such,
+        by operations that are deferred or of what the group has made."""
+        if not self.defers or not found.template.is_native:
+            return False
+        effects = found.template.graph.effects
+        reads = self._vector_reads(found)
+        if reads is None or any(effect.guard is not None for effect in effects):
+            return False
+        ops = {effect.node.op for effect in effects} - {"write"}
+        writes = [effect.node for effect in effects if effect.node.op == "write"]
+        if not ops <= DEFERRED or any(self._float_place(found, node) is None for node in writes):
+            return False
+        return bool(ops) or any(place in self.group.owners for place in reads)
+
+    def _must_settle(self, found: Occurrence) -> bool:
+        """Whether an instruction of no group may see what the group has made, or leaves."""
+        owners = self.group.owners
+        if not self.group.instructions:
+            return False
+        if not found.template.is_native:
+            return True
+        effects = found.template.graph.effects
+        ops = {effect.node.op for effect in effects}
+        if ops & _LEAVING or len(self.group.instructions) >= GROUP_LIMIT:
+            return True
+        guarded = any(
+            effect.guard is not None and self._float_place(found, effect.node) in owners
+            for effect in effects
+            if effect.node.op == "write"
+        )
+        return guarded or any(
+            node.op == "register" and self._float_place(found, node) in owners
+            for node in found.template.graph.live()
+        )
+
+    def _vector_reads(self, found: Occurrence) -> set[Place] | None:
+        """The vector registers that an instruction reads; None where it reads others."""
+        result = set()
+        for node in found.template.graph.live():
+            if node.op == "register":
+                place = self._float_place(found, node)
+                if place is None:
+                    return None
+                result.add(place)
+        return result
+
+    def _vector_writes(self, found: Occurrence) -> list[tuple[Place, Node]]:
+        result = []
+        for effect in found.template.graph.effects:
+            if effect.node.op == "write":
+                place = self._float_place(found, effect.node)
+                if place is not None:
+                    result.append((place, effect.node.args[1]))
+        return result
+
+    def _defer(self, found: Occurrence) -> None:
+        """Emit an instruction as one of the group."""
+        if len(self.group.instructions) >= GROUP_LIMIT:
+            self._settle()
+            self._enter(found)
+        sources = {}
+        for place in sorted(self._vector_reads(found) or ()):
+            if place not in self.group.owners:
+                sources[place] = self.scalars.get(place, ""), self._contents(place)
+        self.group.instructions.append(Deferred(found, sources))
+        self.made = {}
+        self.effects()
+        for place, value in self._vector_writes(found):
+            scalar = scalar_of(value)
+            number = value if scalar is None else scalar[0]
+            self.group.owners[place] = self.made.get(number.number)
+            self.group.written.add(place)
+        self.made = None
+
+    def _contents(self, place: Place) -> Contents:
+        """What the variables of a register hold."""
+        wanted = []
+        fmt = self.scalars.get(place)
+        if fmt is not None:
+            wanted.append((floats.TYPES[fmt], f"{_variable(place)}.{fmt}"))
+        if fmt is None or self._is_split(place):
+            wanted.append((self._type(place), _variable(place)))
+        return [(t, name, self.let(f"load {t}, ptr {name}, align 8")) for t, name in wanted]
+
+    def _settle(self) -> None:
+        """Have all registers be the guest's: look at what was deferred, run it anew if need be."""
+        group, self.group = self.group, Group()
+        if not group.instructions:
+            return
+        here, scalars = self.here, dict(self.scalars)
+        running, settled = self.name("anew"), self.name("settled")
+        group.look(self, running)
+        self.line(f"br label %{settled}")
+        self.label(running)
+        kept = [self._contents(place) for place in sorted(group.touched - group.owners.keys())]
+        for each in group.instructions:
+            for place, (fmt, contents) in each.sources.items():
+                self._restore(contents)
+                self.scalars.pop(place, None)
+                if fmt:
+                    self.scalars[place] = fmt
+            self._enter(each.found)
+            self.effects()
+        for contents in kept:
+            self._restore(contents)
+        self.line(f"br label %{settled}")
+        self.label(settled)
+        self.scalars = scalars
+        self._enter(here)
+
+    def _restore(self, contents: Contents) -> None:
+        for kind, name, value in contents:
+            self.line(f"store {kind} {value}, ptr {name}, align 8")
 
     # Values.
     def value(self, node: Node) -> str:
@@ -643,7 +805,12 @@ class RegionEmitter(HandlerEmitter):
 
     def _sealed(self, value: str, size: int) -> str:
         """The value, of which LLVM does not know what it is made from."""
-        return self.let(f'call i{size} asm "", "=r,0"(i{size} {value})')
+        if size <= 64:
+            return self.let(f'call i{size} asm "", "=r,0"(i{size} {value})')
+        kind = VECTOR_TYPES[size]
+        vector = self.let(f"bitcast i{size} {value} to {kind}")
+        sealed = self.let(f'call {kind} asm "", "=x,0"({kind} {vector})')
+        return self.let(f"bitcast {kind} {sealed} to i{size}")
 
     def _float_kind(self, node: Node) -> str:
         """The type of a loaded value that goes to a vector register as it is, else nothing."""
