@@ -917,6 +917,29 @@ def test_what_is_compiled_already_is_installed_at_the_first_sample(tmp_path: Pat
     assert (engine.jit.loaded, engine.jit.compiled, len(compiler.asked)) == (1, 0, 1)
 
 
+def test_what_was_compiled_ahead_is_installed_where_the_guest_comes(tmp_path: Path) -> None:
+    store = RegionStore(CodeCache(str(tmp_path)), "k")
+    compiler = Once()
+    made = _with_store(store, compiler)
+    assert compile_all(made.jit, CODE) > 1
+    mapping = next(r for r in made.space.regions() if r.start == CODE)
+    key = store.key_of(mapping, made.space.read(CODE, PAGE))
+    assert key is not None
+    store.append(key, [found.region for found in made.jit.installed.values()], ahead=True)
+    engine = _with_store(store, compiler)
+    engine.jit.load(CODE)
+    assert engine.jit.installed.keys() == {CODE}, "the guest begins there"
+    assert not engine.jit.load_visited()
+    engine.jit.drop(CODE, CODE + PAGE)
+    engine.engine.state.set("x", 2, DATA + PAGE)
+    assert _run(engine)[0] is ExitCode.BREAKPOINT
+    assert engine.jit.load_visited()
+    visited = set(engine.engine.arena.visited())
+    assert engine.jit.installed.keys() == made.jit.installed.keys() & visited
+    assert len(engine.jit.installed) > 1
+    assert not engine.jit.load_visited(), "all is in place"
+
+
 # The cache.
 def _with_store(store: RegionStore, compiler: Once, text: str = FIBONACCI) -> JitEngine:
     engine = JitEngine(bounded=False)

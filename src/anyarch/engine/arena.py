@@ -210,9 +210,9 @@ class RecordArena:
         index = bisect_right(self._codes, host, 0, self.blocks) - 1
         return CodeReader(self._rows).find(int(self._records[index]), int(self._codes[index]), host)
 
-    def visited(self) -> list[int]:
-        """Where blocks begin that were translated."""
-        return self._pcs[: self.blocks]
+    def visited(self, since: int = 0) -> list[int]:
+        """Where blocks begin that were translated, but for some that came first."""
+        return self._pcs[since : self.blocks]
 
     def mark(self) -> tuple[int, int]:
         """For :meth:`forget_since`: what has been translated so far."""

@@ -17,6 +17,7 @@ from anyarch.data import dataclass
 _HEAD: Final = struct.Struct("<QIIHHHIIB16s")
 _TABLE: Final = struct.Struct("<QI")  # address, size
 CALLS: Final = 1 << 63  # in a cell: it is called, not jumped to
+STUB_NBYTES: Final = 48
 _LINE: Final = struct.Struct("<Ii")  # offset in the code, guest pc relative to the region's
 _U64: Final = struct.Struct("<Q")
 _PAGE: Final = 4096
@@ -27,8 +28,8 @@ class CompiledRegion:
     """Native code of a region that begins at a guest pc.
 
     ``entry`` is the offset of its function in ``code``; ``cells`` are the guest pcs that it is
-    linked to, CALLS added where it calls; ``ranges`` the guest code [start, end) that ``digest`` is
-    of. ``lines`` are packed places of accesses, ascending: see :meth:`locate`. ``tables`` are
+    linked to, CALLS added where it calls, and ``code`` ends with a stub for each of them, which has
+    code there run. ``ranges`` is the guest code [start, end) that ``digest`` is of. ``lines`` are packed places of accesses, ascending: see :meth:`locate`. ``tables`` are
     constants that it relies on: address and contents.
     """
 

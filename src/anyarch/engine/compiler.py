@@ -19,7 +19,14 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, Protocol
 
 from anyarch.data import dataclass
-from anyarch.engine.bundle import CompiledRegion, digest_of, pack_lines, unpack
+from anyarch.engine.bundle import (
+    CALLS,
+    STUB_NBYTES,
+    CompiledRegion,
+    digest_of,
+    pack_lines,
+    unpack,
+)
 from anyarch.errors import CompileError, DefinitionError, MemoryFault
 
 if TYPE_CHECKING:
@@ -358,6 +365,8 @@ def compile_with(compiler: object) -> RegionMaker:
     from anyarch.engine.regions import RegionCompiler
     from anyarch.engine.regiontext import RegionEmitter
     from anyarch.host.code import CELL_DISTANCE
+    from anyarch.host.stack import STACK_NBYTES
+    from anyarch.host.x86_64 import call_stub
 
     assert isinstance(compiler, RegionCompiler)
     skip_scheduling()
@@ -385,11 +394,19 @@ def compile_with(compiler: object) -> RegionMaker:
             tuple(emitter.cells),
             ranges,
             digest_of(ranges, request.read_code),
-            blob.code,
+            blob.code.ljust(-(-len(blob.code) // 16) * 16) + stubs(emitter.cells),
             pack_lines(((at, emitter.pcs[line - 1]) for at, line in blob.lines if line), pc),
             request.precise,
             tuple(region.tables),
         )
+
+    def stubs(cells: list[int]) -> bytes:
+        helpers = ("region_call" if cell & CALLS else "region_goto" for cell in cells)
+        made = (
+            call_stub(cell & ~CALLS, helper, STACK_NBYTES)
+            for cell, helper in zip(cells, helpers, strict=True)
+        )
+        return b"".join(stub.ljust(STUB_NBYTES) for stub in made)
 
     def build(region: Region, *, precise: bool, guarded: set[int]) -> tuple[RegionEmitter, Blob]:
         emitter = RegionEmitter(compiler, region, precise=precise, guarded=guarded)

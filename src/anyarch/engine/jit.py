@@ -10,13 +10,13 @@ import ctypes
 import struct
 import time
 from bisect import bisect_left, bisect_right, insort
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from itertools import chain
 from typing import Final, Protocol
 
 from anyarch.data import dataclass
 from anyarch.engine.arena import RecordArena
-from anyarch.engine.bundle import CALLS, CompiledRegion, digest_of
+from anyarch.engine.bundle import STUB_NBYTES, CompiledRegion, digest_of
 from anyarch.engine.compiler import WINDOW, Request
 from anyarch.engine.convention import table_entry
 from anyarch.engine.journal import COMPILED, DROPPED, LOADED, REFUSED, Journal
@@ -33,14 +33,14 @@ from anyarch.host.code import (
     release_region,
 )
 from anyarch.host.mapping import MAP_ANONYMOUS, MAP_NORESERVE, MAP_PRIVATE, map_pages
-from anyarch.host.stack import STACK_NBYTES
-from anyarch.host.x86_64 import call_stub
 from anyarch.memory.pageflags import EXEC, HOOK
+from anyarch.memory.regions import Region as Mapping
 from anyarch.memory.space import PROT_EXEC, PROT_WRITE
 
 RECORD_NBYTES: Final = 32  # a word for aa_resolve; handler, pc, entry
 RECORDS_NBYTES: Final = 1 << 24
 _PAGE: Final = 4096
+_SCATTERED: Final = 1 << 14  # bytes from the first to the last code of a region
 
 
 class Compiler(Protocol):
@@ -63,7 +63,6 @@ class Installed:
     region: CompiledRegion
     way: tuple[int, int]  # its record, and the code that leads there from blocks
     address: int
-    nbytes: int  # of its code and the stubs behind it
 
 
 class Jit:
@@ -110,6 +109,11 @@ class Jit:
         self._version = -1  # of the address space, when what is mapped was last looked at
         self._seen: set[int] = set()  # where executable mappings begin
         self._bundles: dict[str, Bundle] = {}  # by cache key
+        self._stored: set[int] = set()  # where they have regions
+        self._keys: dict[Mapping, str | None] = {}  # as long as the address space has a version
+        self._keys_version = -1
+        self._looked_at = 0  # of the blocks that the guest has visited since a flush
+        self._flushes = 0
         # The lock of the address space: who changes a mapping holds it when it comes to `drop`, and
         # who forks holds it too, so that no child finds an installation half done.
         self._lock = arena.space.lock
@@ -168,6 +172,7 @@ class Jit:
             self._made.add(pc)
             if key is not None:
                 self._bundles[key].keep(region)
+                self._stored.add(pc)
             return self._place(region)
 
     def end(self) -> None:
@@ -204,17 +209,15 @@ class Jit:
             return self.precise
         if pc in self._precise:
             return True
-        for mapping in self.arena.space.regions():
-            if mapping.start <= pc < mapping.end:
-                return not mapping.file or bool(mapping.prot & PROT_WRITE)
-        return True
+        mapping = self.arena.space.region_at(pc)
+        return mapping is None or not mapping.file or bool(mapping.prot & PROT_WRITE)
 
     def _is_constant(self, address: int, nbytes: int) -> bool:
         """Whether memory cannot change without `drop` being told: it is private and read-only."""
-        for mapping in self.arena.space.regions():
-            if mapping.start <= address and address + nbytes <= mapping.end:
-                return not mapping.shared and not mapping.prot & PROT_WRITE
-        return False
+        mapping = self.arena.space.region_at(address)
+        if mapping is None or address + nbytes > mapping.end:
+            return False
+        return not mapping.shared and not mapping.prot & PROT_WRITE
 
     def _window(self, pc: int) -> tuple[int, bytes]:
         """The executable bytes around a pc, as far as they are contiguous."""
@@ -239,7 +242,7 @@ class Jit:
 
     def knows(self, pc: int) -> bool:
         """Whether the store had a region at a pc when its mapping was loaded."""
-        return any(pc in bundle for bundle in self._bundles.values())
+        return pc in self._stored
 
     def load_new(self) -> None:
         """Install what the cache has for code that was mapped since the last time."""
@@ -252,25 +255,50 @@ class Jit:
             self.load(start)
         self._seen = starts
 
+    def load_visited(self) -> bool:
+        """Install what the cache has where the guest has come since the last time; whether it had
+        something."""
+        arena = self.arena
+        if arena.flushes != self._flushes:
+            self._flushes, self._looked_at = arena.flushes, 0
+        visited = arena.visited(self._looked_at)
+        self._looked_at += len(visited)
+        found = self._stored.intersection(visited) - self.installed.keys()
+        for pc in found:
+            with self._lock:
+                if not self._has_ended and pc not in self.installed:
+                    self._load_bundle(pc)
+        return bool(found)
+
+    def _key_at(self, pc: int) -> str | None:
+        """The cache key of what is mapped at a pc; None where nothing is kept."""
+        space = self.arena.space
+        mapping = space.region_at(pc)
+        if self.store is None or mapping is None:
+            return None
+        if space.version != self._keys_version:
+            self._keys_version = space.version
+            self._keys.clear()
+        if mapping not in self._keys:
+            try:
+                first = space.read(mapping.start, _PAGE)
+            except MemoryFault:
+                return None
+            key = self.store.key_of(mapping, first)
+            if mapping.prot & PROT_WRITE:
+                return key
+            self._keys[mapping] = key
+        return self._keys[mapping]
+
     def _load_bundle(self, pc: int) -> str | None:
         """See :meth:`load`; the mapping's cache key."""
-        if self.store is None:
-            return None
-        for mapping in self.arena.space.regions():
-            if mapping.start <= pc < mapping.end:
-                break
-        else:
-            return None
-        try:
-            first = self.arena.space.read(mapping.start, _PAGE)
-        except MemoryFault:
-            return None
-        key = self.store.key_of(mapping, first)
-        if key is None:
+        key = self._key_at(pc)
+        if self.store is None or key is None:
             return None
         bundle = self._bundles.get(key)
         if bundle is None:
             bundle = self._bundles[key] = self.store.load(key)
+            self._stored.update(bundle.pcs)
             hot = list(bundle.hot)
             self._precise |= {region.pc for region in hot if region.precise}
             for region in hot:
@@ -295,28 +323,19 @@ class Jit:
             return False
         if not self._applies(region):
             return False
-        helpers = ("region_call" if cell & CALLS else "region_goto" for cell in region.cells)
-        stubs = [
-            call_stub(pc, helper, STACK_NBYTES)
-            for pc, helper in zip(region.targets, helpers, strict=True)
-        ]
-        parts = [part.ljust(-(-len(part) // 16) * 16) for part in (region.code, *stubs)]
-        code = b"".join(parts)
         self._retirement.collect()
         try:
             way = self._make_way()
-            address = append_region(code)
+            address = append_region(region.code)
         except HostError:  # no room
             self._retirement.hurry()
             return False
         self._ways.pop()
         record, thunk = way
-        entry, at = address + region.entry, address
-        for index, (part, target) in enumerate(zip(parts, region.targets)):  # its stub follows
-            at += len(part)
-            self._link(address + CELL_DISTANCE + 8 * index, at, target)
+        entry = address + region.entry
+        self._link(address, region)
         _write(record, self._handler, region.pc, entry)
-        self.installed[region.pc] = Installed(region, way, address, len(code))
+        self.installed[region.pc] = Installed(region, way, address)
         for page in region.pages:
             self._by_page.setdefault(page, set()).add(region.pc)
         insort(self._places, (address, region), key=_first)
@@ -338,9 +357,20 @@ class Jit:
             for at, data in region.tables:
                 if not self._is_constant(at, len(data)) or space.read(at, len(data)) != data:
                     return False
-            return digest_of(region.ranges, self.read) == region.digest
+            return digest_of(region.ranges, self._reader(region)) == region.digest
         except (IndexError, MemoryFault):
             return False
+
+    def _reader(self, region: CompiledRegion) -> Callable[[int, int], bytes]:
+        """As :meth:`read`, for the code of a region: read at once where it is not scattered."""
+        first, last = region.ranges[0][0], region.ranges[-1][1]
+        if last - first > _SCATTERED:
+            return self.read
+        try:
+            code = self.read(first, last - first)
+        except MemoryFault:  # something else lies in between
+            return self.read
+        return lambda address, nbytes: code[address - first : address - first + nbytes]
 
     def _make_way(self) -> tuple[int, int]:
         """The last of the ways to regions that are free. HostError where there is no room."""
@@ -365,11 +395,16 @@ class Jit:
             for pc, installed in self.installed.items():
                 self._install(self.arena.translator, pc, *installed.way)
 
-    def _link(self, cell: int, stub: int, pc: int) -> None:
-        """Set a new cell: to the region at ``pc``, or to the stub that has code there run."""
-        found = self.installed.get(pc)
-        _write(cell, found.address + found.region.entry if found else stub)
-        self._cells.setdefault(pc, []).append((cell, stub))
+    def _link(self, address: int, region: CompiledRegion) -> None:
+        """Set the cells of a new region: to other regions, or to the stubs that have code run."""
+        cell, end = address + CELL_DISTANCE, address + len(region.code)
+        stubs = range(end - STUB_NBYTES * len(region.cells), end, STUB_NBYTES)
+        values = []
+        for place, (stub, pc) in enumerate(zip(stubs, region.targets, strict=True)):
+            found = self.installed.get(pc)
+            values.append(found.address + found.region.entry if found else stub)
+            self._cells.setdefault(pc, []).append((cell + 8 * place, stub))
+        ctypes.memmove(cell, struct.pack(f"<{len(values)}Q", *values), 8 * len(values))
 
     def locate(self, host: int) -> int | None:
         """The guest pc of an access that faulted at a host address, where a region is there."""
@@ -447,7 +482,7 @@ class Jit:
             if not cells:
                 del self._cells[target]
         del self._places[bisect_left(self._places, installed.address, key=_first)]
-        release_region(installed.address, installed.nbytes)
+        release_region(installed.address, len(installed.region.code))
 
 
 def _first(place: tuple[int, CompiledRegion]) -> int:

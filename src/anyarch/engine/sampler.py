@@ -106,6 +106,7 @@ class Sampler:
         interval, asked, quiet = self.interval, 0.0, 0
         while not self._done:
             self.jit.load_new()
+            has_come = self.jit.load_visited()
             runners = list(self.jit.arena.runners)
             quiet = 0 if any(runner.inside for runner in runners) else quiet + 1
             used = process_time()
@@ -121,7 +122,8 @@ class Sampler:
             if self._wake.wait(_NAP if self._is_asleep else interval):
                 self._wake.clear()
             self._is_asleep = False
-            interval = self.interval if self._found else min(interval * 1.1, _LONGEST_INTERVAL)
+            is_new = self._found or has_come
+            interval = self.interval if is_new else min(interval * 1.1, _LONGEST_INTERVAL)
 
     def _compile(self) -> None:
         unshare_descriptors()

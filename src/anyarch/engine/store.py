@@ -143,8 +143,10 @@ class Bundle:
         """Note a region that was made now."""
         self._made[region.pc] = region
 
-    def __contains__(self, pc: object) -> bool:
-        return pc in self._made or pc in self._records
+    @property
+    def pcs(self) -> Iterable[int]:
+        """Where regions begin, those apart that were made now."""
+        return self._records.keys()
 
     @property
     def hot(self) -> Iterator[CompiledRegion]:

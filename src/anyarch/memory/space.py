@@ -256,6 +256,11 @@ class AddressSpace:
         with self.lock:
             return list(self._regions)
 
+    def region_at(self, address: int) -> Region | None:
+        """What is mapped at an address."""
+        with self.lock:
+            return self._regions.find(address)
+
     def _choose(self, hint: int, nbytes: int) -> int:
         hint = host.round_up(hint)
         if _LOWEST <= hint <= self.limit - nbytes and self._regions.is_free(hint, hint + nbytes):
