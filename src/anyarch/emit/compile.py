@@ -120,6 +120,9 @@ def _target_machine(opt: int, *, narrow: bool, static: bool) -> TargetMachine:
     if (opt, narrow, static) not in _machines:
         # Merging equal ends of blocks would lose which guest instruction one of them belongs to.
         llvm.set_option("", "--enable-tail-merge=false")
+        # Debug information has lines and no variables: those need not be followed.
+        llvm.set_option("", "--experimental-debug-variable-locations=false")
+        llvm.set_option("", "--livedebugvalues-input-bb-limit=0")
         llvm.initialize_native_target()
         llvm.initialize_native_asmprinter()
         llvm.initialize_native_asmparser()
@@ -184,7 +187,8 @@ def _parse_message(text: str, message: str) -> str:
 _PC32 = frozenset({2, 4})  # R_X86_64_PC32, R_X86_64_PLT32
 _PC64 = 24  # R_X86_64_PC64
 _GOT = frozenset({9, 41, 42})  # R_X86_64_GOTPCREL, GOTPCRELX, REX_GOTPCRELX
-_ABSOLUTE = {1: "R_X86_64_64", 10: "R_X86_64_32", 11: "R_X86_64_32S"}
+_ABSOLUTE_64 = 1  # R_X86_64_64
+_ABSOLUTE = {_ABSOLUTE_64: "R_X86_64_64", 10: "R_X86_64_32", 11: "R_X86_64_32S"}
 
 
 def link(elf: bytes, places: Mapping[str, int] | None = None) -> Blob:
@@ -247,18 +251,18 @@ def _lay_out(found: Object) -> bytearray:
 
 def _read_lines(elf: bytes) -> list[tuple[int, int]]:
     """Rows of the line table: offset in the code section, which the image begins with, and line."""
-    import io
+    from anyarch.emit.lines import read_lines
 
-    from elftools.elf.elffile import ELFFile
-
-    dwarf = ELFFile(io.BytesIO(elf)).get_dwarf_info(relocate_dwarf_sections=True)
-    rows = []
-    for unit in dwarf.iter_CUs():
-        program = dwarf.line_program_for_CU(unit)
-        for entry in program.get_entries() if program is not None else ():
-            if entry.state is not None and not entry.state.end_sequence:
-                rows.append((entry.state.address, entry.state.line))
-    return rows
+    found = Object(elf)
+    for section in found.sections:
+        if section.name == ".debug_line":
+            addresses = {
+                offset: found.symbols[index].value + addend
+                for offset, kind, index, addend in found.relocations(section)
+                if kind == _ABSOLUTE_64
+            }
+            return read_lines(found.content(section), addresses)
+    return []
 
 
 def _resolve(symbol: Symbol, sections: list[Section], where: str) -> int:

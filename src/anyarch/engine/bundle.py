@@ -29,8 +29,9 @@ class CompiledRegion:
 
     ``entry`` is the offset of its function in ``code``; ``cells`` are the guest pcs that it is
     linked to, CALLS added where it calls, and ``code`` ends with a stub for each of them, which has
-    code there run. ``ranges`` is the guest code [start, end) that ``digest`` is of. ``lines`` are packed places of accesses, ascending: see :meth:`locate`. ``tables`` are
-    constants that it relies on: address and contents.
+    code there run. ``ranges`` is the guest code [start, end) that ``digest`` is of. ``lines`` are
+    packed places of accesses, ascending: see :meth:`locate`. ``tables`` are constants that it
+    relies on: address and contents.
     """
 
     pc: int

@@ -9,6 +9,7 @@ compiled, so that nothing is lost with a guest that is killed, and collects what
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import select
 import signal
@@ -55,6 +56,7 @@ _IDLE: Final = 1.0  # seconds without a request after which there is time for ot
 _LEFT_SECONDS: Final = 30.0  # of processor time, for what a guest that has ended has left
 _BUILDS: Final = 3  # of a region until all its accesses are in its line table
 _LEFT_LOCK: Final = "leftovers"  # held by the one of a cache's compilers that does that
+_GARBAGE: Final = 50_000  # objects after which the compiler looks for cycles
 _PATIENCE: Final = 8  # compilers that die before one answers; then there is none to be had
 
 
@@ -238,6 +240,8 @@ def serve(
     signal.pthread_sigmask(signal.SIG_SETMASK, [])
     os.nice(5)
     os.chdir("/")
+    gc.freeze()  # what is imported stays
+    gc.set_threshold(_GARBAGE)
     service = _Service(socket.socket(fileno=os.dup(0)), compile_region, store)
     try:
         while _resident() < MEMORY_LIMIT:
