@@ -33,13 +33,17 @@ PATCH: Final = struct.Struct("<HHiI")  # place in the code, slot, addend, kind
 NEXT: Final = "aa_next"  # the template behind
 
 # Kinds of patches by hole and width: what is read from the record, and how much is written.
-_KINDS: Final = {("u2", 4): 0, ("s2", 4): 1, ("s4", 4): 2, ("u2", 8): 3, ("s2", 8): 4, ("s4", 8): 5}
-_RELATIVE: Final = 6
-_RANGES: Final = {"u2": (0, 1 << 16), "s2": (-(1 << 15), 1 << 15), "s4": (-(1 << 31), 1 << 31)}
+_KINDS: Final = {
+    ("u2", 4): 0, ("s2", 4): 1, ("s4", 4): 2, ("u2", 8): 3, ("s2", 8): 4, ("s4", 8): 5, ("s8", 8): 6
+}  # fmt: skip
+_RELATIVE: Final = 7
+_RANGES: Final = {
+    "u2": (0, 1 << 16), "s2": (-(1 << 15), 1 << 15), "s4": (-(1 << 31), 1 << 31), "s8": (-1, -1)
+}  # fmt: skip
 
 
 class TemplateEmitter(HandlerEmitter):
-    """The body of a template: what a handler does, where slots of up to 32 bits are symbols.
+    """The body of a template: what a handler does, where slots are symbols, but for links.
 
     ``start`` is where its record begins, after the template's first.
     """
@@ -70,16 +74,20 @@ class TemplateEmitter(HandlerEmitter):
 
     def _hole(self, slot: Slot) -> str | None:
         """The slot's value as an operand of 64 bits; None where it has to be read."""
-        if slot.kind == "link" or slot.nbytes > 4:
+        if slot.kind == "link":
             return None
         kind = "s" if slot.kind == "value" else "u"
-        return f"ptrtoint (ptr @{kind}{slot.nbytes}_{self.start + slot.offset} to i64)"
+        value = f"ptrtoint (ptr @{kind}{slot.nbytes}_{self.start + slot.offset} to i64)"
+        if slot.nbytes < 8:
+            return value
+        # LLVM takes symbols for addresses that fit into 32 bits.
+        return self.let(f'call i64 asm "movabsq $1, $0", "=r,i"(i64 {value})')
 
     def _slot(self, slot: Slot) -> str:
         hole = self._hole(slot)
         if hole is None:
             return super()._slot(slot)
-        return self.let(f"trunc i64 {hole} to i{8 * slot.nbytes}")
+        return hole if slot.nbytes == 8 else self.let(f"trunc i64 {hole} to i{8 * slot.nbytes}")
 
     def place(self, slot: Slot) -> str:
         hole = self._hole(slot)
@@ -136,7 +144,7 @@ def hole_texts(bodies: str) -> list[str]:
     import re
 
     lines = []
-    for name in sorted(set(re.findall(r"@([us][24]_\d+)", bodies))):
+    for name in sorted(set(re.findall(r"@([us][248]_\d+)", bodies))):
         low, high = _RANGES[name[:2]]
         lines.append(f"@{name} = external global i8, !absolute_symbol !{{i64 {low}, i64 {high}}}")
     return lines
@@ -230,8 +238,8 @@ class _Tables:
         hole, _, slot = symbol.name.partition("_")
         if hole in _RANGES:
             # R_X86_64_64, R_X86_64_32S, and for what has no sign R_X86_64_32
-            width = {1: 8, 11: 4, 10: 4 if hole[0] == "u" else None}.get(kind)
-            if width is None:
+            width = {1: 8, 11: 4, 10: 4 if hole[0] == "u" else 0}.get(kind)
+            if (hole, width) not in _KINDS:
                 return None
             return PATCH.pack(place, int(slot), addend, _KINDS[hole, width])
         if kind not in (2, 4):  # R_X86_64_PC32, R_X86_64_PLT32
@@ -408,6 +416,7 @@ patch:
     i32 3, label %u2
     i32 4, label %s2
     i32 5, label %s4
+    i32 6, label %s8
   ]
 u2:
   %u2_16 = load i16, ptr %valuep, align 2
@@ -421,6 +430,9 @@ s4:
   %s4_32 = load i32, ptr %valuep, align 4
   %s4_64 = sext i32 %s4_32 to i64
   br label %fill
+s8:
+  %s8_64 = load i64, ptr %valuep, align 8
+  br label %fill
 target:
   %targetp = getelementptr i32, ptr @aa_template_targets, i64 %slot
   %target32 = load i32, ptr %targetp
@@ -431,7 +443,8 @@ target:
   %difference = sub i64 %absolute, %hole_address
   br label %fill
 fill:
-  %value = phi i64 [ %u2_64, %u2 ], [ %s2_64, %s2 ], [ %s4_64, %s4 ], [ %difference, %target ]
+  %value = phi i64 [ %u2_64, %u2 ], [ %s2_64, %s2 ], [ %s4_64, %s4 ], [ %s8_64, %s8 ],
+              [ %difference, %target ]
   %sum = add i64 %value, %addend
   %above = icmp uge i32 %kind, 3
   %below = icmp ult i32 %kind, {relative}
