@@ -238,7 +238,7 @@ class _Tables:
         hole, _, slot = symbol.name.partition("_")
         if hole in _RANGES:
             # R_X86_64_64, R_X86_64_32S, and for what has no sign R_X86_64_32
-            width = {1: 8, 11: 4, 10: 4 if hole[0] == "u" else 0}.get(kind)
+            width = {1: 8, 11: 4, 10: 4 if hole[0] == "u" else 0}.get(kind, 0)
             if (hole, width) not in _KINDS:
                 return None
             return PATCH.pack(place, int(slot), addend, _KINDS[hole, width])
