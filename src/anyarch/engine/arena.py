@@ -7,11 +7,13 @@ record is made to look the pc up again. Dropping everything waits until no threa
 from __future__ import annotations
 
 import ctypes
+import os
 import threading
 from bisect import bisect_right
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final, Protocol
+from weakref import WeakSet
 
 from anyarch.engine.blockcode import CodeReader
 from anyarch.errors import HostError
@@ -188,6 +190,21 @@ class RecordArena:
         except HostError:  # handlers do without
             return
         self._begin_code()
+        _assembling.add(self)
+
+    def move_code(self) -> None:
+        """This is a forked child: what there is can be run, but new code is for other room."""
+        old = self._room
+        if old is None:
+            return
+        old.seal()
+        self._old_rooms.append(old)
+        self._room = None
+        self.assemble()
+        if self._room is not None and self._room.start < old.start:  # they are to ascend
+            self._room.close()
+            self._room = None
+        self._begin_code()
 
     @property
     def has_code(self) -> bool:
@@ -195,11 +212,12 @@ class RecordArena:
         return self._room is not None
 
     def _begin_code(self) -> None:
-        room = self._room
-        next_, end, distance = (room.start, room.end, room.distance) if room else (0, _NO_CODE, 0)
-        self._fields[_INDEX["code_next"]] = next_
-        self._fields[_INDEX["code_end"]] = end
-        self._fields[_INDEX["code_write"]] = distance & (1 << 64) - 1
+        if self._room is not None:
+            place = self._room.start, self._room.end, self._room.distance & (1 << 64) - 1
+        else:
+            place = max((room.end for room in self._old_rooms), default=0), _NO_CODE, 0
+        for name, value in zip(("code_next", "code_end", "code_write"), place, strict=True):
+            self._fields[_INDEX[name]] = value
 
     def locate_code(self, host: int) -> int | None:
         """The record whose instruction faulted at a host address in a block's code; None where
@@ -233,24 +251,9 @@ class RecordArena:
         self.runners = [runner]
         self._gate = threading.Condition()
         self._exclusive = False
-        held = self._fields[_INDEX["lock"]]
-        self._fields[_INDEX["lock"]] = 0
-        if not self._move_code() or held:
+        if self._fields[_INDEX["lock"]]:
+            self._fields[_INDEX["lock"]] = 0
             self._reset()
-
-    def _move_code(self) -> bool:
-        """Go on with code in room of our own; False where that takes dropping what there is."""
-        old = self._room
-        if old is None:
-            return True
-        old.seal()
-        self._room = None
-        self.assemble()
-        if self._room is not None and self._room.start > old.start:
-            self._old_rooms.append(old)
-            return True
-        self._old_rooms.append(old)
-        return False
 
     # Dropping translations.
     def _change_range(self, start: int, end: int) -> None:
@@ -346,3 +349,14 @@ class RecordArena:
         with self._gate:
             while self._exclusive:
                 self._gate.wait()
+
+
+_assembling: Final[WeakSet[RecordArena]] = WeakSet()
+
+
+def _after_fork() -> None:
+    for arena in list(_assembling):
+        arena.move_code()
+
+
+os.register_at_fork(after_in_child=_after_fork)
