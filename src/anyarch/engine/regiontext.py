@@ -1080,6 +1080,9 @@ class RegionEmitter(HandlerEmitter):
 
     def _exit_to(self, pc: int) -> None:
         self._forget_flags(pc)
+        if pc & CALLS:  # no cell can say so
+            self.find(str(pc))
+            return
         self._keep()
         self._spill()
         self._tail_call(self._cell(pc))
@@ -1183,7 +1186,7 @@ class RegionEmitter(HandlerEmitter):
             self._agree((self.here.next_pc, known))
             self.line(f"br label %{_label((self.here.next_pc, known))}")
             return
-        if known is not None:
+        if known is not None and not known & CALLS:
             self._forget_flags(known)
             function = self._cell(known, call=True)
         else:
