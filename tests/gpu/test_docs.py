@@ -1,4 +1,4 @@
-"""The first example of docs/gpu.md."""
+"""The first example of docs/gpu.md, and README.md's."""
 
 from __future__ import annotations
 
@@ -7,11 +7,15 @@ import subprocess
 import sys
 from pathlib import Path
 
-DOCS = Path(__file__).parents[2] / "docs" / "gpu.md"
+import pytest
+
+ROOT = Path(__file__).parents[2]
 
 
-def test_the_first_example() -> None:
-    match = re.search(r"```python\n(.*?)```\n\nprints `(.*?)`", DOCS.read_text(), re.DOTALL)
+@pytest.mark.parametrize("name", ["docs/gpu.md", "README.md"])
+def test_the_first_example(name: str) -> None:
+    text = (ROOT / name).read_text()
+    match = re.search(r"```python\n(.*?)```\n\nprints `(.*?)`", text, re.DOTALL)
     assert match is not None
     done = subprocess.run(
         [sys.executable, "-c", match[1]], capture_output=True, text=True, timeout=120
