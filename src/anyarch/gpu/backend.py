@@ -30,6 +30,7 @@ __all__ = [
     "Occupancy",
     "Properties",
     "Versions",
+    "Way",
 ]
 
 Handle: TypeAlias = Any
@@ -41,10 +42,18 @@ PER_THREAD_STREAM = 2
 
 
 class MemoryKind(IntEnum):
-    """Where a pointer given to a copy points."""
+    """Where a pointer points."""
 
     HOST = 0
     DEVICE = 1
+
+
+class Way(IntEnum):
+    """From where to where a copy goes."""
+
+    WITHIN = 0  # the device
+    TO_DEVICE = 1  # from the host
+    TO_HOST = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,16 +207,8 @@ class BackendDevice(Protocol):
     def free_pinned(self, pointer: int) -> None:
         """Free what `allocate_pinned` gave."""
 
-    def copy(
-        self,
-        target: int,
-        target_kind: MemoryKind,
-        source: int,
-        source_kind: MemoryKind,
-        nbytes: int,
-        stream: Handle,
-    ) -> None:
-        """Copy on a stream; with `stream` None, return when it is done. At least one is DEVICE."""
+    def copy(self, target: int, source: int, way: Way, nbytes: int, stream: Handle) -> None:
+        """Copy on a stream; with `stream` None, return when it is done."""
 
     def copy_peer(
         self, target: int, source: int, source_device: BackendDevice, nbytes: int, stream: Handle

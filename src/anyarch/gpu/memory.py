@@ -8,7 +8,7 @@ import weakref
 from typing import TYPE_CHECKING, Any
 
 from anyarch.gpu import dlpack
-from anyarch.gpu.backend import BackendDevice, MemoryKind, Needs
+from anyarch.gpu.backend import BackendDevice, MemoryKind, Needs, Way
 from anyarch.gpu.dlpack import Tensor
 from anyarch.gpu.errors import ClosedError, RangeError
 from anyarch.gpu.interchange import describe, is_contiguous, product
@@ -264,9 +264,7 @@ class Buffer:
                 raise RangeError("a copy from host memory to host memory is not for a stream")
             ctypes.memmove(tensor.pointer, self.pointer, self._nbytes)
             return
-        self._driver.copy(
-            tensor.pointer, MemoryKind.HOST, self.pointer, self._kind, self._nbytes, handle
-        )
+        self._driver.copy(tensor.pointer, self.pointer, Way.TO_HOST, self._nbytes, handle)
 
     def to_bytes(self) -> bytes:
         """A copy of its contents."""
@@ -309,26 +307,13 @@ def _copy(target: Buffer, source: Any, stream: StreamLike | None) -> None:
     if not target._nbytes:
         return
     if target._driver is source._driver and target._kind is source._kind is MemoryKind.DEVICE:
-        target._driver.copy(
-            target.pointer,
-            MemoryKind.DEVICE,
-            source.pointer,
-            MemoryKind.DEVICE,
-            target._nbytes,
-            device._stream_handle(stream),
-        )
+        handle = device._stream_handle(stream)
+        target._driver.copy(target.pointer, source.pointer, Way.WITHIN, target._nbytes, handle)
     elif source.is_pinned or source.device.backend == "cpu":
         _from_host(target, source.pointer, stream)
     elif target.is_pinned or device.backend == "cpu":
         handle = source.device._stream_handle(stream)
-        source._driver.copy(
-            target.pointer,
-            MemoryKind.HOST,
-            source.pointer,
-            MemoryKind.DEVICE,
-            target.nbytes,
-            handle,
-        )
+        source._driver.copy(target.pointer, source.pointer, Way.TO_HOST, target.nbytes, handle)
     else:
         handle = device._stream_handle(stream)
         target._driver.copy_peer(
@@ -343,9 +328,7 @@ def _from_host(target: Buffer, pointer: int, stream: StreamLike | None) -> None:
             raise RangeError("a copy from host memory to host memory is not for a stream")
         ctypes.memmove(target.pointer, pointer, target.nbytes)
     elif target.nbytes:
-        target._driver.copy(
-            target.pointer, MemoryKind.DEVICE, pointer, MemoryKind.HOST, target.nbytes, handle
-        )
+        target._driver.copy(target.pointer, pointer, Way.TO_DEVICE, target.nbytes, handle)
 
 
 def _tensor_of(value: object) -> Tensor:

@@ -23,8 +23,8 @@ from anyarch.gpu.backend import (
     BackendDevice,
     Handle,
     LaunchConfig,
-    MemoryKind,
     Needs,
+    Way,
 )
 from anyarch.gpu.errors import DriverError, Error, KernelError, OutOfMemoryError
 
@@ -123,15 +123,7 @@ class SoftwareDevice:
         """As `free`."""
         self.free(pointer, None)
 
-    def copy(
-        self,
-        target: int,
-        target_kind: MemoryKind,
-        source: int,
-        source_kind: MemoryKind,
-        nbytes: int,
-        stream: Handle,
-    ) -> None:
+    def copy(self, target: int, source: int, way: Way, nbytes: int, stream: Handle) -> None:
         """All memory is the host's; overlapping ranges are copied as if at once."""
         self._do(stream, lambda: _move(target, source, nbytes))
 

@@ -16,7 +16,7 @@ from anyarch.gpu.backend import (
     Handle,
     Image,
     LaunchConfig,
-    MemoryKind,
+    Way,
 )
 from anyarch.gpu.backends.cpu import CpuDevice, fault_at
 from anyarch.gpu.cpu import checker
@@ -99,17 +99,9 @@ class CheckedDevice(CpuDevice):
         if not self._mark(pointer, nbytes):
             self._lent[pointer] = max(nbytes, self._lent.get(pointer, 0))
 
-    def copy(
-        self,
-        target: int,
-        target_kind: MemoryKind,
-        source: int,
-        source_kind: MemoryKind,
-        nbytes: int,
-        stream: Handle,
-    ) -> None:
+    def copy(self, target: int, source: int, way: Way, nbytes: int, stream: Handle) -> None:
         """A copy of what is not initialised is not either."""
-        super().copy(target, target_kind, source, source_kind, nbytes, stream)
+        super().copy(target, source, way, nbytes, stream)
         self._copied(target, source, nbytes)
 
     def copy_peer(

@@ -15,10 +15,10 @@ from anyarch.gpu.backend import (
     Handle,
     Image,
     LaunchConfig,
-    MemoryKind,
     Needs,
     Occupancy,
     Properties,
+    Way,
 )
 from anyarch.gpu.backends.cuda_driver import NOT_READY, STICKY, SUCCESS, Driver
 from anyarch.gpu.backends.cuda_module import CudaKernel, CudaModule
@@ -32,6 +32,11 @@ _PORTABLE_AND_MAPPED: Final = 1 | 2  # CU_MEMHOSTALLOC_PORTABLE, CU_MEMHOSTALLOC
 _NON_BLOCKING: Final = 1
 _DISABLE_TIMING: Final = 2
 _PEER_ACCESS_ALREADY_ENABLED: Final = 704
+_COPIES: Final = {
+    Way.WITHIN: "cuMemcpyDtoD",
+    Way.TO_DEVICE: "cuMemcpyHtoD",
+    Way.TO_HOST: "cuMemcpyDtoH",
+}
 _FILLS: Final = {1: "cuMemsetD8", 2: "cuMemsetD16", 4: "cuMemsetD32"}
 # A wait asks again and again. For so many seconds without a pause, then with pauses that add a
 # small share to it.
@@ -260,27 +265,15 @@ class CudaDevice:
         """The driver waits for copies in flight."""
         self._release_idle("cuMemFreeHost", pointer)
 
-    def copy(
-        self,
-        target: int,
-        target_kind: MemoryKind,
-        source: int,
-        source_kind: MemoryKind,
-        nbytes: int,
-        stream: Handle,
-    ) -> None:
+    def copy(self, target: int, source: int, way: Way, nbytes: int, stream: Handle) -> None:
         """Copy within the device, or from or to the host."""
-        function = "cuMemcpyDtoD"
-        if target_kind is MemoryKind.HOST:
-            function = "cuMemcpyDtoH"
-        elif source_kind is MemoryKind.HOST:
-            function = "cuMemcpyHtoD"
+        function = _COPIES[way]
         if stream is not None:
             self._quick(f"{function}Async", target, source, nbytes, stream)
             return
         self._settle()
         self._quick(function, target, source, nbytes)
-        if function != "cuMemcpyDtoH":  # the others may return before the last byte is there
+        if way is not Way.TO_HOST:  # the others may return before the last byte is there
             self._wait("cuStreamQuery", 0)
 
     def copy_peer(
