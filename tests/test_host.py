@@ -16,12 +16,14 @@ from pathlib import Path
 
 import pytest
 
+import anyarch
 from anyarch.emit.compile import Blob, compile_blob
 from anyarch.errors import CompileError, HostError
 from anyarch.host import signalpage, signals
 from anyarch.host.code import NativeCode, load
 from anyarch.host.context import FIELDS, Context, ExitCode
 from anyarch.host.cpu import PAGE, features, identity
+from anyarch.host.forking import fork_with
 from anyarch.host.mapping import (
     PROT_NONE,
     PROT_READ,
@@ -720,3 +722,39 @@ def test_processor() -> None:
     assert PAGE == mmap.PAGESIZE
     assert "sse2" in features()
     assert identity() == identity() != ""
+
+
+FORKING = """
+import os, sys, threading
+from anyarch.host.forking import fork_with
+
+stop = False
+
+def spin():
+    while not stop:
+        pass
+
+sys.setswitchinterval(1e-6)
+threads = [threading.Thread(target=spin) for _ in range(3)]
+for thread in threads:
+    thread.start()
+for number in range(150):
+    pid = fork_with(0, 17, 0)
+    if pid == 0:
+        os._exit(threading.active_count() + threading.get_native_id() % 2)
+    assert os.waitpid(pid, 0)[1] >> 8 == 1 + pid % 2
+stop = True
+"""
+
+
+def test_fork_while_others_want_pythons_lock() -> None:
+    """A child that offered it to them would wait for ever."""
+    environment = dict(os.environ, PYTHONPATH=str(Path(anyarch.__file__).parents[1]))
+    command = [sys.executable, "-c", FORKING]
+    done = subprocess.run(command, env=environment, capture_output=True, timeout=120, check=False)
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
+def test_fork_that_is_refused() -> None:
+    with pytest.raises(OSError, match="Invalid argument"):
+        fork_with(0x10000, 17, 0)  # CLONE_THREAD without memory that is shared

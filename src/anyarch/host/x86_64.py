@@ -32,6 +32,7 @@ NR_SIGALTSTACK: Final = 131
 NR_GETTID: Final = 186
 NR_EXIT_GROUP: Final = 231
 NR_RT_TGSIGQUEUEINFO: Final = 297
+NR_CLONE3: Final = 435
 NR_CLOSE_RANGE: Final = 436
 
 SYSCALL_4: Final = (  # inline assembly and its constraints: number, four arguments
@@ -42,6 +43,24 @@ SYSCALL_4: Final = (  # inline assembly and its constraints: number, four argume
 def closure(target: int, data: int) -> bytes:
     """Code that jumps to `target` with `data` as fourth C argument: a signal action's address."""
     return struct.pack("<2sQ2sQ2s", b"\x48\xb9", data, b"\x48\xb8", target, b"\xff\xe0")
+
+
+def fork_function(before: int, in_child: int, in_parent: int) -> bytes:
+    """A C function that calls `before`, clone3 with its two arguments, and one of the others; its
+    result is clone3's."""
+    return (
+        b"\x53\x41\x54\x41\x55"  # push rbx; push r12; push r13
+        + b"\x48\x89\xfb\x49\x89\xf4"  # mov rbx, rdi; mov r12, rsi
+        + struct.pack("<2sQ2s", b"\x48\xb8", before, b"\xff\xd0")  # call before
+        + b"\x48\x89\xdf\x4c\x89\xe6"  # mov rdi, rbx; mov rsi, r12
+        + struct.pack("<sI2s", b"\xb8", NR_CLONE3, b"\x0f\x05")  # mov eax, clone3; syscall
+        + b"\x49\x89\xc5\x48\x85\xc0"  # mov r13, rax; test rax, rax
+        + struct.pack("<2sQ", b"\x48\xb8", in_child)  # mov rax, in_child
+        + struct.pack("<2sQ", b"\x48\xb9", in_parent)  # mov rcx, in_parent
+        + b"\x48\x0f\x45\xc1\xff\xd0"  # cmovnz rax, rcx; call rax
+        + b"\x4c\x89\xe8"  # mov rax, r13
+        + b"\x41\x5d\x41\x5c\x5b\xc3"  # pop r13; pop r12; pop rbx; ret
+    )
 
 
 def call_stub(pc: int, helper: str, stack_nbytes: int) -> bytes:

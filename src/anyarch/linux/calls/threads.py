@@ -12,8 +12,9 @@ from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from anyarch.data import dataclass
+from anyarch.host.forking import fork_with
 from anyarch.linux.calls.table import Family
-from anyarch.linux.hostcalls import host_call, host_fork
+from anyarch.linux.hostcalls import host_call
 from anyarch.linux.robust import HEAD_NBYTES
 
 if TYPE_CHECKING:
@@ -226,7 +227,7 @@ def _clone(thread: Thread, wish: _Wish) -> int:
     fork = os.fork
     if flags & _HOST_FLAGS or wish.exit_signal != _SIGCHLD:
         exit_signal = 0 if flags & _PARENT else wish.exit_signal  # its parent's, then
-        fork = partial(host_fork, flags & _HOST_FLAGS, exit_signal, wish.cgroup)
+        fork = partial(fork_with, flags & _HOST_FLAGS, exit_signal, wish.cgroup)
     pid = thread.process.fork(thread, wait=bool(flags & _VFORK), fork=fork)
     if pid:
         if flags & _PARENT_SETTID:
