@@ -17,7 +17,7 @@ import anyarch
 from anyarch.host.descriptors import unshare_descriptors
 from anyarch.linux.vfork import Loan
 from anyarch.memory.space import PROT_READ, PROT_WRITE, AddressSpace
-from tests.programs.build import HOST, RISCV, compile_c
+from tests.programs.build import AARCH64, HOST, RISCV, Target, compile_c
 
 _PAGE: Final = 4096
 
@@ -233,11 +233,12 @@ def _resident(pid: int) -> int:
     return next(int(line.split()[1]) for line in lines if line.startswith("VmRSS"))
 
 
+@pytest.mark.parametrize("guest", [RISCV, AARCH64], ids=lambda guest: guest.name)
 @pytest.mark.parametrize("engine", ["interp", "jit"])
-def test_stress_leaves_nothing_behind(engine: str) -> None:
+def test_stress_leaves_nothing_behind(engine: str, guest: Target) -> None:
     """64 threads with locks, signals, fork and exec, for ``ANYARCH_STRESS`` seconds."""
     seconds = int(os.environ.get("ANYARCH_STRESS", "6"))
-    program = compile_c(Path(__file__).parent / "linux_programs/thread_stress.c", RISCV)
+    program = compile_c(Path(__file__).parent / "linux_programs/thread_stress.c", guest)
     environment = dict(os.environ, PYTHONPATH=str(Path(anyarch.__file__).parents[1]))
     command = [sys.executable, "-m", "anyarch", "run", "--engine", engine, program, str(seconds)]
     process = subprocess.Popen(
