@@ -102,8 +102,8 @@ def _small(e: Emitter, shape: Shape, values: list[str]) -> str:
     least = values[0]
     for value in values[1:]:
         least = floats.smaller_magnitude(e, shape, least, value)
-    bits = e.let(f"bitcast {shape.kind} {least} to {shape.bits}")
-    magnitude = e.let(f"bitcast {shape.bits} {floats.magnitude(e, shape, bits)} to {shape.kind}")
+    # The intrinsic, not the bits: those would go to a general register.
+    magnitude = e.let(f"call {shape.kind} @llvm.fabs.{shape.suffix}({shape.kind} {least})")
     limit = shape.number(2.0 ** LEAST_EXPONENT[shape.fmt])
     return floats.any_lane(e, shape, floats.compare(e, shape, "ole", magnitude, limit))
 

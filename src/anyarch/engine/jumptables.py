@@ -7,7 +7,7 @@ entry was really loaded from, and what was not expected is looked up like any ot
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final, TypeGuard
 
 from anyarch.errors import MemoryFault
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from anyarch.engine.regions import Occurrence
 
 ARMS: Final = 512  # entries of one table
+_WIDE: Final = 4  # bytes of an entry that tells by itself whether it is one
+_ADDRESS_BITS: Final = 48
 REACH: Final = 1 << 16  # bytes of code on either side of the jump
 
 Read = Callable[[int, int], bytes]
@@ -40,9 +42,11 @@ class Table:
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """A value that was loaded at pc ``at``, ``nbytes`` from near ``address``, and ``base`` added.
+    """A value that was loaded at pc ``at``, ``nbytes`` from near ``address``, shifted left by
+    ``shift``, and ``base`` added.
 
-    Where the address was ``exact``, the table may begin before it.
+    Where the address was ``exact``, the table may begin before it; ``count`` is how many entries
+    its index was compared with, if it was.
     """
 
     address: int
@@ -50,6 +54,9 @@ class Loaded:
     at: int
     exact: bool
     base: int = 0
+    shift: int = 0
+    signed: bool = True
+    count: int | None = None
 
 
 # An abstract value: ("const", v); ("near", v): v and something unknown; or what was loaded.
@@ -64,8 +71,10 @@ class Values:
         architecture: Architecture,
         known: dict[tuple[str, int], Value] | None = None,
         hints: bytes = b"",
+        limits: dict[tuple[str, int], int] | None = None,
     ) -> None:
         self._architecture, self._known = architecture, known or {}
+        self._limits = limits or {}
         link = architecture.convention.link
         if link is not None:
             for index in range(len(hints) // 8):
@@ -74,7 +83,7 @@ class Values:
 
     def copy(self) -> Values:
         """For another path from here."""
-        return Values(self._architecture, dict(self._known))
+        return Values(self._architecture, dict(self._known), limits=dict(self._limits))
 
     def step(self, found: Occurrence) -> None:
         """After an instruction."""
@@ -90,11 +99,48 @@ class Values:
                     continue
                 value = None if effect.guard else self._value(found, node)
                 written.append((layout.place(file, number), value))
+        compared = self._compared(found)
         for where, value in written:
+            self._limits.pop(where, None)
             if value is None:
                 self._known.pop(where, None)
             else:
                 self._known[where] = value
+        if compared is not None:
+            self._limits[compared[0]] = compared[1]
+
+    def _compared(self, found: Occurrence) -> tuple[tuple[str, int], int] | None:
+        """A register and the number that an instruction sets flags by comparing it with."""
+        flags = self._architecture.convention.flags
+        graph = found.template.graph
+        values = [
+            effect.node.args[1]
+            for effect in graph.effects
+            if effect.node.op == "write" and effect.node.attrs[0] == flags
+        ]
+        registers = [node for node in graph.live() if node.op == "register"]
+        if not values or len(registers) != 1:
+            return None
+        (register,) = registers
+        number = found.constant(register.args[0])
+        where = self._architecture.layout.place(str(register.attrs[0]), number)
+        for node in graph.live():
+            if node.op == "const" or node.number not in found.template.constants:
+                continue
+            known = found.constant(node)
+            for limit in (known, ~known & (1 << node.size) - 1):
+                if 0 < limit < ARMS and self._is_equality(found, values, register, limit):
+                    return where, limit
+        return None
+
+    def _is_equality(
+        self, found: Occurrence, values: list[Node], register: Node, limit: int
+    ) -> bool:
+        """Whether one of some values tells a register that holds ``limit`` from its neighbours."""
+        columns = []
+        for number in (limit - 1, limit, limit + 1):
+            columns.append([_evaluated(found, value, register, number) for value in values])
+        return any(column == (0, 1, 0) for column in zip(*columns, strict=True))
 
     def table(self, found: Occurrence, read: Read, read_data: Read) -> Table | None:
         """The table that a computed jump takes its target from. ``read`` has to have code at the
@@ -117,8 +163,9 @@ class Values:
             return self._known.get(layout.place(file, number))
         if node.op == "load":
             match self._value(found, node.args[0]):
-                case ("near", address):
-                    return Loaded(address, node.size // 8, found.pc, exact=False)
+                case ("near", address) | Loaded(base=address) if address:
+                    count = self._count(found, node.args[0])
+                    return Loaded(address, node.size // 8, found.pc, exact=False, count=count)
                 # An index is a constant on the first path that leads here. Pointers of full
                 # size at constant addresses are mostly no table: those that a linker fills in.
                 case ("const", address) if node.size == 32:
@@ -127,7 +174,22 @@ class Values:
         if node.op in ("sext", "zext"):
             value = self._value(found, node.args[0])
             if isinstance(value, Loaded):
+                if node.args[0].size == 8 * value.nbytes:
+                    value = replace(value, signed=node.op == "sext")
                 return value
+            if value is not None and value[0] == "near":
+                return value
+        if node.op == "extract" and node.attrs[0] == 0:
+            value = self._value(found, node.args[0])
+            if isinstance(value, Loaded) and node.size >= 8 * value.nbytes and not value.base:
+                return value
+            # An address without its tag.
+            if value is not None and not isinstance(value, Loaded) and node.size >= _ADDRESS_BITS:
+                return value
+        if node.op == "shl":
+            value, amount = (self._value(found, arg) for arg in node.args)
+            if isinstance(value, Loaded) and _is_constant(amount) and not value.base:
+                return replace(value, shift=value.shift + amount[1])
         if node.op in ("add", "and"):
             return self._joined(node, [self._value(found, arg) for arg in node.args])
         if node.op in OPS and node.args:
@@ -137,6 +199,19 @@ class Values:
                 sizes = tuple(arg.size for arg in node.args)
                 attrs = tuple(int(attr) for attr in node.attrs)
                 return "const", evaluate(node.op, node.size, numbers, sizes, attrs)
+        return None
+
+    def _count(self, found: Occurrence, address: Node) -> int | None:
+        """How many entries there are at an address, by what its index was compared with."""
+        work = [address]
+        while work:
+            node = work.pop()
+            work.extend(node.args)
+            if node.op == "register":
+                number = found.constant(node.args[0])
+                where = self._architecture.layout.place(str(node.attrs[0]), number)
+                if where in self._limits:
+                    return self._limits[where] + 1
         return None
 
     def _joined(self, node: Node, values: list[Value]) -> Value:
@@ -155,13 +230,31 @@ class Values:
                 return "near", constant
             case ("const", value) | ("near", value):
                 return a[0], value + constant & mask
-            case Loaded(address, nbytes, at, exact, 0):
-                return Loaded(address, nbytes, at, exact, constant)
+            case Loaded(base=0):
+                return replace(a, base=constant)
         return None
 
 
 def _is_constant(value: Value) -> TypeGuard[tuple[str, int]]:
     return isinstance(value, tuple) and value[0] == "const"
+
+
+def _evaluated(found: Occurrence, node: Node, register: Node, number: int) -> int | None:
+    """The value of a node where a register holds a number, as far as nothing else is needed."""
+    if node is register:
+        return number
+    if node.op == "const" or node.number in found.template.constants:
+        return found.constant(node)
+    if node.op not in OPS:
+        return None
+    values = []
+    for arg in node.args:
+        value = _evaluated(found, arg, register, number)
+        if value is None:
+            return None
+        values.append(value)
+    sizes = tuple(arg.size for arg in node.args)
+    return evaluate(node.op, node.size, tuple(values), sizes, tuple(int(a) for a in node.attrs))
 
 
 def _read_table(pc: int, loaded: Loaded, read: Read, read_data: Read) -> Table | None:
@@ -170,7 +263,7 @@ def _read_table(pc: int, loaded: Loaded, read: Read, read_data: Read) -> Table |
     def entry(index: int) -> tuple[bytes, int] | None:
         try:
             data = read_data(loaded.address + index * loaded.nbytes, loaded.nbytes)
-            offset = int.from_bytes(data, "little", signed=True)
+            offset = int.from_bytes(data, "little", signed=loaded.signed) << loaded.shift
             target = loaded.base + offset & (1 << 64) - 1
             if abs(target - pc) > REACH or target & 1:
                 return None
@@ -179,7 +272,9 @@ def _read_table(pc: int, loaded: Loaded, read: Read, read_data: Read) -> Table |
             return None
         return data, target
 
-    entries = list(_until_none(map(entry, range(ARMS))))
+    if loaded.nbytes < _WIDE and loaded.count is None:
+        return None  # nearly everything looks like its entries
+    entries = list(_until_none(map(entry, range(min(loaded.count or ARMS, ARMS)))))
     before = list(_until_none(map(entry, range(-1, -ARMS, -1)))) if loaded.exact else []
     if not entries:
         return None
