@@ -119,6 +119,41 @@ def test_tininess(name: str, shape: tuple[str, str, int]) -> None:
         compare(lines, source, registers, 50)
 
 
+@pytest.mark.parametrize("name", ["frecpe", "frsqrte", "frecps", "frsqrts", "fmulx", "fcvtxn"])
+def test_reciprocals(name: str) -> None:
+    """Usual operands are native, all others are the reference engine's."""
+    source = random.Random(name)
+    texts = {"fcvtxn": ["fcvtxn s0, d1", "fcvtxn v0.2s, v1.2d", "fcvtxn2 v0.4s, v1.2d"]}.get(name)
+    if texts is None:
+        operands = 2 if name.endswith("e") else 3
+        texts = [
+            f"{name} " + ", ".join(f"{letter}{index}" for index in range(operands))
+            for letter in "sd"
+        ]
+        texts += [
+            f"{name} " + ", ".join(f"v{index}.{lanes}" for index in range(operands))
+            for _, lanes, _ in SHAPES
+        ]
+    for text in texts:
+        lines = [text, "fadd v3.2d, v0.2d, v0.2d"]
+        compare(lines, source, lambda: [ordinary(source) for _ in range(COUNT)], 60)
+
+
+def ordinary(source: random.Random) -> int:
+    """A register of numbers of all magnitudes, or of special ones."""
+    if source.random() < 0.2:
+        return register(source)
+    if source.random() < 0.3:
+        return source.getrandbits(128)
+    size = source.choice((32, 64))
+    fraction_bits, middle = (23, 127) if size == 32 else (52, 1023)
+    return sum(
+        (source.getrandbits(fraction_bits) | middle + source.randrange(-3, 4) << fraction_bits)
+        << at
+        for at in range(0, 128, size)
+    )
+
+
 def beside(source: random.Random, name: str, size: int) -> tuple[int, int, int]:
     """Encodings of an addend and two operands, with a result about the least normal number."""
     fraction_bits, bias = (23, 127) if size == 32 else (52, 1023)

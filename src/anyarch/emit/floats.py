@@ -26,7 +26,12 @@ SIZES: Final = {"f32": 32, "f64": 64}
 CANONICAL: Final = {"f32": 0x7FC00000, "f64": 0x7FF8000000000000}
 # Rounding modes to the RC bits of MXCSR: nearest-even, towards zero, down, up.
 CONTROL: Final = (0x0000, 0x6000, 0x2000, 0x4000)
-AWAY: Final = 4  # a rounding mode that the host lacks
+AWAY, ODD = 4, 5  # rounding modes that the host lacks
+# Operations that leave unusual operands to the reference engine.
+EMULATED: Final = frozenset(
+    "fmul_extended freciprocal_step froot_step freciprocal_estimate froot_estimate".split()
+)
+TOWARDS_ZERO: Final = 1
 TO_INTEGRAL: Final = ("fto_int", "fto_fixed", "fround", "fround_exact")
 STRICT: Final = 'metadata !"fpexcept.strict"'
 DYNAMIC: Final = f'metadata !"round.dynamic", {STRICT}'
@@ -42,7 +47,9 @@ def is_native(node: Node) -> bool:
         return False
     if node.op in TO_INTEGRAL and node.attrs[-1] == AWAY:
         return True
-    return node.op not in ROUNDED or node.attrs[-1] not in (4, 5)
+    if node.op == "fconvert" and node.attrs[-1] == ODD:
+        return formats == ["f64", "f32"]
+    return node.op not in ROUNDED or node.attrs[-1] not in (AWAY, ODD)
 
 
 def uses_mode(node: Node, rules: str) -> bool:
@@ -185,6 +192,8 @@ def is_exact(node: Node) -> bool:
 def emit(e: Emitter, node: Node) -> str:
     """The value of a floating-point effect that :func:`is_native`."""
     rounding = node.attrs[-1] if node.op in ROUNDED else "dynamic"
+    if rounding == ODD:
+        rounding = TOWARDS_ZERO
     if rounding == "dynamic" or node.op in TO_INTEGRAL or is_exact(node):
         return _emit(e, node)
     before = read_mxcsr(e)
@@ -549,8 +558,21 @@ def _convert(e: Emitter, node: Node, shape: Shape, bits: list[str]) -> str:
     if e.float_rules == "arm":  # the host keeps a NaN's payload as Arm does
         if narrows:
             _underflow_of_narrow(e, shape, target, a, result)
+        if node.attrs[-1] == ODD:
+            return _odd(e, shape, target, a, result)
         return e.let(f"bitcast {target.kind} {result} to {target.bits}")
     return _canonical(e, target, result)
+
+
+def _odd(e: Emitter, shape: Shape, target: Shape, a: str, result: str) -> str:
+    """The bits of a number that was cut off, made odd where something was lost."""
+    back = e.let(
+        f"call {shape.kind} @llvm.experimental.constrained.fpext.{shape.suffix}.{target.suffix}"
+        f"({target.kind} {result}, {STRICT}) #1"
+    )
+    lost = e.let(f"zext {shape.flag} {compare(e, shape, 'one', back, a)} to {target.bits}")
+    bits = e.let(f"bitcast {target.kind} {result} to {target.bits}")
+    return e.let(f"or {target.bits} {bits}, {lost}")
 
 
 def _underflow_of_narrow(e: Emitter, shape: Shape, target: Shape, a: str, result: str) -> None:
@@ -845,6 +867,110 @@ def _extremum_of_nan(e: Emitter, shape: Shape, operands: list[str], *, number: b
     return _select(e, shape, only_b, a, _select(e, shape, only_a, b, result))
 
 
+# Arm's steps and estimates of reciprocals: unusual operands are left to the reference engine.
+
+
+def _emulate_outside(e: Emitter, shape: Shape, bits: str, low: int, high: int) -> None:
+    """Leave where an encoding, in any lane, is not from ``low`` up and below ``high``."""
+    moved = e.let(f"sub {shape.bits} {bits}, {shape.integer(low)}")
+    outside = e.let(f"icmp uge {shape.bits} {moved}, {shape.integer(high - low)}")
+    e.emulate_if(any_lane(e, shape, outside))
+
+
+def _emulate_infinite(e: Emitter, shape: Shape, operands: list[str]) -> None:
+    for bits in operands:
+        _emulate_outside(e, shape, magnitude(e, shape, bits), 0, INFINITY[shape.fmt])
+
+
+def _mul_extended(e: Emitter, node: Node, shape: Shape, bits: list[str]) -> str:
+    _emulate_infinite(e, shape, bits)
+    result = _call(e, shape, "fmul", _numbers(e, shape, bits), DYNAMIC)
+    _underflow(e, node, shape, bits, result)
+    return e.let(f"bitcast {shape.kind} {result} to {shape.bits}")
+
+
+def _negative(e: Emitter, shape: Shape, bits: str) -> str:
+    sign = shape.integer(-(1 << shape.size - 1))
+    return e.let(f"xor {shape.bits} {bits}, {sign}")
+
+
+def _reciprocal_step(e: Emitter, node: Node, shape: Shape, bits: list[str]) -> str:
+    """Never tiny: what is left of two, or of three, is a multiple of a product's last bit."""
+    _emulate_infinite(e, shape, bits)
+    a, b = _numbers(e, shape, [_negative(e, shape, bits[0]), bits[1]])
+    result = _call(e, shape, "fma", [a, b, shape.number(2.0)], DYNAMIC)
+    return e.let(f"bitcast {shape.kind} {result} to {shape.bits}")
+
+
+def _root_step(e: Emitter, node: Node, shape: Shape, bits: list[str]) -> str:
+    """Half of one operand is exact, where it is zero or no less than twice the least number."""
+    _emulate_infinite(e, shape, bits)
+    exact = 2 * LEAST_NORMAL[shape.fmt]
+    below = e.let(f"sub {shape.bits} {magnitude(e, shape, bits[0])}, {shape.integer(1)}")
+    small = e.let(f"icmp ult {shape.bits} {below}, {shape.integer(exact - 1)}")
+    e.emulate_if(any_lane(e, shape, small))
+    a, b = _numbers(e, shape, [_negative(e, shape, bits[0]), bits[1]])
+    half = _call(e, shape, "fmul", [a, shape.number(0.5)], DYNAMIC)
+    result = _call(e, shape, "fma", [half, b, shape.number(1.5)], DYNAMIC)
+    return e.let(f"bitcast {shape.kind} {result} to {shape.bits}")
+
+
+def _integers(e: Emitter, shape: Shape) -> Callable[[str, str, str | int], str]:
+    """``operation(name, a, b)`` on lanes, where b may be a number for all of them."""
+
+    def operation(name: str, a: str, b: str | int) -> str:
+        second = shape.integer(b) if isinstance(b, int) else b
+        return e.let(f"{name} {shape.bits} {a}, {second}")
+
+    return operation
+
+
+def _reciprocal_estimate(e: Emitter, node: Node, shape: Shape, bits: list[str]) -> str:
+    """See softfloat.reciprocal_estimate."""
+    do, (value,) = _integers(e, shape), bits
+    fraction_bits, bias = _FRACTION[shape.fmt], _BIAS[shape.fmt]
+    absolute = magnitude(e, shape, value)
+    low, high = 1 << fraction_bits, 2 * bias - 1 << fraction_bits
+    _emulate_outside(e, shape, absolute, low, high)
+    scaled = do("or", do("and", do("lshr", value, fraction_bits - 8), 0xFF), 0x100)
+    divisor = do("add", do("shl", scaled, 1), 1)
+    quotient = e.let(f"udiv {shape.bits} {shape.integer(1 << 19)}, {divisor}")
+    estimate = do("and", do("lshr", do("add", quotient, 1), 1), 0xFF)
+    exponent = do("lshr", absolute, fraction_bits)
+    exponent = e.let(f"sub {shape.bits} {shape.integer(2 * bias - 1)}, {exponent}")
+    return _estimated(e, shape, do("xor", value, absolute), exponent, estimate)
+
+
+def _root_estimate(e: Emitter, node: Node, shape: Shape, bits: list[str]) -> str:
+    """See softfloat.root_estimate."""
+    do, (value,) = _integers(e, shape), bits
+    fraction_bits, bias = _FRACTION[shape.fmt], _BIAS[shape.fmt]
+    _emulate_outside(e, shape, value, 1 << fraction_bits, INFINITY[shape.fmt])
+    exponent = do("lshr", value, fraction_bits)
+    odd = do("and", exponent, 1)
+    is_odd = e.let(f"icmp ne {shape.bits} {odd}, {shape.integer(0)}")
+    seven = do("or", do("and", do("lshr", value, fraction_bits - 7), 0x7F), 0x80)
+    eight = do("or", do("and", do("lshr", value, fraction_bits - 8), 0xFE), 0x100)
+    narrow = do("add", do("shl", seven, 1), 1)
+    wide = do("shl", do("add", eight, 1), 1)
+    argument = _select(e, shape, is_odd, narrow, wide)
+    estimate = shape.integer(512)
+    for bit in range(8, -1, -1):
+        trial = do("add", estimate, 1 << bit)
+        product = do("mul", do("mul", trial, trial), argument)
+        fits = e.let(f"icmp ult {shape.bits} {product}, {shape.integer(1 << 28)}")
+        estimate = _select(e, shape, fits, trial, estimate)
+    estimate = do("and", do("lshr", do("add", estimate, 1), 1), 0xFF)
+    exponent = e.let(f"sub {shape.bits} {shape.integer(3 * bias - 1)}, {exponent}")
+    return _estimated(e, shape, shape.integer(0), do("lshr", exponent, 1), estimate)
+
+
+def _estimated(e: Emitter, shape: Shape, sign: str, exponent: str, estimate: str) -> str:
+    do, fraction_bits = _integers(e, shape), _FRACTION[shape.fmt]
+    fraction = do("shl", estimate, fraction_bits - 8)
+    return do("or", do("or", do("shl", exponent, fraction_bits), fraction), sign)
+
+
 RULES: Final[dict[str, Rule]] = {
     "fadd": _arithmetic("fadd"),
     "fsub": _arithmetic("fsub"),
@@ -864,6 +990,11 @@ RULES: Final[dict[str, Rule]] = {
     "fle": _comparison("ole", signaling=True),
     "flt_quiet": _comparison("olt", signaling=False),
     "fle_quiet": _comparison("ole", signaling=False),
+    "fmul_extended": _mul_extended,
+    "freciprocal_step": _reciprocal_step,
+    "froot_step": _root_step,
+    "freciprocal_estimate": _reciprocal_estimate,
+    "froot_estimate": _root_estimate,
     "fmin_number": _extremum(smallest=True, number=True),
     "fmax_number": _extremum(smallest=False, number=True),
     "fmin": _extremum(smallest=True, number=False),

@@ -55,7 +55,9 @@ _FIRST_LOCATION: Final = 20
 POLLED_ARMS: Final = 4  # of a jump table that lead backwards and poll on their own
 _NAME: Final = re.compile(r"%[\w.]+")
 # Effects before which registers have to be the guest's.
-_LEAVING: Final = frozenset("jump exit exception syscall set_rounding flags set_flags".split())
+_LEAVING: Final = floats.EMULATED.union(
+    "jump exit exception syscall set_rounding flags set_flags".split()
+)
 _STEPS: Final = 5  # from a load to what LLVM may merge it into
 _HEADER: Final = f"""\
 target triple = "x86_64-unknown-linux-gnu"
