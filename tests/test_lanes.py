@@ -13,6 +13,7 @@ from typing import Final
 
 import pytest
 
+from anyarch.emit import llvm
 from anyarch.errors import DefinitionError
 from anyarch.ir.bits import Bits, Concrete
 from anyarch.ir.lanes import Lanes, lookup, splat
@@ -51,6 +52,7 @@ for _lane in (8, 16, 32):
     CASES[f"vwiden {_lane}"] = lambda a, b, n=_lane: Lanes(a[:64], n).widen(signed=False).bits
     CASES[f"vwiden_signed {_lane}"] = lambda a, b, n=_lane: Lanes(a[:64], n).widen(signed=True).bits
     CASES[f"vnarrow {_lane}"] = lambda a, b, n=_lane: Lanes(a, 2 * n).narrow().bits
+CASES["clmul"] = lambda a, b: a.apply("clmul", 128, (a[:64], b[64:]))
 for _kind in range(3):
     CASES[f"sha1_rounds {_kind}"] = lambda a, b, kind=_kind: a.sha1_rounds(kind, b)
 CASES["sha256_rounds"] = lambda a, b: a.sha256_rounds(b, a ^ b)
@@ -135,10 +137,39 @@ def test_operation(name: str) -> None:
         assert found[0] == found[1], f"{name} of {operands[0]:#x} and {operands[1]:#x}"
 
 
+@pytest.mark.parametrize("name", [*AES, "sha1_rounds 0", "sha256_rounds", "clmul"])
+def test_operation_that_the_host_lacks(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each operation in a guest of its own: code that is made without the host's instructions."""
+    monkeypatch.setattr(llvm, "host_has", lambda feature: False)
+    function = CASES[name]
+    kinds = {each: Kind(3, file="v") for each in ("vd", "vn", "vm")}
+    definitions = InstructionSet("plain", kinds)
+
+    def definition(m: Machine, vm: Bits, vn: Bits, vd: Bits) -> None:
+        """Apply the operation."""
+        m.v[vd] = function(m.v[vn], m.v[vm]).zext(128)
+
+    definitions.insn(f"{1:023b} vm vn vd", "op {vd}, {vn}, {vm}", name="op")(definition)
+    plain = Architecture("plain", lambda: definitions, LAYOUT, ((0, 0, 4),), stack_pointer=("x", 0))
+    word = 1 << 9 | 2 << 6 | 1 << 3
+    machine = NativeMachine(plain, {CODE: word.to_bytes(4, "little").ljust(PAGE, b"\0")})
+    source = random.Random(name)
+    for _ in range(20):
+        a, b = interesting(source), interesting(source)
+        machine.state.set("v", 1, a)
+        machine.state.set("v", 2, b)
+        machine.state.pc = CODE
+        machine.run(1)
+        expected = function(Concrete(a, 128), Concrete(b, 128)).zext(128)
+        assert machine.state.get("v", 0) == int(expected), f"{name} of {a:#x} and {b:#x}"
+
+
 def test_every_operation_has_cases() -> None:
     shapes = {"lanes", "widen", "narrow", "shuffle", "splat", "table", "element", "insert"}
     wanted = {
-        name for name, op in OPS.items() if op.shape in shapes or name.startswith(("aes", "sha"))
+        name
+        for name, op in OPS.items()
+        if op.shape in shapes or name.startswith(("aes", "sha", "clmul"))
     }
     assert wanted == {name.split()[0] for name in CASES}
 

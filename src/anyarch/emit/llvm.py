@@ -12,6 +12,8 @@ from functools import cache
 from typing import TYPE_CHECKING, Final
 
 from anyarch.errors import DefinitionError
+from anyarch.ir import aes
+from anyarch.ir.bits import Bits
 from anyarch.ir.graph import Node
 from anyarch.ir.ranges import unsigned_maximum
 from anyarch.ir.sha import SHA1_CONSTANTS, four_rounds, two_rounds
@@ -196,8 +198,28 @@ def _unary(intrinsic: str, extra: str = "") -> Rule:
     return rule
 
 
+@cache
+def host_has(feature: str) -> bool:
+    """Whether the processor that code is made for has a feature, by LLVM's name."""
+    from llvmlite import binding
+
+    return bool(binding.get_host_cpu_features().get(feature))
+
+
+def _plain(e: Emitter, value: Bits) -> str:
+    """What stands for an operation that the host lacks."""
+    assert isinstance(value, Node)
+    return e.value(value)
+
+
 def _clmul(e: Emitter, node: Node) -> str:
     """The host's carry-less multiplication of 64 bits; narrower operands are extended."""
+    if not host_has("pclmul"):
+        a, b = (arg.zext(node.size) for arg in node.args)
+        total = a.constant(0, node.size)
+        for index in range(node.args[1].size):
+            total = total ^ b[index].select(a << index, total.constant(0, node.size))
+        return _plain(e, total)
     vectors = []
     for arg in node.args:
         if arg.size > 64:
@@ -354,6 +376,8 @@ def _aes_step(name: str, *, before: str | None = None, keyed: bool = True) -> Ru
     """The host's instruction with a key of zeros; ``before`` undoes its other steps."""
 
     def rule(e: Emitter, node: Node) -> str:
+        if not host_has("aes"):
+            return _plain(e, aes.step(node.op, node.args[0]))
         value = e.let(f"bitcast i128 {e.value(node.args[0])} to <2 x i64>")
         if before is not None:
             value = _aes(e, before, value, "zeroinitializer")
@@ -379,21 +403,11 @@ def _lanes_table(e: Emitter, node: Node) -> str:
     return wide if node.size == 128 else e.let(f"trunc i128 {wide} to i{node.size}")
 
 
-@cache
-def host_has(feature: str) -> bool:
-    """Whether the processor that code is made for has a feature, by LLVM's name."""
-    from llvmlite import binding
-
-    return bool(binding.get_host_cpu_features().get(feature))
-
-
 def _sha1_rounds(e: Emitter, node: Node) -> str:
     """The host's has the first lane highest, and adds the constant itself."""
     kind = int(node.attrs[0])
     if not host_has("sha"):
-        plain = four_rounds(kind, *node.args)
-        assert isinstance(plain, Node)
-        return e.value(plain)
+        return _plain(e, four_rounds(kind, *node.args))
     t = "<4 x i32>"
 
     def reverse(value: str) -> str:
@@ -409,9 +423,7 @@ def _sha1_rounds(e: Emitter, node: Node) -> str:
 
 def _sha256_rounds(e: Emitter, node: Node) -> str:
     if not host_has("sha"):
-        plain = two_rounds(*node.args)
-        assert isinstance(plain, Node)
-        return e.value(plain)
+        return _plain(e, two_rounds(*node.args))
     t = "<4 x i32>"
     operands = ", ".join(f"{t} {_as_lanes(e, arg, 32)}" for arg in node.args)
     return _from_lanes(e, e.let(f"call {t} @llvm.x86.sha256rnds2({operands})"), 128, 32)

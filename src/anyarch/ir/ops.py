@@ -205,19 +205,20 @@ def _substitution() -> list[int]:
 
 
 @cache
-def _boxes() -> tuple[list[int], list[int]]:
+def substitution_boxes() -> tuple[list[int], list[int]]:
+    """AES's table of bytes, and its inverse."""
     box = _substitution()
     return box, [box.index(value) for value in range(256)]
 
 
 def _aes_encrypt(size: int, v: tuple[int, ...], s: tuple[int, ...], a: tuple[int, ...]) -> int:
     state = split(v[0], 128, 8)
-    return merge([_boxes()[0][state[(5 * index) % 16]] for index in range(16)], 8)
+    return merge([substitution_boxes()[0][state[(5 * index) % 16]] for index in range(16)], 8)
 
 
 def _aes_decrypt(size: int, v: tuple[int, ...], s: tuple[int, ...], a: tuple[int, ...]) -> int:
     state = split(v[0], 128, 8)
-    return merge([_boxes()[1][state[(-3 * index) % 16]] for index in range(16)], 8)
+    return merge([substitution_boxes()[1][state[(-3 * index) % 16]] for index in range(16)], 8)
 
 
 def _mixed(*factors: int) -> Evaluate:
