@@ -119,6 +119,14 @@ def test_tininess(name: str, shape: tuple[str, str, int]) -> None:
         compare(lines, source, registers, 50)
 
 
+@pytest.mark.parametrize("letter", "sd")
+def test_flags_of_a_comparison_at_a_return(letter: str) -> None:
+    """They are made of the compared numbers when another instruction leaves."""
+    source = random.Random(letter)
+    lines = [f"fcmp {letter}2, {letter}3", f"cbz x7, {CODE + 8:#x}", "hint 0", "ret x30"]
+    compare(lines, source, lambda: [register(source) for _ in range(COUNT)], 30)
+
+
 @pytest.mark.parametrize("name", ["frecpe", "frsqrte", "frecps", "frsqrts", "fmulx", "fcvtxn"])
 def test_reciprocals(name: str) -> None:
     """Usual operands are native, all others are the reference engine's."""
@@ -210,6 +218,7 @@ def compare(
                 machine.state.set("v", index, value)
             for index in range(8):
                 machine.state.set("r", index, DATA if index == 0 else 0)
+            machine.state.set("r", 30, CODE + PAGE // 2)  # where there is no code
             for index in range(4):
                 machine.state.set("flag", index, 0)
             machine.state.set("fpstatus", FLAGS, 0)

@@ -10,7 +10,9 @@ from anyarch.guests.aarch64 import ARCHITECTURE
 from tests.vectors_format import CODE, encode
 
 START = "subs wzr, w0, 2; b.hi other; adr x9, table; adr x10, first; "
-ARMS = "first: movz x1, 1; b other; second: movz x1, 2; b other; third: movz x1, 3; other: ret x30; "
+ARMS = (
+    "first: movz x1, 1; b other; second: movz x1, 2; b other; third: movz x1, 3; other: ret x30; "
+)
 FIRST = CODE + 28  # behind START and three more
 BYTES = START + "ldrb w11, [x9, x0]; add x10, x10, x11, lsl 2; br x10; " + ARMS
 SIGNED = START + "ldrb w11, [x9, w0, uxtw]; add x10, x10, w11, sxtb 2; br x10; " + ARMS

@@ -497,7 +497,8 @@ class RegionEmitter(HandlerEmitter):
         if node.op != "const" and node.number in self.constants:
             return str(self.here.constant(node))
         register = register_of(node)
-        if register is not None:
+        # What is bound may be an input of flags that another instruction has set.
+        if register is not None and not any(node.number in known for known in self._known):
             place = self._float_place(self.here, register)
             if place is not None and floats.SIZES.get(self.scalars.get(place, "")) == node.size:
                 number = self._number(place)
