@@ -1018,3 +1018,41 @@ def test_regions_are_aligned_for_vector_constants() -> None:
     arena = CodeArena()
     for nbytes in (1, 17, 33, 100):
         assert arena.append(bytes(nbytes)) % 64 == 0
+
+
+def test_where_the_guest_never_was_no_region_goes(engines: Engines) -> None:
+    """A branch that was never taken leaves the region; where it leads may be compiled later."""
+    engine = engines["flat"]
+    rare = CODE + 0x40
+    text = f"addi a0, a0, 1; bnez a1, {rare:#x}; addi a0, a0, 2; ebreak"
+    _mapped(engine, text, 7, PAGE)
+    with engine.space.lock:
+        engine.space.write(rare, assemble(ARCHITECTURE, "addi a0, a0, 4; ebreak", rare))
+    state = engine.engine.state
+    for taken, known, count in ((0, False, 6), (0, True, 4), (1, True, 6)):
+        engine.engine.flush()
+        assert not engine.jit.installed
+        if known:
+            state.set("x", 11, taken)
+            assert _run(engine)[0] is ExitCode.BREAKPOINT
+            engine.jit.load_visited()
+        assert engine.jit.add(CODE)
+        assert engine.jit.installed[CODE].region.instructions == count
+        for value, total in ((0, 3), (1, 5), (0, 3)):
+            state.set("x", 11, value)
+            assert _run(engine) == (ExitCode.BREAKPOINT, total)
+
+
+def test_code_of_regions_counts_as_visited(engines: Engines) -> None:
+    engine = engines["flat"]
+    rare = CODE + 0x40
+    _mapped(engine, f"nop; addi a0, a0, 1; bnez a1, {rare:#x}; addi a0, a0, 2; ebreak", 7, PAGE)
+    with engine.space.lock:
+        engine.space.write(rare, assemble(ARCHITECTURE, "addi a0, a0, 4; ebreak", rare))
+    engine.engine.state.set("x", 11, 0)
+    assert engine.jit.add(CODE + 4), "nobody knows where the guest has been"
+    whole = engine.jit.installed[CODE + 4].region.instructions
+    assert _run(engine) == (ExitCode.BREAKPOINT, 3)
+    engine.jit.load_visited()
+    assert engine.jit.add(CODE)
+    assert engine.jit.installed[CODE].region.instructions == whole + 1

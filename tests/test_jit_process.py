@@ -169,7 +169,7 @@ def test_the_compiler_goes_on_with_what_its_client_has_left(
     roots = [Root(pc, key, b"", pc == 0) for pc in (0, CODE + 4096, CODE + 8192, CODE)]
     visited = {CODE: array("I", [0, 20 >> 1])}
     assert compiler.compile(REQUEST)
-    compiler.leave(Leftovers(tuple(roots), (there, gone, beyond), visited))
+    compiler.leave(Leftovers(tuple(roots), (there, gone, beyond), visited, ()))
     compiler.close()
     deadline = time.monotonic() + 60
     while _compilers(marker):

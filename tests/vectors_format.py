@@ -328,16 +328,21 @@ class LocalCompiler:
     ) -> None:
         regions = RegionCompiler(architecture, bounded=bounded, direct=direct)
         self._compile = compile_with(regions)
-        self.made: dict[tuple[int, int, bytes, bool], CompiledRegion | None] = {}
+        self.made: dict[tuple[int, int, bytes, bool, bytes], CompiledRegion | None] = {}
 
     def compile(self, request: Request) -> CompiledRegion | None:
-        asked = request.pc, request.start, request.window, request.precise
+        asked = request.pc, request.start, request.window, request.precise, request.visited
         if asked not in self.made:
             self.made[asked] = self._compile(request)
         return self.made[asked]
 
     def end(self) -> None:
         """Nothing is asked for any more."""
+
+    @property
+    def is_there(self) -> bool:
+        """It keeps nothing for later runs."""
+        return False
 
     def leave(self, leftovers: Leftovers) -> None:
         """Nothing is compiled for later runs."""

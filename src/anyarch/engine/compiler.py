@@ -39,9 +39,9 @@ if TYPE_CHECKING:
 # What a client sends begins with one byte and the size of what follows.
 _MESSAGE: Final = struct.Struct("<cI")
 _COMPILE, _MEMORY, _LEAVE = b"c", b"m", b"l"
-# pc, address of the window, its size, precise, key of the mapping or zeros, size of the hints; then
-# the window and the hints.
-_REQUEST: Final = struct.Struct("<QQIB32sI")
+# pc, address of the window, its size, precise, key of the mapping or zeros, size of the hints, of
+# what was visited; then the window, the hints and what was visited.
+_REQUEST: Final = struct.Struct("<QQIB32sII")
 # A reply with the size of the packed region, 0 for none, and microseconds that it took to compile;
 # or, before it, that many bytes of guest memory are needed from an address, or whether they are
 # constant: the client answers with the bytes, with a byte or none.
@@ -67,7 +67,8 @@ class Request:
     It is kept under ``key``, the mapping's, if there is one. ``read`` gives other memory, for jump
     tables, MemoryFault where there is none; ``is_constant`` tells what cannot change unseen.
     ``hints`` are values that the registers of the link register's file once had at ``pc``, eight
-    bytes each: they may lead to jump tables.
+    bytes each: they may lead to jump tables. ``visited`` has a byte for every other address of the
+    window, 0 where the guest was never seen to begin a block; nothing where that is unknown.
     """
 
     pc: int
@@ -78,6 +79,12 @@ class Request:
     precise: bool = False
     hints: bytes = b""
     is_constant: Callable[[int, int], bool] = lambda address, nbytes: False
+    visited: bytes = b""
+
+    def was_visited(self, pc: int) -> bool:
+        """Whether the guest may have been at a pc."""
+        offset = pc - self.start >> 1
+        return not 0 <= offset < len(self.visited) or self.visited[offset] != 0
 
     def read_code(self, address: int, nbytes: int) -> bytes:
         """Code in the window; MemoryFault outside."""
@@ -114,8 +121,10 @@ class Client:
                     request.precise,
                     bytes.fromhex(request.key or ""),
                     len(request.hints),
+                    len(request.visited),
                 )
-                _send(connection, _COMPILE, head + request.window + request.hints)
+                body = request.window + request.hints + request.visited
+                _send(connection, _COMPILE, head + body)
                 kind, nbytes, number = self._reply(connection)
                 while kind != _DONE:
                     if kind == _CONSTANT:
@@ -151,10 +160,16 @@ class Client:
         """Nothing more is asked for; who waits in :meth:`compile` gets None. From any thread."""
         self._is_ending = True
 
+    @property
+    def is_there(self) -> bool:
+        """Whether there is a compiler that something may be left to."""
+        connection = self._socket
+        return connection is not None and self._owner == os.getpid() and self._is_open(connection)
+
     def leave(self, leftovers: Leftovers) -> None:
         """The compiler, if there is one, goes on with these when its client has gone."""
         connection = self._socket
-        if connection is not None and self._owner == os.getpid() and self._is_open(connection):
+        if connection is not None and self.is_there:
             with contextlib.suppress(OSError):
                 connection.settimeout(_LEAVING)  # it may be in the middle of something
                 _send(connection, _LEAVE, leftovers.pack())
@@ -277,8 +292,12 @@ class _Service:
     def serve_one(self) -> None:
         """Answer one request."""
         _, data = self._receive()
-        pc, start, nbytes, precise, raw_key, hints_nbytes = _REQUEST.unpack_from(data)
-        window, hints = data[_REQUEST.size :][:nbytes], data[len(data) - hints_nbytes :]
+        pc, start, nbytes, precise, raw_key, *sizes = _REQUEST.unpack_from(data)
+        parts, at = [], _REQUEST.size
+        for size in (nbytes, *sizes):
+            parts.append(data[at : at + size])
+            at += size
+        window, hints, visited = parts
 
         def read(address: int, count: int) -> bytes:
             if start <= address <= start + nbytes - count:
@@ -294,7 +313,7 @@ class _Service:
             return bool(self._receive()[1])
 
         key = raw_key.hex() if any(raw_key) else None
-        request = Request(pc, start, window, read, key, bool(precise), hints, is_constant)
+        request = Request(pc, start, window, read, key, bool(precise), hints, is_constant, visited)
         begun = time.perf_counter_ns()
         region, known = self._find(request)
         packed = b"" if region is None else region.pack()
@@ -378,7 +397,12 @@ def compile_with(compiler: object) -> RegionMaker:
     def compile_region(request: Request, region: Region | None = None) -> CompiledRegion | None:
         pc = request.pc
         region = region or compiler.discover(
-            pc, request.read_code, request.read, request.hints, request.is_constant
+            pc,
+            request.read_code,
+            request.read,
+            request.hints,
+            request.is_constant,
+            request.was_visited,
         )
         if region is None:
             return None

@@ -177,6 +177,11 @@ class Interpreter:
         if self.sampler is not None and not self.arena.runners:
             self.sampler.stop()
 
+    def finish(self) -> None:
+        """The process is about to end: what was seen and is not compiled is left to others."""
+        if self.sampler is not None:
+            self.sampler.close()
+
     def after_fork(self) -> None:
         """This is the only thread of a forked child."""
         if self.sampler is not None:

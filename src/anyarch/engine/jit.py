@@ -23,6 +23,7 @@ from anyarch.engine.journal import COMPILED, DROPPED, LOADED, REFUSED, Journal
 from anyarch.engine.leftovers import Leftovers, Root
 from anyarch.engine.retirement import Retirement
 from anyarch.engine.store import Bundle, RegionStore
+from anyarch.engine.visits import Visits, visited_map
 from anyarch.errors import HostError, MemoryFault
 from anyarch.host.code import (
     CELL_DISTANCE,
@@ -51,6 +52,10 @@ class Compiler(Protocol):
 
     def end(self) -> None:
         """The guest has ended; who waits for a region gets none. From any thread."""
+
+    @property
+    def is_there(self) -> bool:
+        """Whether something may be left to it."""
 
     def leave(self, leftovers: Leftovers) -> None:
         """The guest would have liked to have these: they are for its next run."""
@@ -112,6 +117,7 @@ class Jit:
         self._stored: set[int] = set()  # where they have regions
         self._keys: dict[Mapping, str | None] = {}  # as long as the address space has a version
         self._keys_version = -1
+        self._visits = Visits()
         self._looked_at = 0  # of the blocks that the guest has visited since a flush
         self._flushes = 0
         # The lock of the address space: who changes a mapping holds it when it comes to `drop`, and
@@ -154,11 +160,12 @@ class Jit:
                 return True
             start, window = self._window(pc)
             precise = self._is_precise(pc)
+            visited = self._visited(pc, start, len(window))
         if not window:
             return False
         read = self.arena.space.read
         begun = time.monotonic()
-        request = Request(pc, start, window, read, key, precise, hints, self._is_constant)
+        request = Request(pc, start, window, read, key, precise, hints, self._is_constant, visited)
         region = self.compiler.compile(request)
         with self._lock:
             seconds = time.monotonic() - begun
@@ -183,6 +190,8 @@ class Jit:
     def leave(self, roots: Iterable[tuple[int, bytes]]) -> None:
         """What has no region yet, with its hints, is compiled for the next run: these, then what
         regions that are new lead to."""
+        if not self.compiler.is_there:
+            return
         with self._lock:
             mapped = list(self.arena.space.regions())
             visited = self.arena.visited()
@@ -196,7 +205,12 @@ class Jit:
                     if key is not None:
                         left[pc] = Root(pc, key, hints, ahead)
         if left:
-            self.compiler.leave(Leftovers.of(left.values(), mapped, visited))
+            covered = {edges for i in self.installed.values() for edges in i.region.ranges}
+            self.compiler.leave(Leftovers.of(left.values(), mapped, visited, covered))
+
+    def after_fork(self) -> None:
+        """In a forked child: what its parent had compiled is the parent's to go on with."""
+        self._made.clear()
 
     def is_settled(self, pc: int) -> bool:
         """Whether there is a region at ``pc``, or can be none."""
@@ -234,6 +248,14 @@ class Jit:
         except MemoryFault:
             return pc, b""
 
+    def _visited(self, pc: int, start: int, nbytes: int) -> bytes:
+        """Where in a window the guest was seen; nothing if it was not seen at ``pc``."""
+        pages = range(start, start + nbytes, _PAGE)
+        pcs = {found for page in pages for found in self._by_page.get(page, ())}
+        ranges = [edges for found in pcs for edges in self.installed[found].region.ranges]
+        visited = visited_map(start, nbytes, self._visits.within(start, start + nbytes), ranges)
+        return visited if visited[pc - start >> 1 :][:1] == b"\1" else b""
+
     # The cache.
     def load(self, pc: int) -> None:
         """Install what the store has at a pc, and what is hot in the mapping around it."""
@@ -263,6 +285,9 @@ class Jit:
             self._flushes, self._looked_at = arena.flushes, 0
         visited = arena.visited(self._looked_at)
         self._looked_at += len(visited)
+        if not arena.eager:  # then single instructions are translated
+            with self._lock:
+                self._visits.add(visited)
         found = self._stored.intersection(visited) - self.installed.keys()
         for pc in found:
             with self._lock:
@@ -431,6 +456,8 @@ class Jit:
         """Code in a range is gone: regions made from it look their pc up again."""
         with self._lock:
             self._refused.clear()
+            self._visits.forget(start, end)
+            self._seen = {begin for begin in self._seen if not start <= begin < end}
             for pc in self._pcs_in(start, end):
                 self._remove_region(pc)
 
@@ -439,6 +466,7 @@ class Jit:
         made from other code."""
         with self._lock:
             self._refused = {pc for pc in self._refused if not start <= pc < end}
+            self._visits.forget(start, end)
             for pc in self._pcs_in(start, end):
                 installed = self.installed[pc]
                 if self._applies(installed.region):

@@ -11,6 +11,7 @@ import marshal
 import os
 import zlib
 from array import array
+from bisect import bisect_left
 from collections import deque
 from collections.abc import Generator, Iterable, Sequence
 from typing import NamedTuple
@@ -18,6 +19,7 @@ from typing import NamedTuple
 from anyarch.data import dataclass
 from anyarch.engine.bundle import CompiledRegion
 from anyarch.engine.compiler import WINDOW, Request
+from anyarch.engine.visits import visited_map
 from anyarch.errors import MemoryFault
 from anyarch.memory.regions import Region
 from anyarch.memory.space import PROT_EXEC, PROT_WRITE
@@ -35,15 +37,22 @@ class Root(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Leftovers:
-    """Roots, the hottest first; what was mapped from files: start, end, offset, path; and by start
-    of a mapping, where in it the guest has been: half the offsets of basic blocks."""
+    """Roots, the hottest first; what was mapped from files: start, end, offset, path; by start of a
+    mapping, where in it the guest has been: half the offsets of basic blocks; and the code
+    [start, end) of regions."""
 
     roots: tuple[Root, ...]
     pieces: tuple[tuple[int, int, int, str], ...]
     visited: dict[int, array[int]]
+    covered: tuple[tuple[int, int], ...]
 
     @staticmethod
-    def of(roots: Iterable[Root], mapped: Iterable[Region], blocks: Sequence[int]) -> Leftovers:
+    def of(
+        roots: Iterable[Root],
+        mapped: Iterable[Region],
+        blocks: Sequence[int],
+        covered: Iterable[tuple[int, int]],
+    ) -> Leftovers:
         """From what is mapped now; writable memory may differ from its file."""
         fixed = [m for m in mapped if m.file and not m.shared and not m.prot & PROT_WRITE]
         pieces = ((m.start, m.end, m.offset, m.name) for m in fixed)
@@ -52,7 +61,7 @@ class Leftovers:
             for m in fixed
             if m.prot & PROT_EXEC
         }
-        return Leftovers(tuple(roots), tuple(pieces), visited)
+        return Leftovers(tuple(roots), tuple(pieces), visited, tuple(covered))
 
     def pack(self) -> bytes:
         """For a process of the same Python."""
@@ -61,14 +70,14 @@ class Leftovers:
             start: zlib.compress(array("I", sorted(offsets)).tobytes(), 1)
             for start, offsets in self.visited.items()
         }
-        return marshal.dumps((roots, self.pieces, visited))
+        return marshal.dumps((roots, self.pieces, visited, self.covered))
 
     @staticmethod
     def unpack(data: bytes) -> Leftovers:
         """What :meth:`pack` was given."""
-        roots, pieces, packed = marshal.loads(data)
+        roots, pieces, packed, covered = marshal.loads(data)
         visited = {start: array("I", zlib.decompress(part)) for start, part in packed.items()}
-        return Leftovers(tuple(Root(*root) for root in roots), pieces, visited)
+        return Leftovers(tuple(Root(*root) for root in roots), pieces, visited, covered)
 
     def requests(self) -> Generator[tuple[Request, bool], CompiledRegion | None]:
         """What to compile, as far as its files can be read, and whether that is ahead of time; who
@@ -118,7 +127,14 @@ class Leftovers:
                     window = read(first, last - first)
                 except MemoryFault:
                     return None
+                blocks = self.visited.get(start, array("I"))  # in order
+                low = bisect_left(blocks, first - start >> 1)
+                high = bisect_left(blocks, last - start >> 1)
+                seen = (start + 2 * at for at in blocks[low:high])
+                visited = visited_map(first, last - first, seen, self.covered)
+                if not visited[root.pc - first >> 1]:
+                    visited = b""
                 return Request(
-                    root.pc, first, window, read, root.key, False, root.hints, is_constant
+                    root.pc, first, window, read, root.key, False, root.hints, is_constant, visited
                 )
         return None

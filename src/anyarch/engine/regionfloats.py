@@ -9,7 +9,7 @@ reads a result before it is overwritten.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Final
 
 from anyarch.engine.regions import Block, Key, Occurrence
@@ -119,7 +119,7 @@ class FloatUse:
             for found in block.instructions:
                 if not found.template.is_native:
                     break
-                for node in found.template.graph.live():
+                for node in found.template.live:
                     if node.op == "register":
                         place = self._place(found, node)
                         if place is not None and place not in writes[key]:
@@ -143,7 +143,7 @@ class FloatUse:
         for found in self._blocks[key].instructions:
             if not found.template.is_native:
                 break
-            for node in found.template.graph.live():
+            for node in found.template.live:
                 if _is_check(node):
                     place = self._place(found, node.args[0].args[0])
                     if place is not None and place not in written:
@@ -220,7 +220,7 @@ class FloatUse:
             ops = {effect.node.op for effect in template.graph.effects}
             if not template.is_native or (not exits and ops & self._leaving):
                 return False
-            nodes = template.graph.live()
+            nodes = template.live
             for node in nodes:
                 if (
                     node.op == "register"
@@ -259,7 +259,7 @@ def _is_check(node: Node) -> bool:
     return high.op == "extract" and high.attrs[0] == 32 and high.args[0].op == "register"
 
 
-def _only_arithmetic(node: Node, nodes: list[Node], *, single: bool) -> bool:
+def _only_arithmetic(node: Node, nodes: Sequence[Node], *, single: bool) -> bool:
     for user in nodes:
         if not any(arg is node for arg in user.args):
             continue

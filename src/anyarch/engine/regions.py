@@ -26,6 +26,7 @@ ROOT: Final = -1  # the context of blocks that were not reached by a call
 
 Read = Callable[[int, int], bytes]  # guest memory; raises MemoryFault
 IsConstant = Callable[[int, int], bool]  # whether some bytes at an address cannot change unseen
+WasVisited = Callable[[int], bool]  # whether the guest may have been at a pc
 Key = tuple[int, int]  # of a block: where an inlined call returns to, or ROOT; its pc
 
 
@@ -34,7 +35,9 @@ class Template:
     """A form's meaning, traced once for all its occurrences."""
 
     graph: Graph
+    live: tuple[Node, ...]
     constants: set[int]
+    moving: set[int]  # constants that depend on the address too
     is_native: bool
 
 
@@ -51,6 +54,7 @@ class Occurrence:
     table: Table | None = None  # that they are from, if it stays as it is
     is_inlined: bool = False  # a call whose function is part of the region
     known: dict[int, int] = field(default_factory=dict)  # constants by number of the node
+    fixed: dict[int, int] = field(default_factory=dict)  # those that are the same at all addresses
 
     @property
     def next_pc(self) -> int:
@@ -59,9 +63,11 @@ class Occurrence:
 
     def constant(self, node: Node) -> int:
         """The value of a node that depends only on the word and its address."""
-        found = self.known.get(node.number)
+        number = node.number
+        values = self.known if number in self.template.moving else self.fixed
+        found = values.get(number)
         if found is None:
-            found = self.known[node.number] = self._evaluate(node)
+            found = values[number] = self._evaluate(node)
         return found
 
     def _evaluate(self, node: Node) -> int:
@@ -142,6 +148,7 @@ class RegionCompiler:
         self.architecture, self.bounded, self.direct = architecture, bounded, direct
         self._templates: dict[str, Template] = {}
         self._forms: dict[int, Form] = {}  # by word
+        self._fixed: dict[int, dict[int, int]] = {}  # constants of words: they are met often
         self._by_name: dict[str, Form] = {}
         self._shortest = min(row[2] for row in architecture.lengths)
 
@@ -150,7 +157,12 @@ class RegionCompiler:
         found = self._templates.get(form.name)
         if found is None:
             graph = optimise(form.trace(self.architecture.layout))
-            found = Template(graph, record_constants(graph), not runs_in_reference(graph))
+            live, constants = tuple(graph.live()), record_constants(graph)
+            moving: set[int] = set()
+            for node in live:  # operands come first
+                if node.op == "pc" or any(arg.number in moving for arg in node.args):
+                    moving.add(node.number)
+            found = Template(graph, live, constants, moving, not runs_in_reference(graph))
             self._templates[form.name] = found
         return found
 
@@ -161,15 +173,17 @@ class RegionCompiler:
         read_data: Read | None = None,
         hints: bytes = b"",
         is_constant: IsConstant = lambda address, nbytes: False,
+        was_visited: WasVisited = lambda pc: True,
     ) -> Region | None:
         """The region at ``pc``, or None where there is nothing to compile.
 
         ``read_data`` reads jump tables, which may lie where no code is; ``is_constant`` tells
         whether memory stays as it is; ``hints`` are values that registers once had there
-        (:class:`anyarch.engine.compiler.Request`).
+        (:class:`anyarch.engine.compiler.Request`). Branches to where the guest never was are not
+        followed.
         """
         values = Values(self.architecture, hints=hints)
-        instructions, leaders = self._walk(pc, read, LIMIT, read_data or read, values)
+        instructions, leaders = self._walk(pc, read, LIMIT, read_data or read, values, was_visited)
         if pc not in instructions or not instructions[pc].template.is_native:
             return None
         blocks: dict[Key, Block] = {}
@@ -178,7 +192,7 @@ class RegionCompiler:
             if table is not None and not is_constant(table.address, len(table.data)):
                 found.table = None
             target = self.call_target(found)
-            if target is not None and target != pc:
+            if target is not None and target != pc and was_visited(target):
                 body = self._leaf(target, read)
                 if body is not None:
                     found.is_inlined = True
@@ -187,7 +201,13 @@ class RegionCompiler:
         return Region(pc, blocks, read)
 
     def _walk(
-        self, pc: int, read: Read, limit: int, read_data: Read, values: Values
+        self,
+        pc: int,
+        read: Read,
+        limit: int,
+        read_data: Read,
+        values: Values,
+        was_visited: WasVisited = lambda pc: True,
     ) -> tuple[dict[int, Occurrence], set[int]]:
         """Instructions reached from ``pc`` without calls, and where blocks begin."""
         instructions: dict[int, Occurrence] = {}
@@ -208,7 +228,9 @@ class RegionCompiler:
                 values.step(found)
                 for target in targets:
                     leaders.add(target)
-                    work.append((target, values.copy()))
+                    # The arms of a jump table are followed all: a guest gets to others later.
+                    if following is None or was_visited(target):
+                        work.append((target, values.copy()))
                 if following is None:
                     break
                 if targets or self._splits(found):
@@ -265,7 +287,7 @@ class RegionCompiler:
                 continue
             seen.add((found.pc, found.next_pc))
             graph = found.template.graph
-            if any(node.op == "register" and node.attrs[0] == file for node in graph.live()):
+            if any(node.op == "register" and node.attrs[0] == file for node in found.template.live):
                 return []
             written = {
                 found.constant(effect.node.args[0])
@@ -318,7 +340,9 @@ class RegionCompiler:
         form = self._form(word)
         if form is None:
             return None
-        return Occurrence(pc, word, form.instruction.row.nbytes, form, self.template(form))
+        made = Occurrence(pc, word, form.instruction.row.nbytes, form, self.template(form))
+        made.fixed = self._fixed.setdefault(word, made.fixed)
+        return made
 
     def _form(self, word: int) -> Form | None:
         """What an instruction is; remembered, for the same ones are met again and again."""

@@ -115,6 +115,8 @@ class RegionEmitter(HandlerEmitter):
         self.goes_on = False  # to other code, other than by returning
         self.pcs: list[int] = []
         self.tables: list[str] = []
+        self.answers: dict[object, str] = {}  # labels of blocks that leave at polls
+        self.shared: list[str] = []  # their lines
         self.root: Key = (ROOT, region.pc)
         self.here: Occurrence = self.blocks[self.root].instructions[0]
         self.block_key: Key = self.root
@@ -165,7 +167,7 @@ class RegionEmitter(HandlerEmitter):
                 if not found.template.is_native:
                     written, clean = set(), True
                     continue
-                for node in found.template.graph.live():
+                for node in found.template.live:
                     if node.op in ("register", "write"):
                         number = found.constant(node.args[0])
                         file = str(node.attrs[0])
@@ -244,7 +246,7 @@ class RegionEmitter(HandlerEmitter):
             self._block(block)
         blocks, self.lines = self.lines, []
         self._entry()
-        body = "\n".join([*self.lines, *blocks])
+        body = "\n".join([*self.lines, *blocks, *self.shared])
         if "%status" in body:
             body = body.replace("entry:\n", "entry:\n  %status = alloca i32, align 4\n", 1)
         locations = [
@@ -771,7 +773,24 @@ class RegionEmitter(HandlerEmitter):
         self._keep()
 
     def answer(self) -> None:
-        self.end(ExitCode.STOP)
+        """One block for all polls that leave with the same variables to be written: leaving is as
+        much code as some ten guest instructions."""
+        state = (
+            frozenset(self.dirty),
+            frozenset(self.pending),
+            frozenset(self.scalars.items()),
+            frozenset(self.lazy.items()),
+            self.flags_kind,
+        )
+        if state not in self.answers:
+            lines, block, origins = self.lines, self.block, self.origins
+            self.lines, self.origins = [], {}
+            self.answers[state] = self.name("answer")
+            self.label(self.answers[state])
+            self.end(ExitCode.STOP)
+            self.shared += self.lines
+            self.lines, self.block, self.origins = lines, block, origins
+        self.line(f"br label %{self.answers[state]}")
 
     def memory(self, address: str) -> str:
         kind = "ptr" if self.compiler.direct else _SEGMENT

@@ -65,6 +65,7 @@ class Sampler:
 
     def after_fork(self) -> None:
         """In a forked child: begin anew when it runs."""
+        self.jit.after_fork()
         self._begin_anew()
 
     def passed(self, runner: Interpreter) -> None:

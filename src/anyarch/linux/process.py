@@ -310,6 +310,7 @@ class Process:
         self._repay()
         if self.options.trace is not None:
             self.options.trace.end(outcome.status, outcome.signal)
+        self.leader.engine.finish()
         end_like(outcome)
 
     # Threads
