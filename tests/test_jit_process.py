@@ -397,6 +397,53 @@ def test_what_a_child_compiled_is_kept_however_it_ends(
     assert any(region.instructions > 3 for key in kept for region in store.load(key).hot)
 
 
+MANY: Final = """
+#include <sys/wait.h>
+#include <unistd.h>
+volatile unsigned x;
+#define OWN static __attribute__((noinline)) void
+#define F(n) OWN f##n(void) { for (int k = 0; k < 9; k++) x += n; }
+#define TENS(_) _(1) _(2) _(3) _(4) _(5) _(6) _(7) _(8) _(9)
+#define ALL(n) F(n##0) F(n##1) F(n##2) F(n##3) F(n##4) F(n##5) F(n##6) F(n##7)
+#define C(n) f##n();
+#define CALLS(n) C(n##0) C(n##1) C(n##2) C(n##3) C(n##4) C(n##5) C(n##6) C(n##7)
+TENS(ALL)
+int main(int argc, char **argv) {
+    if (fork() == 0) {
+        for (int turn = 0; turn < 3000 * argc; turn++) { TENS(CALLS) }
+        _exit(0);
+    }
+    wait(0);
+    return 0;
+}
+"""
+
+
+def test_what_a_child_has_left_is_compiled_after_its_end(cache: Path, tmp_path: Path) -> None:
+    program, _ = _build(tmp_path, MANY)
+    store = RegionStore(CodeCache(str(cache)))
+    marker = f"ANYARCH_CACHE={cache}"
+    deadline = time.monotonic() + 60
+
+    def count() -> int:
+        keys = [entry.key for entry in store.cache.entries() if entry.kind == REGIONS]
+        return sum(len(list(store.load(key))) for key in keys)
+
+    before = after = 0
+    more: list[str] = []
+    while after <= before and time.monotonic() < deadline:  # as busy as the machine may be
+        more.append("more")
+        done = subprocess.run(
+            _command(program, *more), capture_output=True, timeout=60, env=_environment(cache)
+        )
+        assert done.returncode == 0, done.stderr
+        before = count()
+        while _compilers(marker) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        after = count()
+    assert after > before
+
+
 CALLING: Final = """
 #include <stdio.h>
 #include <time.h>

@@ -10,7 +10,8 @@ import ctypes
 import struct
 import time
 from bisect import bisect_left, bisect_right, insort
-from collections.abc import Callable, Iterable
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
 from itertools import chain
 from typing import Final, Protocol
 
@@ -115,6 +116,7 @@ class Jit:
         self._seen: set[int] = set()  # where executable mappings begin
         self._bundles: dict[str, Bundle] = {}  # by cache key
         self._stored: set[int] = set()  # where they have regions
+        self._hot: deque[Iterator[CompiledRegion]] = deque()  # what is to be installed
         self._keys: dict[Mapping, str | None] = {}  # as long as the address space has a version
         self._keys_version = -1
         self._visits = Visits()
@@ -261,6 +263,29 @@ class Jit:
         """Install what the store has at a pc, and what is hot in the mapping around it."""
         with self._lock:
             self._load_bundle(pc)
+        self._load_hot()
+
+    def _load_hot(self) -> None:
+        """Install what is hot in mappings that were met, one at a time: the guest may want the
+        lock, or the interpreter of Python, to map the next library."""
+        while self._hot and not self._has_ended:
+            with self._lock:
+                region = next(self._hot[0], None) if self._hot else None
+                if region is not None:
+                    self._load_best(region)
+                elif self._hot:
+                    self._hot.popleft()
+            time.sleep(0)
+
+    def _load_best(self, region: CompiledRegion) -> None:
+        """Put a region of the store in place unless there is one as good."""
+        found = self.installed.get(region.pc)
+        if region.precise:
+            self._precise.add(region.pc)
+            if found is not None and not found.region.precise:
+                self._remove_region(region.pc)
+        if region.pc not in self.installed:
+            self._load(region)
 
     def knows(self, pc: int) -> bool:
         """Whether the store had a region at a pc when its mapping was loaded."""
@@ -280,6 +305,7 @@ class Jit:
     def load_visited(self) -> bool:
         """Install what the cache has where the guest has come since the last time; whether it had
         something."""
+        self._load_hot()
         arena = self.arena
         if arena.flushes != self._flushes:
             self._flushes, self._looked_at = arena.flushes, 0
@@ -293,6 +319,7 @@ class Jit:
             with self._lock:
                 if not self._has_ended and pc not in self.installed:
                     self._load_bundle(pc)
+            time.sleep(0)  # the guest may want the interpreter of Python
         return bool(found)
 
     def _key_at(self, pc: int) -> str | None:
@@ -324,11 +351,7 @@ class Jit:
         if bundle is None:
             bundle = self._bundles[key] = self.store.load(key)
             self._stored.update(bundle.pcs)
-            hot = list(bundle.hot)
-            self._precise |= {region.pc for region in hot if region.precise}
-            for region in hot:
-                if region.pc not in self.installed:
-                    self._load(region)
+            self._hot.append(iter(bundle.hot))
         if pc not in self.installed:
             any(map(self._load, bundle.at(pc)))
         return key
