@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from anyarch.linux.abi import LinuxAbi
 
 ENGINES = ("auto", "interp", "jit", "reference")
+_SWITCH = 0.0005  # seconds that a thread of ours keeps Python from another
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +127,8 @@ def main_run(options: RunOptions) -> int:
     from anyarch.linux.program import run_program
 
     engines: list[Any] = []
+    # What a guest asks of Python waits behind our threads, which install code: not for long.
+    sys.setswitchinterval(_SWITCH)
 
     def maker(abi: LinuxAbi, engine: str, space: AddressSpace | None) -> tuple[Any, AddressSpace]:
         runner, space = make_engine(

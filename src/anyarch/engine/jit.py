@@ -266,8 +266,8 @@ class Jit:
         self._load_hot()
 
     def _load_hot(self) -> None:
-        """Install what is hot in mappings that were met, one at a time: the guest may want the
-        lock, or the interpreter of Python, to map the next library."""
+        """Install what is hot in mappings that were met, one at a time: the guest may want the lock
+        to map the next library."""
         while self._hot and not self._has_ended:
             with self._lock:
                 region = next(self._hot[0], None) if self._hot else None
@@ -275,7 +275,6 @@ class Jit:
                     self._load_best(region)
                 elif self._hot:
                     self._hot.popleft()
-            time.sleep(0)
 
     def _load_best(self, region: CompiledRegion) -> None:
         """Put a region of the store in place unless there is one as good."""
@@ -310,16 +309,17 @@ class Jit:
         if arena.flushes != self._flushes:
             self._flushes, self._looked_at = arena.flushes, 0
         visited = arena.visited(self._looked_at)
+        if not visited:
+            return False
         self._looked_at += len(visited)
         if not arena.eager:  # then single instructions are translated
             with self._lock:
                 self._visits.add(visited)
-        found = self._stored.intersection(visited) - self.installed.keys()
+        found = [pc for pc in self._stored.intersection(visited) if pc not in self.installed]
         for pc in found:
             with self._lock:
                 if not self._has_ended and pc not in self.installed:
                     self._load_bundle(pc)
-            time.sleep(0)  # the guest may want the interpreter of Python
         return bool(found)
 
     def _key_at(self, pc: int) -> str | None:
@@ -369,7 +369,8 @@ class Jit:
     def _place(self, region: CompiledRegion) -> bool:
         if self.arena.counting:
             return False
-        if not self._applies(region):
+        pages = region.pages
+        if not self._applies(region, pages):
             return False
         self._retirement.collect()
         try:
@@ -384,7 +385,7 @@ class Jit:
         self._link(address, region)
         _write(record, self._handler, region.pc, entry)
         self.installed[region.pc] = Installed(region, way, address)
-        for page in region.pages:
+        for page in pages:
             self._by_page.setdefault(page, set()).add(region.pc)
         insort(self._places, (address, region), key=_first)
         self.journal.placed(region, address)
@@ -395,12 +396,13 @@ class Jit:
             _write(cell, entry)
         return True
 
-    def _applies(self, region: CompiledRegion) -> bool:
-        """Whether guest code is what a region was made from; who changes it will say so."""
+    def _applies(self, region: CompiledRegion, pages: Iterable[int]) -> bool:
+        """Whether guest code on some pages is what a region was made from; who changes it will say
+        so."""
         space = self.arena.space
         try:
             # Marked before it is compared: changes from here on are announced.
-            for page in region.pages:
+            for page in pages:
                 space.flags.mark_code(page, page + 1)
             for at, data in region.tables:
                 if not self._is_constant(at, len(data)) or space.read(at, len(data)) != data:
@@ -492,7 +494,7 @@ class Jit:
             self._visits.forget(start, end)
             for pc in self._pcs_in(start, end):
                 installed = self.installed[pc]
-                if self._applies(installed.region):
+                if self._applies(installed.region, installed.region.pages):
                     self._install(self.arena.translator, pc, *installed.way)
                 else:
                     self._remove_region(pc)

@@ -104,27 +104,31 @@ class Sampler:
     def _sample(self) -> None:
         unshare_descriptors()
         self._wake.wait(_GRACE)
-        interval, asked, quiet = self.interval, 0.0, 0
+        interval = pause = self.interval
+        asked, quiet = 0.0, 0
         while not self._done:
-            self.jit.load_new()
-            has_come = self.jit.load_visited()
             runners = list(self.jit.arena.runners)
             quiet = 0 if any(runner.inside for runner in runners) else quiet + 1
             used = process_time()
-            if used - asked >= interval / 2:  # else the guest waits, or others have the processor
-                asked = used
+            if used - asked >= interval / 2:
+                asked, pause = used, interval
                 self._found = False
+                self.jit.load_new()
+                has_come = self.jit.load_visited()
                 for runner in runners:
                     self.consider(runner.take_notes())
                     runner.sample()
-            # Where all that is hot is compiled there is less and less to ask for. Asleep it waits
-            # until a guest runs; who begins in this instant waits for the end of a nap.
+                # Where all that is hot is compiled there is less and less to ask for.
+                is_new = self._found or has_come
+                interval = self.interval if is_new else min(interval * 1.1, _LONGEST_INTERVAL)
+            else:  # the guest waits, or others have the processor
+                pause = min(pause * 2, _LONGEST_INTERVAL)
+            # Asleep it waits until a guest runs; who begins in this instant waits for the end of a
+            # nap.
             self._is_asleep = quiet >= _QUIET
-            if self._wake.wait(_NAP if self._is_asleep else interval):
+            if self._wake.wait(_NAP if self._is_asleep else pause):
                 self._wake.clear()
             self._is_asleep = False
-            is_new = self._found or has_come
-            interval = self.interval if is_new else min(interval * 1.1, _LONGEST_INTERVAL)
 
     def _compile(self) -> None:
         unshare_descriptors()
