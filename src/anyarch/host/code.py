@@ -31,8 +31,8 @@ __all__ = ["NativeCode", "load"]
 
 _ARENA_NBYTES = 1 << 28
 CELL_DISTANCE = _ARENA_NBYTES // 2  # from a region's code to its cells
-BLOCK_ROOM_NBYTES = 1 << 25  # for one address space's blocks, see host/blockroom
-_BLOCK_ROOMS = 32
+BLOCK_ROOM_NBYTES = 1 << 26  # for one address space's blocks, see host/blockroom
+_BLOCK_ROOMS = 20
 _ALIGN = 64  # of the widest constant that code may read as an aligned vector
 _STUB_NBYTES = 16
 _WCLONE = -(1 << 31)  # wait for a process that tells its end to nobody: __WCLONE
