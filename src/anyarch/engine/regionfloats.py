@@ -9,7 +9,8 @@ reads a result before it is overwritten.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Final
 
 from anyarch.engine.regions import Block, Key, Occurrence
@@ -59,6 +60,17 @@ def scalar_of(value: Node) -> tuple[Node, str] | None:
 
 
 Scalars = dict[Place, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """A number in format ``fmt`` that is a NaN where one of ``operands`` is. Its NaN has to be
+    canonical before the instruction with the index ``until`` in its block, or never: who leaves the
+    region makes it so."""
+
+    fmt: str
+    until: int | None
+    operands: frozenset[Place]
 
 
 class FloatUse:
@@ -185,9 +197,8 @@ class FloatUse:
                 scalars.pop(place, None)
 
     # Results.
-    def unobserved(self, block: Block) -> dict[int, str]:
-        """Instructions, by index, with the format of their results, whose NaNs nothing in the
-        region tells from canonical ones. Who leaves it before they are overwritten does."""
+    def results(self, block: Block) -> dict[int, Result]:
+        """Instructions, by index, with results whose NaNs may stay as they are for a while."""
         result = {}
         for index, found in enumerate(block.instructions):
             writes = self._writes(found)
@@ -198,28 +209,47 @@ class FloatUse:
             computed = value if single is None else single
             if not is_certain or computed.op not in _RESULTS:
                 continue
-            is_single = single is not None
-            end = self._overwrites(block.instructions[index + 1 :], place, is_single, exits=True)
-            if end is None:
-                end = all(
-                    self._overwrites(self._blocks[key].instructions, place, is_single, exits=False)
-                    for key in block.successors
-                    if key in self._blocks
-                )
-            if end:
-                result[index] = "f32" if is_single else "f64"
+            operands = frozenset(
+                read
+                for node in map(_operand, computed.args)
+                if node is not None and (read := self._place(found, node)) is not None
+            )
+            until = self._until(block, index, place, single=single is not None)
+            result[index] = Result("f64" if single is None else "f32", until, operands)
         return result
 
+    def _until(self, block: Block, index: int, place: Place, *, single: bool) -> int | None:
+        """Before which instruction of the block a result has to be canonical; None for never."""
+        rest = block.instructions[index + 1 :]
+        at, is_read = self._overwrites(rest, place, single=single, exits=True)
+        if is_read:
+            return index + 1 + at
+        if at < len(rest) or all(
+            self._lasts(self._blocks[key].instructions, place, single=single)
+            for key in block.successors
+            if key in self._blocks
+        ):
+            return None
+        last = block.instructions[-1]
+        leads_on = any(effect.node.op == "jump" for effect in last.template.graph.effects)
+        return len(block.instructions) - leads_on
+
+    def _lasts(self, rest: list[Occurrence], place: Place, *, single: bool) -> bool:
+        """Whether no instruction of the next block tells that a NaN is not canonical."""
+        at, is_read = self._overwrites(rest, place, single=single, exits=False)
+        return at < len(rest) and not is_read
+
     def _overwrites(
-        self, rest: Iterable[Occurrence], place: Place, single: bool, *, exits: bool
-    ) -> bool | None:
-        """Whether instructions overwrite a register before they read more than its value;
-        None where they do neither. ``exits`` says whether they may leave the region before."""
-        for found in rest:
+        self, rest: list[Occurrence], place: Place, *, single: bool, exits: bool
+    ) -> tuple[int, bool]:
+        """Which instruction overwrites a register or reads more than its value, and whether it
+        reads; how many there are where none does. ``exits`` says whether they may leave the region.
+        """
+        for at, found in enumerate(rest):
             template = found.template
             ops = {effect.node.op for effect in template.graph.effects}
             if not template.is_native or (not exits and ops & self._leaving):
-                return False
+                return at, True
             nodes = template.live
             for node in nodes:
                 if (
@@ -227,13 +257,13 @@ class FloatUse:
                     and self._place(found, node) == place
                     and not _only_arithmetic(node, nodes, single=single)
                 ):
-                    return False
+                    return at, True
             for written, _, is_certain in self._writes(found):
                 if written == place and is_certain:
-                    return True
+                    return at, False
             if self._forgets(found):
-                return True
-        return None
+                return at, False
+        return len(rest), False
 
     def _writes(self, found: Occurrence) -> list[tuple[Place, Node, bool]]:
         if not found.template.is_native:
@@ -245,6 +275,11 @@ class FloatUse:
                 if place is not None:
                     result.append((place, effect.node.args[1], effect.guard is None))
         return result
+
+
+def _operand(value: Node) -> Node | None:
+    """The register that an operand of arithmetic is the number in."""
+    return value if value.op == "register" else register_of(value)
 
 
 def _agreed(one: Scalars, other: Scalars) -> Scalars:

@@ -36,7 +36,7 @@ from anyarch.engine.records import (
     uses_rounding,
 )
 from anyarch.engine.regionflags import INPUTS, PACKED, FlagUse, emit_kind, pack, unpack
-from anyarch.engine.regionfloats import FloatUse, Scalars, register_of, scalar_of
+from anyarch.engine.regionfloats import FloatUse, Result, Scalars, register_of, scalar_of
 from anyarch.engine.regions import (
     ROOT,
     Block,
@@ -142,7 +142,7 @@ class RegionEmitter(HandlerEmitter):
         self.defers = not precise and not self.bounded and self.float_rules == "arm"
         self.group = Group()  # of floating-point results that are looked at later
         self.made: dict[int, Check] | None = None  # results of an instruction of the group, by node
-        self.result_format = ""  # of the instruction's result, if its NaN may stay as it is
+        self.result: Result | None = None  # of the instruction, if its NaN may stay as it is
         self.scalars: Scalars = {}  # registers whose variable is that of a number alone
         self.pending: dict[Place, None] = {}  # kept registers that the context does not have yet
         self.known: dict[Place, int] = {}  # registers that hold a constant in this block
@@ -214,8 +214,9 @@ class RegionEmitter(HandlerEmitter):
         )
         self.root_scalars = self.float_use.needed(self.root)
         self.entry_scalars = self.float_use.scalars(self.root, self.root_scalars)
-        self.unobserved: dict[int, str] = {}
-        self.lazy: dict[Place, str] = {}  # registers with a NaN not canonical yet, their format
+        self.lazy: dict[Place, Result] = {}  # registers with a NaN not canonical yet
+        # By register: others, not canonical yet, that hold no NaN where it holds none.
+        self.implied: dict[Place, set[Place]] = {}
 
     def _float_place(self, found: Occurrence, node: Node) -> Place | None:
         """The register that a node reads or writes, where scalars are held in such."""
@@ -309,15 +310,17 @@ class RegionEmitter(HandlerEmitter):
         if self.flag_use is not None:
             self.flags_kind, self.flag_values = self.flag_use.entry.get(block.key), {}
         exact = self.precise or self.float_rules == "arm"  # there every NaN tells its origin
-        self.unobserved = {} if exact else self.float_use.unobserved(block)
-        self.lazy = {}
+        results = {} if exact else self.float_use.results(block)
+        self.lazy, self.implied = {}, {}
         last = block.instructions[-1]
         for index, found in enumerate(block.instructions):
-            self.canonical_nans = index not in self.unobserved
-            self.result_format = self.unobserved.get(index, "")
+            self._show_numbers(index)
+            self.result = results.get(index)
+            self.canonical_nans = self.result is None
             if not self._instruction(found):
                 return
         self._settle()
+        self._show_numbers(len(block.instructions))
         self._go(last.next_pc)
 
     def _instruction(self, found: Occurrence) -> bool:
@@ -581,9 +584,13 @@ class RegionEmitter(HandlerEmitter):
 
     def _write_vector(self, place: Place, value: Node) -> None:
         scalar = scalar_of(value)
-        self.lazy.pop(place, None)
-        if self.result_format:
-            self.lazy[place] = self.result_format
+        implied: set[Place] = set()
+        if self.result is not None:
+            for operand in self.result.operands:
+                implied |= self.implied.get(operand, set()) | ({operand} & self.lazy.keys())
+        self._forget_number(place)
+        if self.result is not None:
+            self.lazy[place], self.implied[place] = self.result, implied - {place}
         # Inside a guard the variable has to be the one that it is on the other path.
         if scalar is not None and (len(self._known) == 1 or self.scalars.get(place) == scalar[1]):
             number, fmt = scalar
@@ -779,7 +786,7 @@ class RegionEmitter(HandlerEmitter):
             frozenset(self.dirty),
             frozenset(self.pending),
             frozenset(self.scalars.items()),
-            frozenset(self.lazy.items()),
+            frozenset((place, result.fmt) for place, result in self.lazy.items()),
             self.flags_kind,
         )
         if state not in self.answers:
@@ -886,7 +893,7 @@ class RegionEmitter(HandlerEmitter):
     def _put(self, place: Place, value: str) -> None:
         """Set a variable."""
         self.scalars.pop(place, None)
-        self.lazy.pop(place, None)
+        self._forget_number(place)
         self.line(f"store {self._type(place)} {value}, ptr {_variable(place)}, align 8")
 
     def _raw(self, place: Place, *, as_is: bool = False) -> tuple[str, str]:
@@ -896,11 +903,11 @@ class RegionEmitter(HandlerEmitter):
         if place not in self.scalars:
             value = self.let(f"load {kind}, ptr {_variable(place)}, align 8")
             if is_lazy:
-                value = floats.canonical(self, self.lazy[place], value)
+                value = floats.canonical(self, self.lazy[place].fmt, value)
             return kind, value
         number = self._number(place)
         if is_lazy:
-            number = floats.canonical(self, self.lazy[place], number)
+            number = floats.canonical(self, self.lazy[place].fmt, number)
         if self._size(place) == 128:
             element = floats.TYPES[self.scalars[place]]
             whole = f"<{128 // floats.SIZES[self.scalars[place]]} x {element}>"
@@ -917,6 +924,62 @@ class RegionEmitter(HandlerEmitter):
         """The number in a register that holds a scalar."""
         fmt = self.scalars[place]
         return self.let(f"load {floats.TYPES[fmt]}, ptr {_variable(place)}.{fmt}, align 8")
+
+    def _forget_number(self, place: Place) -> None:
+        """A register is overwritten: what was known of its NaN is so no more."""
+        self.lazy.pop(place, None)
+        self.implied.pop(place, None)
+        for places in self.implied.values():
+            places.discard(place)
+
+    def _show_numbers(self, index: int) -> None:
+        """Make NaNs canonical that have to be so before an instruction of the block: as few
+        comparisons as will do, for a result is a NaN where what it was made of is one."""
+        due = {
+            place
+            for place, result in self.lazy.items()
+            if result.until is not None and result.until <= index
+        }
+        implied: set[Place] = set().union(*(self.implied[place] for place in due))
+        by_format: dict[str, list[Place]] = {}
+        for place in sorted(due - implied):
+            by_format.setdefault(self.lazy[place].fmt, []).append(place)
+        for fmt, places in by_format.items():
+            for first, second in zip(places[::2], [*places[1::2], *places[-1:]], strict=False):
+                self._show_two(fmt, first, second)
+
+    def _show_two(self, fmt: str, first: Place, second: Place) -> None:
+        settled = self.lazy.keys() & {first, second} | self.implied[first] | self.implied[second]
+        numbers = [self._lazy_number(place) for place in (first, second)]
+        nan, done = self.name("nan"), self.name("done")
+        self.branch(
+            floats.compare(self, floats.Shape(fmt), "uno", *numbers), nan, done, unlikely=True
+        )
+        self.label(nan)
+        for place in sorted(settled):
+            variable, kind = self._lazy_variable(place)
+            number = self._lazy_number(place)
+            canonical = floats.canonical(self, self.lazy[place].fmt, number)
+            self.line(f"store {kind} {canonical}, ptr {variable}, align 8")
+        self.line(f"br label %{done}")
+        self.label(done)
+        for place in settled:
+            self._shown(place)
+
+    def _shown(self, place: Place) -> None:
+        del self.lazy[place]
+        for places in self.implied.values():
+            places.discard(place)
+
+    def _lazy_variable(self, place: Place) -> tuple[str, str]:
+        """Where the number of a register is that has a NaN not canonical yet, and its type."""
+        fmt = self.lazy[place].fmt
+        scalar = f".{fmt}" if place in self.scalars else ""
+        return f"{_variable(place)}{scalar}", floats.TYPES[fmt]
+
+    def _lazy_number(self, place: Place) -> str:
+        variable, kind = self._lazy_variable(place)
+        return self.let(f"load {kind}, ptr {variable}, align 8")
 
     def _is_split(self, place: Place) -> bool:
         """Whether what is above a scalar may be other than zero: it is in the whole's variable."""
