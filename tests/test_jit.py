@@ -338,6 +338,21 @@ sign: bltz a0, negative; snez a0, a0; ret
 negative: li a0, -1; ret
 end: nop
 """
+# Functions with a frame that are inlined. One changes where it returns to, once.
+FRAMED = """
+    li s1, 4; la s5, other
+again: mv a0, s1; jal ra, count; add s2, s2, a0; jal ra, turn; add s3, s3, ra
+    j on
+other: addi s4, s4, 1; add s6, s6, ra
+on: addi s1, s1, -1; bnez s1, again
+    j end
+count: addi sp, sp, -16; sd ra, 8(sp); sd s0, 0(sp); addi s0, sp, 16; li a1, 0
+more: addi a1, a1, 3; addi a0, a0, -1; bnez a0, more; mv a0, a1
+    ld ra, 8(sp); ld s0, 0(sp); addi sp, sp, 16; ret
+turn: addi sp, sp, -16; sd ra, 8(sp); li a1, 2; bne s1, a1, straight; sd s5, 8(sp)
+straight: ld ra, 8(sp); addi sp, sp, 16; ret
+end: nop
+"""
 # A jump table of 32-bit offsets, with a target outside of it once.
 TABLE = """
     li s1, 9; la s2, table; la s3, end
@@ -450,6 +465,7 @@ PROGRAMS = {
     "convention": CONVENTION,
     "plt": PLT,
     "inlined": INLINED,
+    "framed": FRAMED,
     "table": TABLE,
     "singles": SINGLES,
     "nans": NANS,

@@ -239,26 +239,22 @@ class RegionCompiler:
         return instructions, leaders
 
     def _leaf(self, pc: int, read: Read) -> tuple[dict[int, Occurrence], set[int]] | None:
-        """A small function that calls nothing and leaves its return address where it is."""
+        """A small function that calls nothing. It may keep its return address in its frame."""
         instructions, leaders = self._walk(pc, read, INLINE_LIMIT, read, Values(self.architecture))
-        link = self.architecture.convention.link
-        if link is None or len(instructions) >= INLINE_LIMIT or pc not in instructions:
+        if len(instructions) >= INLINE_LIMIT or pc not in instructions:
             return None
         for found in instructions.values():
             following, targets = self._flow(found)
             graph = found.template.graph
-            if not found.template.is_native or any(
+            if not found.template.is_native or self.links(found) is not None:
+                return None
+            if any(
                 target not in instructions for target in (following, *targets) if target is not None
             ):
                 return None
             for effect in graph.effects:
                 node = effect.node
                 if node.op in ("syscall", "exit", "exception", "set_rounding"):
-                    return None
-                if node.op == "write" and link == self.architecture.layout.place(
-                    str(node.attrs[0]),
-                    found.constant(node.args[0]),
-                ):
                     return None
                 if (
                     node.op == "jump"

@@ -1185,9 +1185,8 @@ class RegionEmitter(HandlerEmitter):
             self.find(self.value(target))
 
     def _return(self, pc: str) -> None:
-        if self.block_key[0] != ROOT:  # of an inlined function, whose link register is untouched
-            self.block_key = ROOT, self.block_key[0]
-            self._go(self.block_key[1])
+        if self.block_key[0] != ROOT:
+            self._return_inside(pc)
             return
         self._keep()
         self._spill()
@@ -1198,6 +1197,25 @@ class RegionEmitter(HandlerEmitter):
         for index, (kind, value) in enumerate(values):
             last = self.let(f"insertvalue {self.convention.result} {last}, {kind} {value}, {index}")
         self.line(f"ret {self.convention.result} {last}")
+
+    def _return_inside(self, pc: str) -> None:
+        """From an inlined function, mostly to where it was called. No poll: the caller's own code
+        has one if it goes back."""
+        expected, goes_on = self.block_key[0], self.goes_on
+        elsewhere, back = self.name("elsewhere"), self.name("back")
+        other = self.let(f"icmp ne i64 {pc}, {expected}")
+        self._keep()
+        self.branch(other, elsewhere, back, unlikely=True)
+        self.label(elsewhere)
+        self.stop_poll(pc)
+        self.find(pc)
+        self.goes_on = goes_on  # that way polls by itself
+        self.label(back)
+        if (ROOT, expected) not in self.blocks:
+            self._exit_to(expected)
+            return
+        self._agree((ROOT, expected))
+        self.line(f"br label %{_label((ROOT, expected))}")
 
     def _switch(self, pc: str) -> None:
         """Jump to one of the targets that are known, or wherever else."""
