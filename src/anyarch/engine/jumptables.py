@@ -75,6 +75,7 @@ class Values:
     ) -> None:
         self._architecture, self._known = architecture, known or {}
         self._limits = limits or {}
+        self._found: dict[int, Value] = {}  # of nodes of the instruction that is looked at
         link = architecture.convention.link
         if link is not None:
             for index in range(len(hints) // 8):
@@ -89,6 +90,7 @@ class Values:
         """After an instruction."""
         if not found.template.is_native:
             return
+        self._found.clear()
         layout = self._architecture.layout
         written: list[tuple[tuple[str, int], Value]] = []
         for effect in found.template.graph.effects:
@@ -139,12 +141,14 @@ class Values:
         """Whether one of some values tells a register that holds ``limit`` from its neighbours."""
         columns = []
         for number in (limit - 1, limit, limit + 1):
-            columns.append([_evaluated(found, value, register, number) for value in values])
+            known: dict[int, int | None] = {}
+            columns.append([_evaluated(found, value, register, number, known) for value in values])
         return any(column == (0, 1, 0) for column in zip(*columns, strict=True))
 
     def table(self, found: Occurrence, read: Read, read_data: Read) -> Table | None:
         """The table that a computed jump takes its target from. ``read`` has to have code at the
         targets, ``read_data`` reads the table."""
+        self._found.clear()
         for effect in found.template.graph.effects:
             if effect.node.op == "jump":
                 value = self._value(found, effect.node.args[0])
@@ -153,6 +157,12 @@ class Values:
         return None
 
     def _value(self, found: Occurrence, node: Node) -> Value:
+        """What a node is known to be, found out once in each instruction."""
+        if node.number not in self._found:
+            self._found[node.number] = self._find(found, node)
+        return self._found[node.number]
+
+    def _find(self, found: Occurrence, node: Node) -> Value:
         if node.op == "const" or node.number in found.template.constants:
             return "const", found.constant(node)
         if node.op == "register":
@@ -203,10 +213,12 @@ class Values:
 
     def _count(self, found: Occurrence, address: Node) -> int | None:
         """How many entries there are at an address, by what its index was compared with."""
-        work = [address]
+        work, seen = [address], {address.number}
         while work:
             node = work.pop()
-            work.extend(node.args)
+            fresh = [arg for arg in node.args if arg.number not in seen]
+            seen.update(arg.number for arg in fresh)
+            work += fresh
             if node.op == "register":
                 number = found.constant(node.args[0])
                 where = self._architecture.layout.place(str(node.attrs[0]), number)
@@ -239,22 +251,31 @@ def _is_constant(value: Value) -> TypeGuard[tuple[str, int]]:
     return isinstance(value, tuple) and value[0] == "const"
 
 
-def _evaluated(found: Occurrence, node: Node, register: Node, number: int) -> int | None:
-    """The value of a node where a register holds a number, as far as nothing else is needed."""
+def _evaluated(
+    found: Occurrence, node: Node, register: Node, number: int, known: dict[int, int | None]
+) -> int | None:
+    """The value of a node where a register holds a number, as far as nothing else is needed;
+    ``known`` are those of nodes that were met."""
+    if node.number in known:
+        return known[node.number]
+    result: int | None = None
     if node is register:
-        return number
-    if node.op == "const" or node.number in found.template.constants:
-        return found.constant(node)
-    if node.op not in OPS:
-        return None
-    values = []
-    for arg in node.args:
-        value = _evaluated(found, arg, register, number)
-        if value is None:
-            return None
-        values.append(value)
-    sizes = tuple(arg.size for arg in node.args)
-    return evaluate(node.op, node.size, tuple(values), sizes, tuple(int(a) for a in node.attrs))
+        result = number
+    elif node.op == "const" or node.number in found.template.constants:
+        result = found.constant(node)
+    elif node.op in OPS:
+        values = []
+        for arg in node.args:
+            value = _evaluated(found, arg, register, number, known)
+            if value is None:
+                break
+            values.append(value)
+        else:
+            sizes = tuple(arg.size for arg in node.args)
+            attrs = tuple(int(attr) for attr in node.attrs)
+            result = evaluate(node.op, node.size, tuple(values), sizes, attrs)
+    known[node.number] = result
+    return result
 
 
 def _read_table(pc: int, loaded: Loaded, read: Read, read_data: Read) -> Table | None:
