@@ -99,7 +99,7 @@ class Values:
                 file, number = str(effect.node.attrs[0]), found.constant(index)
                 if number == layout.by_name[file].zero:
                     continue
-                value = None if effect.guard else self._value(found, node)
+                value = self._value(found, node) if effect.guard is None else None
                 written.append((layout.place(file, number), value))
         compared = self._compared(found)
         for where, value in written:
