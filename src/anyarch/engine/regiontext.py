@@ -723,24 +723,30 @@ class RegionEmitter(HandlerEmitter):
 
     def _fold(self, found: Occurrence, node: Node) -> int | None:
         """The value of a node where constants and known registers determine it."""
+        return self._folded(found, node, {})
+
+    def _folded(self, found: Occurrence, node: Node, known: dict[int, int | None]) -> int | None:
+        if node.number in known:
+            return known[node.number]
+        result: int | None = None
         if node.op == "const" or node.number in found.template.constants:
-            return found.constant(node)
-        if node.op == "register":
-            return self.known.get(
-                self.registers.place(str(node.attrs[0]), found.constant(node.args[0]))
-            )
-        if node.op not in OPS:
-            return None
-        values = [self._fold(found, arg) for arg in node.args]
-        if any(value is None for value in values):
-            return None
-        return evaluate(
-            node.op,
-            node.size,
-            tuple(value for value in values if value is not None),
-            tuple(arg.size for arg in node.args),
-            tuple(int(attr) for attr in node.attrs),
-        )
+            result = found.constant(node)
+        elif node.op == "register":
+            place = self.registers.place(str(node.attrs[0]), found.constant(node.args[0]))
+            result = self.known.get(place)
+        elif node.op in OPS:
+            values = []
+            for arg in node.args:
+                value = self._folded(found, arg, known)
+                if value is None:
+                    break
+                values.append(value)
+            else:
+                sizes = tuple(arg.size for arg in node.args)
+                attrs = tuple(int(attr) for attr in node.attrs)
+                result = evaluate(node.op, node.size, tuple(values), sizes, attrs)
+        known[node.number] = result
+        return result
 
     # Memory.
     def let(self, text: str) -> str:
