@@ -34,10 +34,10 @@ def test_what_a_child_of_vfork_writes_reaches_its_parent() -> None:
     data = space.map(0x400000, 2 * _PAGE, PROT_READ | PROT_WRITE, fixed=True)
     pointer = stack + 32 * _PAGE
     space.write(data + 8, b"unchanged")
-    loan = Loan(space, pointer)
+    loan = Loan(space)
     pid = os.fork()
     if pid == 0:
-        loan.accept()
+        loan.accept(pointer)
         space.write(pointer + 0x123, b"\x05")
         space.write(pointer - 8, b"below")
         space.write(data + _PAGE, b"error")
@@ -58,7 +58,7 @@ def test_what_a_child_of_vfork_writes_reaches_its_parent() -> None:
 def test_a_child_that_dies_lets_its_parent_go_on() -> None:
     space = AddressSpace(32)
     space.map(0x100000, _PAGE, PROT_READ | PROT_WRITE, fixed=True)
-    loan = Loan(space, 0x100100)
+    loan = Loan(space)
     pid = os.fork()
     if pid == 0:
         os.kill(os.getpid(), 9)
