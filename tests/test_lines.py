@@ -50,13 +50,13 @@ def _expected(elf: bytes) -> list[tuple[int, int]]:
 def test_rows_are_those_of_another_decoder(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
     source = random.Random(seed)
     objects: list[bytes] = []
-    decode = compiling._read_lines
+    make = compiling.compile_object
 
-    def keep(elf: bytes) -> list[tuple[int, int]]:
-        objects.append(elf)
-        return decode(elf)
+    def keep(text: str, *, opt: int) -> bytes:
+        objects.append(make(text, opt=opt))
+        return objects[-1]
 
-    monkeypatch.setattr(compiling, "_read_lines", keep)
+    monkeypatch.setattr(compiling, "compile_object", keep)
     lines = [source.choice((1, 5, source.randrange(100_000))) for _ in range(150)]
     blob = compiling.compile_blob(_text(lines))
     assert blob.lines == _expected(objects[0])

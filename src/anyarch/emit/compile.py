@@ -68,10 +68,10 @@ def compile_blob(llvm_text: str, *, opt: int = 2, places: Mapping[str, int] | No
     3 the first level of LLVM's own pipeline. Raises CompileError for text that LLVM rejects and for
     code that does not stand alone.
     """
-    elf = compile_object(llvm_text, opt=opt)
-    blob = link(elf, places or {})
+    found = Object(compile_object(llvm_text, opt=opt))
+    blob = _link(found, places or {})
     if "!DICompileUnit" in llvm_text:
-        blob.lines = _read_lines(elf)
+        blob.lines = _read_lines(found)
     return blob
 
 
@@ -197,7 +197,10 @@ def link(elf: bytes, places: Mapping[str, int] | None = None) -> Blob:
     Raises CompileError, naming the symbol, for whatever could not be resolved without knowing
     where the image will be mapped.
     """
-    found = Object(elf)
+    return _link(Object(elf), places or {})
+
+
+def _link(found: Object, places: Mapping[str, int]) -> Blob:
     sections, symbols = found.sections, found.symbols
     image = _lay_out(found)
     undefined: set[str] = set()
@@ -207,7 +210,7 @@ def link(elf: bytes, places: Mapping[str, int] | None = None) -> Blob:
         for offset, kind, index, addend in found.relocations(target):
             symbol = symbols[index]
             where = f"{target.name}+{offset:#x}"
-            if symbol.section == SHN_UNDEF and places and symbol.name in places:
+            if symbol.section == SHN_UNDEF and symbol.name in places:
                 value = places[symbol.name]
                 _relocate(image, target.place + offset, kind, value, addend, symbol.name, where)
             elif symbol.section == SHN_UNDEF:
@@ -249,11 +252,10 @@ def _lay_out(found: Object) -> bytearray:
     return image
 
 
-def _read_lines(elf: bytes) -> list[tuple[int, int]]:
+def _read_lines(found: Object) -> list[tuple[int, int]]:
     """Rows of the line table: offset in the code section, which the image begins with, and line."""
     from anyarch.emit.lines import read_lines
 
-    found = Object(elf)
     for section in found.sections:
         if section.name == ".debug_line":
             addresses = {

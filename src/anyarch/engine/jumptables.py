@@ -8,8 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Final, TypeGuard
 
+from anyarch.engine.folding import Folding
 from anyarch.errors import MemoryFault
 from anyarch.ir.graph import Node
 from anyarch.ir.ops import OPS, evaluate
@@ -141,8 +143,8 @@ class Values:
         """Whether one of some values tells a register that holds ``limit`` from its neighbours."""
         columns = []
         for number in (limit - 1, limit, limit + 1):
-            known: dict[int, int | None] = {}
-            columns.append([_evaluated(found, value, register, number, known) for value in values])
+            folding = Folding(found, partial(_held, register, number))
+            columns.append([folding.value(value) for value in values])
         return any(column == (0, 1, 0) for column in zip(*columns, strict=True))
 
     def table(self, found: Occurrence, read: Read, read_data: Read) -> Table | None:
@@ -251,31 +253,8 @@ def _is_constant(value: Value) -> TypeGuard[tuple[str, int]]:
     return isinstance(value, tuple) and value[0] == "const"
 
 
-def _evaluated(
-    found: Occurrence, node: Node, register: Node, number: int, known: dict[int, int | None]
-) -> int | None:
-    """The value of a node where a register holds a number, as far as nothing else is needed;
-    ``known`` are those of nodes that were met."""
-    if node.number in known:
-        return known[node.number]
-    result: int | None = None
-    if node is register:
-        result = number
-    elif node.op == "const" or node.number in found.template.constants:
-        result = found.constant(node)
-    elif node.op in OPS:
-        values = []
-        for arg in node.args:
-            value = _evaluated(found, arg, register, number, known)
-            if value is None:
-                break
-            values.append(value)
-        else:
-            sizes = tuple(arg.size for arg in node.args)
-            attrs = tuple(int(attr) for attr in node.attrs)
-            result = evaluate(node.op, node.size, tuple(values), sizes, attrs)
-    known[node.number] = result
-    return result
+def _held(register: Node, number: int, node: Node) -> int | None:
+    return number if node is register else None
 
 
 def _read_table(pc: int, loaded: Loaded, read: Read, read_data: Read) -> Table | None:

@@ -210,7 +210,7 @@ class InterpreterModule:
         prefix: str = "",
         start: int = 0,
     ) -> TemplateEmitter:
-        return TemplateEmitter(
+        made = TemplateEmitter(
             graph,
             layout,
             constants,
@@ -218,8 +218,9 @@ class InterpreterModule:
             bounded=self.bounded,
             record=record,
             prefix=prefix,
-            start=start,
         )
+        made.start = start
+        return made
 
     def handler(self, form: Form) -> Handler:
         """The handler of a form, shared with all forms of equal meaning."""

@@ -27,6 +27,7 @@ from anyarch.engine.convention import (
 )
 from anyarch.engine.deferral import DEFERRED, Check, Contents, Deferred, Group
 from anyarch.engine.deferral import LIMIT as GROUP_LIMIT
+from anyarch.engine.folding import Folding
 from anyarch.engine.jumptables import Table
 from anyarch.engine.records import (
     HandlerEmitter,
@@ -48,7 +49,6 @@ from anyarch.engine.regions import (
 )
 from anyarch.host.context import REGISTERS, ExitCode
 from anyarch.ir.graph import Graph, Node
-from anyarch.ir.ops import OPS, evaluate
 
 _SEGMENT: Final = "ptr addrspace(256)"  # relative to gs
 _FIRST_LOCATION: Final = 20
@@ -723,30 +723,12 @@ class RegionEmitter(HandlerEmitter):
 
     def _fold(self, found: Occurrence, node: Node) -> int | None:
         """The value of a node where constants and known registers determine it."""
-        return self._folded(found, node, {})
 
-    def _folded(self, found: Occurrence, node: Node, known: dict[int, int | None]) -> int | None:
-        if node.number in known:
-            return known[node.number]
-        result: int | None = None
-        if node.op == "const" or node.number in found.template.constants:
-            result = found.constant(node)
-        elif node.op == "register":
-            place = self.registers.place(str(node.attrs[0]), found.constant(node.args[0]))
-            result = self.known.get(place)
-        elif node.op in OPS:
-            values = []
-            for arg in node.args:
-                value = self._folded(found, arg, known)
-                if value is None:
-                    break
-                values.append(value)
-            else:
-                sizes = tuple(arg.size for arg in node.args)
-                attrs = tuple(int(attr) for attr in node.attrs)
-                result = evaluate(node.op, node.size, tuple(values), sizes, attrs)
-        known[node.number] = result
-        return result
+        def held(register: Node) -> int | None:
+            number = found.constant(register.args[0])
+            return self.known.get(self.registers.place(str(register.attrs[0]), number))
+
+        return Folding(found, held).value(node)
 
     # Memory.
     def let(self, text: str) -> str:

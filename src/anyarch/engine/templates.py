@@ -22,9 +22,7 @@ from anyarch.engine.blockcode import (
     NEEDS_RECORD,
     ROW,
 )
-from anyarch.engine.records import HandlerEmitter, RecordLayout, Slot
-from anyarch.ir.graph import Graph
-from anyarch.isa.architecture import Architecture
+from anyarch.engine.records import HandlerEmitter, Slot
 
 if TYPE_CHECKING:
     from anyarch.emit.objects import Object, Symbol
@@ -45,32 +43,12 @@ _RANGES: Final = {
 class TemplateEmitter(HandlerEmitter):
     """The body of a template: what a handler does, where slots are symbols, but for links.
 
-    ``start`` is where its record begins, after the template's first.
+    ``start`` is where its record begins, after the template's first; ``accesses`` becomes true
+    where it accesses guest memory.
     """
 
-    def __init__(
-        self,
-        graph: Graph,
-        layout: RecordLayout,
-        constants: set[int],
-        architecture: Architecture,
-        *,
-        bounded: bool,
-        record: str = "%record",
-        prefix: str = "",
-        start: int = 0,
-    ) -> None:
-        super().__init__(
-            graph,
-            layout,
-            constants,
-            architecture,
-            bounded=bounded,
-            record=record,
-            prefix=prefix,
-        )
-        self.start = start
-        self.accesses = False  # guest memory
+    start = 0
+    accesses = False
 
     def _hole(self, slot: Slot) -> str | None:
         """The slot's value as an operand of 64 bits; None where it has to be read."""

@@ -9,7 +9,6 @@ other memory.
 from __future__ import annotations
 
 import os
-from typing import Final
 
 from anyarch.errors import HostError
 from anyarch.host.code import BLOCK_ROOM_NBYTES, code_arena
@@ -27,8 +26,6 @@ from anyarch.host.mapping import (
     unmap_pages,
 )
 
-_ALL: Final = BLOCK_ROOM_NBYTES
-
 
 class BlockRoom:
     """A part of the code arena, from ``start`` to ``end``; what is written ``distance`` behind an
@@ -37,10 +34,10 @@ class BlockRoom:
     __slots__ = ("_forks", "distance", "end", "start")
 
     def __init__(self) -> None:
-        start = code_arena().block_rooms.take(_ALL)
+        start = code_arena().block_rooms.take(BLOCK_ROOM_NBYTES)
         if start is None:
             raise HostError("the room for code of blocks is used up")
-        self.start, self.end, self.distance = start, start + _ALL, 0
+        self.start, self.end, self.distance = start, start + BLOCK_ROOM_NBYTES, 0
         try:
             self._map()
         except OSError as error:
@@ -60,29 +57,28 @@ class BlockRoom:
 
     def close(self) -> None:
         """Give the room back: nothing there is run any more."""
-        self._unmap_writable()
+        self.seal()
         flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED
-        map_pages(_ALL, PROT_NONE, pointer=self.start, flags=flags)
-        code_arena().block_rooms.give(self.start, _ALL)
+        map_pages(BLOCK_ROOM_NBYTES, PROT_NONE, pointer=self.start, flags=flags)
+        code_arena().block_rooms.give(self.start, BLOCK_ROOM_NBYTES)
 
     def seal(self) -> None:
         """Write here no more; what is here can be run."""
-        self._unmap_writable()
-
-    def _unmap_writable(self) -> None:
         if self.distance:
-            unmap_pages(self.start + self.distance, _ALL)
+            unmap_pages(self.start + self.distance, BLOCK_ROOM_NBYTES)
             self.distance = 0
 
     def _map(self) -> None:
         fd = os.memfd_create("anyarch-blocks", os.MFD_CLOEXEC)
         try:
-            os.ftruncate(fd, _ALL)
-            self._unmap_writable()
-            written = map_pages(_ALL, PROT_READ | PROT_WRITE, flags=MAP_SHARED, fd=fd)
+            os.ftruncate(fd, BLOCK_ROOM_NBYTES)
+            self.seal()
+            written = map_pages(BLOCK_ROOM_NBYTES, PROT_READ | PROT_WRITE, flags=MAP_SHARED, fd=fd)
             self.distance = written - self.start
             flags = MAP_SHARED | MAP_FIXED
-            map_pages(_ALL, PROT_READ | PROT_EXEC, pointer=self.start, flags=flags, fd=fd)
+            map_pages(
+                BLOCK_ROOM_NBYTES, PROT_READ | PROT_EXEC, pointer=self.start, flags=flags, fd=fd
+            )
         finally:
             os.close(fd)
         self._forks = code_arena().forks
