@@ -1,0 +1,141 @@
+"""Text of a region's accesses to memory, each with the place that tells the guest's pc."""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+from anyarch.engine.convention import VECTOR_TYPES, Place
+from anyarch.engine.regionfloats import scalar_of
+from anyarch.engine.registertext import RegisterText
+from anyarch.ir.graph import Node
+
+_SEGMENT: Final = "ptr addrspace(256)"  # relative to gs
+FIRST_LOCATION: Final = 20  # the metadata of the first pc
+_NAME: Final = re.compile(r"%[\w.]+")
+_STEPS: Final = 5  # from a load to what LLVM may merge it into
+
+
+class AccessText(RegisterText):
+    """Writes loads and stores, and keeps what LLVM merges them with at their place."""
+
+    def let(self, text: str) -> str:
+        if self.origins or "!dbg" in text:
+            text, origin = self._placed(text)
+            result = super().let(text)
+            if origin is not None:
+                self.origins[result] = origin
+            return result
+        return super().let(text)
+
+    def line(self, text: str) -> None:
+        if self.origins:
+            if text.startswith("store"):
+                value, variable, *_ = (*_NAME.findall(text), "", "")
+                self.origins.pop(variable, None)
+                if value in self.origins and variable:
+                    self.origins[variable] = self.origins[value]
+            elif text.startswith(("br i1", "switch")):
+                text = self._placed(text)[0]
+        super().line(text)
+
+    def _placed(self, text: str) -> tuple[str, tuple[str, int] | None]:
+        """An instruction that LLVM may merge a load into, with the location of that load; and the
+        origin of its result."""
+        _, found, location = text.partition(", !dbg ")
+        if found:
+            return text, (location, 0) if text.startswith(("load", "bitcast")) else None
+        origins = [self.origins[name] for name in _NAME.findall(text) if name in self.origins]
+        if not origins:
+            return text, None
+        location, steps = min(origins, key=lambda origin: origin[1])
+        return f"{text}, !dbg {location}", (location, steps + 1) if steps < _STEPS else None
+
+    def announce(self) -> None:
+        """Kept registers have to be in the context; where we are the debug location tells."""
+        self._keep()
+
+    def memory(self, address: str) -> str:
+        kind = "ptr" if self.compiler.direct else _SEGMENT
+        return f"{kind} " + self.let(f"inttoptr i64 {address} to {kind}")
+
+    def context(self, offset: int | str) -> str:
+        if self.compiler.direct:
+            return f"{_SEGMENT} inttoptr (i64 {offset} to {_SEGMENT})"
+        return super().context(offset)
+
+    def access(self, text: str) -> str:
+        if not self.pcs or self.pcs[-1] != self.here.pc:
+            self.pcs.append(self.here.pc)
+        return f"{text}, !dbg !{FIRST_LOCATION + len(self.pcs) - 1}"
+
+    def _load(self, node: Node) -> str:
+        kind = self._float_kind(node)
+        if kind and node.attrs[0] == "plain":
+            pointer = self._address(node.args[0], node.size // 8)
+            loaded = self.let(self.access(f"load volatile {kind}, {pointer}, align 1"))
+            # Where only the bits are used LLVM makes one load of both, which is where the cast is.
+            result = self.let(self.access(f"bitcast {kind} {loaded} to i{node.size}"))
+            is_guarded = self.here.pc in self.guarded
+            return self._sealed(result, node.size) if is_guarded else result
+        result = super()._load(node)
+        if self.here.pc in self.entries:
+            self.entries[self.here.pc] = self.value(node.args[0])
+        if self.here.pc in self.guarded and node.size <= 64:
+            result = self._sealed(result, node.size)
+        address = self._address_of(node.args[0])
+        if address is not None:
+            self.loaded.add(address)
+        return result
+
+    def _sealed(self, value: str, size: int) -> str:
+        """The value, of which LLVM does not know what it is made from."""
+        if size <= 64:
+            return self.let(f'call i{size} asm "", "=r,0"(i{size} {value})')
+        kind = VECTOR_TYPES[size]
+        vector = self.let(f"bitcast i{size} {value} to {kind}")
+        sealed = self.let(f'call {kind} asm "", "=x,0"({kind} {vector})')
+        return self.let(f"bitcast {kind} {sealed} to i{size}")
+
+    def _float_kind(self, node: Node) -> str:
+        """The type of a loaded value that goes to a vector register as it is, else nothing."""
+        kind = {32: "float", 64: "double"}.get(node.size, "")
+        for effect in self.graph.effects:
+            if effect.node.op == "write" and kind:
+                _, value = effect.node.args
+                if self._float_place(self.here, effect.node) is not None:
+                    scalar = scalar_of(value)
+                    if (value if scalar is None else scalar[0]) is node:
+                        return kind
+        return ""
+
+    def _store(self, node: Node) -> None:
+        value = node.args[1]
+        source = value.args[0] if value.op == "extract" and value.attrs[0] == 0 else value
+        if (
+            source.op == "register"
+            and value.size in (32, 64)
+            and node.attrs[0] == "plain"
+            and self._float_place(self.here, source) is not None
+        ):
+            kind = {32: "float", 64: "double"}[value.size]
+            stored = self.let(f"bitcast i{value.size} {self.value(value)} to {kind}")
+            pointer = self._address(node.args[0], value.size // 8)
+            self.line(self.access(f"store volatile {kind} {stored}, {pointer}, align 1"))
+            return
+        if value.number not in self.constants and (
+            self.here.pc in self.guarded or self._address_of(node.args[0]) in self.loaded
+        ):
+            self.bind(value, self._sealed(self.value(value), value.size))
+        super()._store(node)
+
+    def _address_of(self, node: Node) -> tuple[Place, int] | None:
+        """An address as a register and a constant."""
+        offset = 0
+        if node.op == "add" and node.args[1].number in self.constants:
+            node, offset = node.args[0], self.here.constant(node.args[1])
+        if node.op == "sext" and node.args[0].op == "extract":  # of which a tag is not part
+            node = node.args[0].args[0]
+        if node.op != "register":
+            return None
+        return self.registers.place(str(node.attrs[0]), self.here.constant(node.args[0])), offset

@@ -1,0 +1,169 @@
+"""Registers that each block of a region reads and writes, and where the context is behind."""
+
+from __future__ import annotations
+
+from collections.abc import Set
+
+from anyarch.engine.convention import Place, RegionConvention
+from anyarch.engine.deferral import Check, Group
+from anyarch.engine.records import HandlerEmitter, RecordLayout, uses_rounding
+from anyarch.engine.regionflags import PACKED, FlagUse
+from anyarch.engine.regionfloats import FloatUse, Result, Scalars
+from anyarch.engine.regions import ROOT, Key, Occurrence, Region, RegionCompiler, loops
+from anyarch.ir.graph import Graph, Node
+
+
+class RegionSurvey(HandlerEmitter):
+    """What is known of a region before its text is written, and the state of writing it."""
+
+    decides_tininess = True
+    polled = "i32"  # the field `stop` alone: what is compiled need not be noted
+
+    def __init__(
+        self,
+        compiler: RegionCompiler,
+        region: Region,
+        *,
+        precise: bool = False,
+        guarded: Set[int] = frozenset(),
+    ) -> None:
+        super().__init__(
+            Graph("region"),
+            RecordLayout(),
+            set(),
+            compiler.architecture,
+            bounded=compiler.bounded,
+        )
+        self.compiler, self.region, self.blocks = compiler, region, region.blocks
+        self.convention = RegionConvention(compiler.architecture)
+        self.precise, self.guarded = precise, guarded
+        self.cells: list[int] = []
+        self.goes_on = False  # to other code, other than by returning
+        self.pcs: list[int] = []
+        self.tables: list[str] = []
+        self.answers: dict[object, str] = {}  # labels of blocks that leave at polls
+        self.shared: list[str] = []  # their lines
+        self.root: Key = (ROOT, region.pc)
+        self.here: Occurrence = self.blocks[self.root].instructions[0]
+        self.block_key: Key = self.root
+        self.in_context = {self.status.rounding[0]} if self.status else set()
+        self.used: dict[Place, None] = {}
+        self.entry_dirty: dict[Key, set[Place]] = {}
+        self.eager: set[Place] = set()  # written to the context at once
+        self.vector_files = {file for file, _ in self.architecture.convention.vectors}
+        self.rounds = any(
+            uses_rounding(found.template.graph, self.float_rules)
+            for block in self.blocks.values()
+            for found in block.instructions
+        )
+        self.flag_use: FlagUse | None = None
+        if self.architecture.convention.flags and not precise:
+            file = self.registers.by_name[self.architecture.convention.flags]
+            self.flag_use = FlagUse(self.blocks, file, self.root, self._forgets)
+        self.flags_kind: int | None = PACKED  # None where it is a variable
+        self.flag_values: dict[int, str] = {}  # that this block has computed
+        self._survey()
+        self._survey_floats()
+        self.dirty: set[Place] = set()
+        self.defers = not precise and not self.bounded and self.float_rules == "arm"
+        self.group = Group()  # of floating-point results that are looked at later
+        self.made: dict[int, Check] | None = None  # results of an instruction of the group, by node
+        self.result: Result | None = None  # of the instruction, if its NaN may stay as it is
+        self.scalars: Scalars = {}  # registers whose variable is that of a number alone
+        self.pending: dict[Place, None] = {}  # kept registers that the context does not have yet
+        self.known: dict[Place, int] = {}  # registers that hold a constant in this block
+        self.loaded: set[tuple[Place, int]] = set()  # addresses (register, offset) loaded from
+        self.entries: dict[int, str] = {}  # by pc: where a jump table's entry was loaded from
+        # Values and variables that hold what was loaded, or something made of it: the debug
+        # location of that load, and in how many steps.
+        self.origins: dict[str, tuple[str, int]] = {}
+
+    def _is_zero(self, file: str, number: int) -> bool:
+        return number == self.registers.by_name[file].zero
+
+    def _survey(self) -> None:
+        """Registers that each block reads or writes; what may be dirty where a block begins."""
+        gains: dict[Key, set[Place]] = {}
+        cleans: dict[Key, bool] = {}
+        for key, block in self.blocks.items():
+            written: set[Place] = set()
+            clean = False
+            for found in block.instructions:
+                if not found.template.is_native:
+                    written, clean = set(), True
+                    continue
+                for node in found.template.live:
+                    if node.op in ("register", "write"):
+                        number = found.constant(node.args[0])
+                        file = str(node.attrs[0])
+                        if file in self.in_context or self._is_zero(file, number):
+                            continue
+                        place = self.registers.place(file, number)
+                        self.used[place] = None
+                        if node.op == "write" and self._gets_dirty(place):
+                            written.add(place)
+                if self._forgets(found):
+                    written, clean = set(), True
+            gains[key], cleans[key] = written, clean
+        self.entry_dirty = {key: set() for key in self.blocks}
+        work = list(self.blocks)
+        while work:
+            key = work.pop()
+            out = gains[key] | (set() if cleans[key] else self.entry_dirty[key])
+            for successor in self.blocks[key].successors:
+                if successor in self.entry_dirty and not out <= self.entry_dirty[successor]:
+                    self.entry_dirty[successor] |= out
+                    work.append(successor)
+        self._survey_loops(gains)
+
+    def _survey_loops(self, gains: dict[Key, set[Place]]) -> None:
+        """What is written before loops and never in them goes to the context at once: else it would
+        occupy host registers all through the loops, for the sake of the region's end."""
+        looping = loops(self.blocks)
+        lasting: set[Place] = set().union(*(self.entry_dirty[key] for key in looping))
+        in_loops: set[Place] = set().union(*(gains[key] for key in looping))
+        self.eager = {
+            place
+            for place in lasting - in_loops
+            if place[0] not in self.vector_files and not self._is_flag(place)
+        }
+        for dirty in self.entry_dirty.values():
+            dirty -= self.eager
+
+    def _survey_floats(self) -> None:
+        self.float_use = FloatUse(
+            self.blocks,
+            self._float_place,
+            self._forgets,
+            accesses_leave=self.bounded,
+        )
+        self.root_scalars = self.float_use.needed(self.root)
+        self.entry_scalars = self.float_use.scalars(self.root, self.root_scalars)
+        self.lazy: dict[Place, Result] = {}  # registers with a NaN not canonical yet
+        # By register: others, not canonical yet, that hold no NaN where it holds none.
+        self.implied: dict[Place, set[Place]] = {}
+
+    def _float_place(self, found: Occurrence, node: Node) -> Place | None:
+        """The register that a node reads or writes, where scalars are held in such."""
+        file = str(node.attrs[0])
+        if file not in self.vector_files:
+            return None
+        return self.registers.place(file, found.constant(node.args[0]))
+
+    def _forgets(self, found: Occurrence) -> bool:
+        """Whether registers come anew from elsewhere after an instruction."""
+        ops = {effect.node.op for effect in found.template.graph.effects}
+        is_call = self.compiler.links(found) is not None and not found.is_inlined
+        return "syscall" in ops or is_call
+
+    def _is_flag(self, place: Place) -> bool:
+        return self.flag_use is not None and place[0] == self.flag_use.file.name
+
+    def _gets_dirty(self, place: Place) -> bool:
+        """Whether a write leaves the context behind, without the convention taking care of it."""
+        return not (
+            self.precise
+            or place in self.eager
+            or place in self.convention.types
+            or place in self.convention.kept
+        )
