@@ -1,7 +1,8 @@
 """Floating-point effects to LLVM text: constrained intrinsics, exact flags in the host's MXCSR.
 
 While native code runs, the guest's accrued flags live in MXCSR and its rounding mode is set there.
-Where a rule is missing here (half precision, nearest-away) the reference engine runs the
+The rules are of single and double precision; :mod:`anyarch.emit.halves` has others, and
+:mod:`anyarch.emit.rules` says which there is. Without one the reference engine runs the
 instruction. By RISC-V's rules NaNs are canonical and tininess is seen after rounding, as on x86; by
 Arm's NaNs propagate in an order of their own, and tininess is seen before rounding: the results
 that this concerns are left to the reference engine.
@@ -21,15 +22,18 @@ from anyarch.emit.llvm import Emitter, host_has
 from anyarch.emit.tininess import LEAST_EXPONENT
 from anyarch.ir.graph import ROUNDED, Node, float_lanes
 
-TYPES: Final = {"f32": "float", "f64": "double"}
-SIZES: Final = {"f32": 32, "f64": 64}
+TYPES: Final = {"f16": "half", "f32": "float", "f64": "double"}
+SIZES: Final = {"f16": 16, "f32": 32, "f64": 64}
 CANONICAL: Final = {"f32": 0x7FC00000, "f64": 0x7FF8000000000000}
 # Rounding modes to the RC bits of MXCSR: nearest-even, towards zero, down, up.
 CONTROL: Final = (0x0000, 0x6000, 0x2000, 0x4000)
 AWAY, ODD = 4, 5  # rounding modes that the host lacks
 # Operations that leave unusual operands to the reference engine.
 EMULATED: Final = frozenset(
-    "fmul_extended freciprocal_step froot_step freciprocal_estimate froot_estimate".split()
+    (
+        "fmul_extended freciprocal_step froot_step freciprocal_estimate froot_estimate "
+        "fto_int_modular"
+    ).split()
 )
 TOWARDS_ZERO: Final = 1
 TO_INTEGRAL: Final = ("fto_int", "fto_fixed", "fround", "fround_exact")
@@ -38,18 +42,6 @@ DYNAMIC: Final = f'metadata !"round.dynamic", {STRICT}'
 INVALID: Final = 1  # MXCSR flag bits
 UNDERFLOW: Final = 16
 INEXACT: Final = 32
-
-
-def is_native(node: Node) -> bool:
-    """Whether a floating-point effect has a rule here."""
-    formats = [attr for attr in node.attrs if isinstance(attr, str) and attr != "dynamic"]
-    if any(fmt not in TYPES for fmt in formats) or node.op not in RULES:
-        return False
-    if node.op in TO_INTEGRAL and node.attrs[-1] == AWAY:
-        return True
-    if node.op == "fconvert" and node.attrs[-1] == ODD:
-        return formats == ["f64", "f32"]
-    return node.op not in ROUNDED or node.attrs[-1] not in (AWAY, ODD)
 
 
 def uses_mode(node: Node, rules: str) -> bool:
@@ -177,59 +169,7 @@ def _literal(value: float) -> str:
 Rule = Callable[[Emitter, Node, Shape, list[str]], str]
 
 
-def is_exact(node: Node) -> bool:
-    """Whether a conversion never rounds: MXCSR is slow to change."""
-    match node.op:
-        case "fconvert":
-            source, target = str(node.attrs[0]), str(node.attrs[1])
-            return source == target or SIZES[source] < SIZES[target]
-        case "ffrom_int":
-            size = node.args[0].size // float_lanes(node)
-            return size < {"f32": 24, "f64": 53}.get(str(node.attrs[0]), 0)
-    return False
-
-
-def emit(e: Emitter, node: Node) -> str:
-    """The value of a floating-point effect that :func:`is_native`."""
-    rounding = node.attrs[-1] if node.op in ROUNDED else "dynamic"
-    if rounding == ODD:
-        rounding = TOWARDS_ZERO
-    if rounding == "dynamic" or node.op in TO_INTEGRAL or is_exact(node):
-        return _emit(e, node)
-    before = read_mxcsr(e)
-    cleared = e.let(f"and i32 {before}, {~0x6000}")
-    write_mxcsr(e, e.let(f"or i32 {cleared}, {CONTROL[int(rounding)]}"))
-    result = _emit(e, node)
-    control = e.let(f"and i32 {before}, {0x6000}")
-    after = e.let(f"and i32 {read_mxcsr(e)}, {~0x6000}")
-    write_mxcsr(e, e.let(f"or i32 {after}, {control}"))
-    return result
-
-
-def _emit(e: Emitter, node: Node) -> str:
-    shape = Shape(str(node.attrs[0]), float_lanes(node))
-    rule = RULES[node.op]
-    values = [e.value(arg) for arg in node.args]
-    if shape.lanes == 1:
-        return rule(e, node, shape, values)
-    operands = []
-    for arg, value in zip(node.args, values, strict=True):
-        kind = shape.of(f"i{arg.size // shape.lanes}")
-        operands.append(e.let(f"bitcast i{arg.size} {value} to {kind}"))
-    kind = shape.of(f"i{node.size // shape.lanes}")
-    if _takes_vectors(node, shape):
-        result = rule(e, node, shape, operands)
-    else:
-        result = _each(e, node, shape, rule, operands)
-    return e.let(f"bitcast {kind} {result} to i{node.size}")
-
-
-def _takes_vectors(node: Node, shape: Shape) -> bool:
-    """Unsigned conversions are made of signed ones, with branches."""
-    return node.op not in ("fto_int", "ffrom_int") or (bool(node.attrs[1]) and shape.size == 32)
-
-
-def _each(e: Emitter, node: Node, shape: Shape, rule: Rule, operands: list[str]) -> str:
+def by_lane(e: Emitter, node: Node, shape: Shape, rule: Rule, operands: list[str]) -> str:
     """A rule applied to each lane."""
     element = f"i{node.size // shape.lanes}"
     joined = "undef"
@@ -255,14 +195,14 @@ def any_lane(e: Emitter, shape: Shape, condition: str) -> str:
     return e.let(f"icmp ne i{shape.lanes} {mask}, 0")
 
 
-def _numbers(e: Emitter, shape: Shape, operands: list[str]) -> list[str]:
+def numbers(e: Emitter, shape: Shape, operands: list[str]) -> list[str]:
     return [
         e.numbers.get(value) or e.let(f"bitcast {shape.bits} {value} to {shape.kind}")
         for value in operands
     ]
 
 
-def _call(e: Emitter, shape: Shape, name: str, operands: list[str], mode: str) -> str:
+def constrained(e: Emitter, shape: Shape, name: str, operands: list[str], mode: str) -> str:
     """A constrained intrinsic from numbers to numbers of the same shape."""
     arguments = ", ".join(f"{shape.kind} {operand}" for operand in operands)
     return e.let(
@@ -316,9 +256,9 @@ def canonical(e: Emitter, fmt: str, value: str, in_nan: Callable[[], object] | N
 
 
 _SMALLER: Final = 10  # of vrange: the smaller magnitude, without its sign
-INFINITY: Final = {"f32": 0x7F800000, "f64": 0x7FF0000000000000}
+INFINITY: Final = {"f16": 0x7C00, "f32": 0x7F800000, "f64": 0x7FF0000000000000}
 QUIET: Final = {"f32": 1 << 22, "f64": 1 << 51}
-LEAST_NORMAL: Final = {"f32": 1 << 23, "f64": 1 << 52}
+LEAST_NORMAL: Final = {"f16": 1 << 10, "f32": 1 << 23, "f64": 1 << 52}
 
 
 def magnitude(e: Emitter, shape: Shape, bits: str) -> str:
@@ -499,7 +439,7 @@ def _is_tiny(e: Emitter, node: Node, shape: Shape, doubles: list[str]) -> str:
 
 def _arithmetic(name: str) -> Rule:
     def rule(e: Emitter, node: Node, shape: Shape, bits: list[str]) -> str:
-        result = _call(e, shape, name, _numbers(e, shape, bits), DYNAMIC)
+        result = constrained(e, shape, name, numbers(e, shape, bits), DYNAMIC)
         if e.float_rules != "arm":
             return _canonical(e, shape, result)
         return _arm_result(e, node, shape, bits, result, lambda: _propagated(e, shape, bits))
@@ -508,7 +448,7 @@ def _arithmetic(name: str) -> Rule:
 
 
 def _fma(e: Emitter, node: Node, shape: Shape, bits: list[str]) -> str:
-    result = _call(e, shape, "fma", _numbers(e, shape, bits), DYNAMIC)
+    result = constrained(e, shape, "fma", numbers(e, shape, bits), DYNAMIC)
     x, y, addend = bits
 
     def infinity_times_zero() -> str:
@@ -548,7 +488,7 @@ def _convert(e: Emitter, node: Node, shape: Shape, bits: list[str]) -> str:
     target = shape.with_format(str(node.attrs[1]))
     if target == shape:
         return bits[0]
-    (a,) = _numbers(e, shape, bits)
+    (a,) = numbers(e, shape, bits)
     narrows = target.size < shape.size
     name, mode = ("fptrunc", DYNAMIC) if narrows else ("fpext", STRICT)
     result = e.let(
@@ -557,7 +497,7 @@ def _convert(e: Emitter, node: Node, shape: Shape, bits: list[str]) -> str:
     )
     if e.float_rules == "arm":  # the host keeps a NaN's payload as Arm does
         if narrows:
-            _underflow_of_narrow(e, shape, target, a, result)
+            underflow_of_narrow(e, shape, target, a, result)
         if node.attrs[-1] == ODD:
             return _odd(e, shape, target, a, result)
         return e.let(f"bitcast {target.kind} {result} to {target.bits}")
@@ -575,7 +515,7 @@ def _odd(e: Emitter, shape: Shape, target: Shape, a: str, result: str) -> str:
     return e.let(f"or {target.bits} {bits}, {lost}")
 
 
-def _underflow_of_narrow(e: Emitter, shape: Shape, target: Shape, a: str, result: str) -> None:
+def underflow_of_narrow(e: Emitter, shape: Shape, target: Shape, a: str, result: str) -> None:
     """See _underflow: of a number below the least normal one that was rounded to that."""
     bits = [
         e.let(f"bitcast {s.kind} {value} to {s.bits}")
@@ -623,7 +563,7 @@ def _from_int(e: Emitter, node: Node, shape: Shape, bits: list[str]) -> str:
     half = e.let(f"lshr i64 {value}, 1")
     sticky = e.let(f"and i64 {value}, 1")
     halved = convert(e.let(f"or i64 {half}, {sticky}"), 64)
-    doubled = _call(e, shape, "fadd", [halved, halved], DYNAMIC)
+    doubled = constrained(e, shape, "fadd", [halved, halved], DYNAMIC)
     e.line(f"br label %{done}")
     e.label(done)
     result = e.let(f"phi {kind} [ {plain}, %{small} ], [ {doubled}, %{large} ]")
@@ -633,17 +573,17 @@ def _from_int(e: Emitter, node: Node, shape: Shape, bits: list[str]) -> str:
 def _integral(e: Emitter, shape: Shape, a: str, rounding: object) -> str:
     """Rounded to an integral value, without the inexact flag."""
     if rounding == "dynamic":
-        return _call(e, shape, "nearbyint", [a], DYNAMIC)
+        return constrained(e, shape, "nearbyint", [a], DYNAMIC)
     if rounding == AWAY:
         return _nearest_away(e, shape, a)
     name = {0: "roundeven", 1: "trunc", 2: "floor", 3: "ceil"}[int(str(rounding))]
-    return _call(e, shape, name, [a], STRICT)
+    return constrained(e, shape, name, [a], STRICT)
 
 
-def _to_int(e: Emitter, node: Node, shape: Shape, bits: list[str]) -> str:
+def to_int(e: Emitter, node: Node, shape: Shape, bits: list[str]) -> str:
     """Round, check the range, then convert exactly: LLVM's conversion is poison out of range."""
     signed, rounding, size = bool(node.attrs[1]), node.attrs[2], node.size // float_lanes(node)
-    (a,) = _numbers(e, shape, bits)
+    (a,) = numbers(e, shape, bits)
     rounded = _integral(e, shape, a, rounding)
     low = -float(1 << (size - 1)) if signed else 0.0
     high = float(1 << (size - 1 if signed else size))
@@ -656,7 +596,7 @@ def _to_int(e: Emitter, node: Node, shape: Shape, bits: list[str]) -> str:
 
     e.label(bad)
     if shape.lanes > 1:
-        limit = _each(e, node, shape, _to_int, bits)
+        limit = by_lane(e, node, shape, to_int, bits)
     else:
         limit = _out_of_range(e, shape, a, size, signed=signed)
     after_bad = e.block
@@ -686,21 +626,45 @@ def _to_int(e: Emitter, node: Node, shape: Shape, bits: list[str]) -> str:
     )
 
 
+def _to_int_modular(e: Emitter, node: Node, shape: Shape, bits: list[str]) -> str:
+    """By way of 64 bits; what these do not hold is left to the reference engine."""
+    limit = _BIAS[shape.fmt] + 63 << _FRACTION[shape.fmt]
+    emulate_outside(e, shape, magnitude(e, shape, bits[0]), 0, limit)
+    (a,) = numbers(e, shape, bits)
+    whole = constrained(e, shape, "trunc", [a], STRICT)
+    wide = _exactly(e, shape, whole, 64)
+    narrow = e.let(f"trunc i64 {wide} to i{node.size}")
+    back = e.let(f"sext i{node.size} {narrow} to i64")
+    outside, inside, done = e.name("outside"), e.name("inside"), e.name("done")
+    e.branch(e.let(f"icmp ne i64 {back}, {wide}"), outside, inside, unlikely=True)
+    e.label(outside)
+    raise_flag(e, INVALID)
+    e.line(f"br label %{done}")
+    e.label(inside)
+    inexact = e.name("inexact")
+    e.branch(compare(e, shape, "une", whole, a), inexact, done)
+    e.label(inexact)
+    raise_inexact(e)
+    e.line(f"br label %{done}")
+    e.label(done)
+    return narrow
+
+
 # Fixed-point numbers count units of a power of two, by which a product is exact.
 _BIAS: Final = {"f32": 127, "f64": 1023}
 _FRACTION: Final = {"f32": 23, "f64": 52}
 
 
-def _power(e: Emitter, shape: Shape, exponent: str) -> str:
+def power(e: Emitter, shape: Shape, exponent: str) -> str:
     """Two to the power of an integer of the format's size."""
     biased = e.let(f"add {shape.bits} {exponent}, {_BIAS[shape.fmt]}")
     bits = e.let(f"shl {shape.bits} {biased}, {_FRACTION[shape.fmt]}")
     return e.let(f"bitcast {shape.bits} {bits} to {shape.kind}")
 
 
-def _to_fixed(e: Emitter, node: Node, shape: Shape, bits: list[str]) -> str:
+def to_fixed(e: Emitter, node: Node, shape: Shape, bits: list[str]) -> str:
     double = Shape("f64")
-    (a,) = _numbers(e, shape, bits[:1])
+    (a,) = numbers(e, shape, bits[:1])
     if shape != double:
         a = e.let(
             f"call double @llvm.experimental.constrained.fpext.f64.f32(float {a}, {STRICT}) #1"
@@ -710,21 +674,21 @@ def _to_fixed(e: Emitter, node: Node, shape: Shape, bits: list[str]) -> str:
     room = e.let(f"sub i64 {node.size + 1}, {count}")
     encoding = e.let(f"bitcast double {a} to i64")
     absolute = e.let(f"bitcast i64 {magnitude(e, double, encoding)} to double")
-    big = compare(e, double, "oge", absolute, _power(e, double, room))
+    big = compare(e, double, "oge", absolute, power(e, double, room))
     sign = e.let(f"and i64 {encoding}, {-(1 << 63)}")
     far = e.let(f"or i64 {sign}, {_BIAS['f64'] + node.size + 1 << _FRACTION['f64']}")
     # Chosen before it is multiplied: an overflow would be accrued.
     number = e.let(f"select i1 {big}, double 0.0, double {a}")
-    product = _call(e, double, "fmul", [number, _power(e, double, count)], DYNAMIC)
+    product = constrained(e, double, "fmul", [number, power(e, double, count)], DYNAMIC)
     plain = e.let(f"bitcast double {product} to i64")
-    return _to_int(e, node, double, [_select(e, double, big, far, plain)])
+    return to_int(e, node, double, [_select(e, double, big, far, plain)])
 
 
 def _from_fixed(e: Emitter, node: Node, shape: Shape, bits: list[str]) -> str:
-    whole = _numbers(e, shape, [_from_int(e, node, shape, bits[:1])])
+    whole = numbers(e, shape, [_from_int(e, node, shape, bits[:1])])
     count = e.let(f"zext i{node.args[1].size} {bits[1]} to {shape.bits}")
-    unit = _power(e, shape, e.let(f"sub {shape.bits} 0, {count}"))
-    product = _call(e, shape, "fmul", [*whole, unit], DYNAMIC)
+    unit = power(e, shape, e.let(f"sub {shape.bits} 0, {count}"))
+    product = constrained(e, shape, "fmul", [*whole, unit], DYNAMIC)
     return e.let(f"bitcast {shape.kind} {product} to {shape.bits}")
 
 
@@ -759,7 +723,7 @@ def _exactly_unsigned(e: Emitter, shape: Shape, value: str) -> str:
     plain = _exactly(e, shape, value, 64)
     e.line(f"br label %{joined}")
     e.label(upper)
-    reduced = _call(e, shape, "fsub", [value, half], DYNAMIC)
+    reduced = constrained(e, shape, "fsub", [value, half], DYNAMIC)
     shifted = e.let(f"xor i64 {_exactly(e, shape, reduced, 64)}, {-(1 << 63)}")
     e.line(f"br label %{joined}")
     e.label(joined)
@@ -769,7 +733,7 @@ def _exactly_unsigned(e: Emitter, shape: Shape, value: str) -> str:
 def _nearest_away(e: Emitter, shape: Shape, a: str) -> str:
     """The nearest integral value, ties away from zero, by exact operations."""
     kind, t, flag = shape.kind, shape.bits, shape.flag
-    whole = _call(e, shape, "trunc", [a], STRICT)
+    whole = constrained(e, shape, "trunc", [a], STRICT)
     bits = e.let(f"bitcast {kind} {a} to {t}")
     # From 2**23 or 2**52 up all values are integral.
     limit = shape.integer({"f32": 0x4B000000, "f64": 0x4330000000000000}[shape.fmt])
@@ -777,14 +741,14 @@ def _nearest_away(e: Emitter, shape: Shape, a: str) -> str:
     zero = shape.number(0.0)
     inside = e.let(f"select {flag} {small}, {kind} {a}, {kind} {zero}")
     truncated = e.let(f"select {flag} {small}, {kind} {whole}, {kind} {zero}")
-    rest = _call(e, shape, "fsub", [inside, truncated], DYNAMIC)
+    rest = constrained(e, shape, "fsub", [inside, truncated], DYNAMIC)
     distance = magnitude(e, shape, e.let(f"bitcast {kind} {rest} to {t}"))
     half = shape.integer({"f32": 0x3F000000, "f64": 0x3FE0000000000000}[shape.fmt])
     away = e.let(f"icmp uge {t} {distance}, {half}")
     sign = e.let(f"and {t} {bits}, {shape.integer(-(1 << (shape.size - 1)))}")
     one = shape.integer({"f32": 0x3F800000, "f64": 0x3FF0000000000000}[shape.fmt])
     step = e.let(f"bitcast {t} {e.let(f'or {t} {sign}, {one}')} to {kind}")
-    moved = _call(e, shape, "fadd", [truncated, step], DYNAMIC)
+    moved = constrained(e, shape, "fadd", [truncated, step], DYNAMIC)
     return e.let(f"select {flag} {away}, {kind} {moved}, {kind} {whole}")
 
 
@@ -796,8 +760,8 @@ def raise_inexact(e: Emitter) -> None:
     )
 
 
-def _round(e: Emitter, node: Node, shape: Shape, bits: list[str]) -> str:
-    (a,) = _numbers(e, shape, bits)
+def round_(e: Emitter, node: Node, shape: Shape, bits: list[str]) -> str:
+    (a,) = numbers(e, shape, bits)
     rounded = _integral(e, shape, a, node.attrs[1])
     if node.op == "fround_exact":
         changed = compare(e, shape, "one", rounded, a)
@@ -814,7 +778,7 @@ def _round(e: Emitter, node: Node, shape: Shape, bits: list[str]) -> str:
 
 def _comparison(predicate: str, *, signaling: bool) -> Rule:
     def rule(e: Emitter, node: Node, shape: Shape, bits: list[str]) -> str:
-        a, b = _numbers(e, shape, bits)
+        a, b = numbers(e, shape, bits)
         result = compare(e, shape, predicate, a, b, signaling=signaling)
         if shape.lanes == 1:
             return result
@@ -826,7 +790,7 @@ def _comparison(predicate: str, *, signaling: bool) -> Rule:
 def _extremum(*, smallest: bool, number: bool) -> Rule:
     def rule(e: Emitter, node: Node, shape: Shape, bits: list[str]) -> str:
         t = shape.bits
-        a, b = _numbers(e, shape, bits)
+        a, b = numbers(e, shape, bits)
         unordered = _unordered(e, shape, a, b)  # raises invalid for a signaling NaN
         less = compare(e, shape, "olt" if smallest else "ogt", a, b)
         equal = compare(e, shape, "oeq", a, b)
@@ -870,48 +834,48 @@ def _extremum_of_nan(e: Emitter, shape: Shape, operands: list[str], *, number: b
 # Arm's steps and estimates of reciprocals: unusual operands are left to the reference engine.
 
 
-def _emulate_outside(e: Emitter, shape: Shape, bits: str, low: int, high: int) -> None:
+def emulate_outside(e: Emitter, shape: Shape, bits: str, low: int, high: int) -> None:
     """Leave where an encoding, in any lane, is not from ``low`` up and below ``high``."""
     moved = e.let(f"sub {shape.bits} {bits}, {shape.integer(low)}")
     outside = e.let(f"icmp uge {shape.bits} {moved}, {shape.integer(high - low)}")
     e.emulate_if(any_lane(e, shape, outside))
 
 
-def _emulate_infinite(e: Emitter, shape: Shape, operands: list[str]) -> None:
+def emulate_infinite(e: Emitter, shape: Shape, operands: list[str]) -> None:
     for bits in operands:
-        _emulate_outside(e, shape, magnitude(e, shape, bits), 0, INFINITY[shape.fmt])
+        emulate_outside(e, shape, magnitude(e, shape, bits), 0, INFINITY[shape.fmt])
 
 
 def _mul_extended(e: Emitter, node: Node, shape: Shape, bits: list[str]) -> str:
-    _emulate_infinite(e, shape, bits)
-    result = _call(e, shape, "fmul", _numbers(e, shape, bits), DYNAMIC)
+    emulate_infinite(e, shape, bits)
+    result = constrained(e, shape, "fmul", numbers(e, shape, bits), DYNAMIC)
     _underflow(e, node, shape, bits, result)
     return e.let(f"bitcast {shape.kind} {result} to {shape.bits}")
 
 
-def _negative(e: Emitter, shape: Shape, bits: str) -> str:
+def negative(e: Emitter, shape: Shape, bits: str) -> str:
     sign = shape.integer(-(1 << shape.size - 1))
     return e.let(f"xor {shape.bits} {bits}, {sign}")
 
 
 def _reciprocal_step(e: Emitter, node: Node, shape: Shape, bits: list[str]) -> str:
     """Never tiny: what is left of two, or of three, is a multiple of a product's last bit."""
-    _emulate_infinite(e, shape, bits)
-    a, b = _numbers(e, shape, [_negative(e, shape, bits[0]), bits[1]])
-    result = _call(e, shape, "fma", [a, b, shape.number(2.0)], DYNAMIC)
+    emulate_infinite(e, shape, bits)
+    a, b = numbers(e, shape, [negative(e, shape, bits[0]), bits[1]])
+    result = constrained(e, shape, "fma", [a, b, shape.number(2.0)], DYNAMIC)
     return e.let(f"bitcast {shape.kind} {result} to {shape.bits}")
 
 
 def _root_step(e: Emitter, node: Node, shape: Shape, bits: list[str]) -> str:
     """Half of one operand is exact, where it is zero or no less than twice the least number."""
-    _emulate_infinite(e, shape, bits)
+    emulate_infinite(e, shape, bits)
     exact = 2 * LEAST_NORMAL[shape.fmt]
     below = e.let(f"sub {shape.bits} {magnitude(e, shape, bits[0])}, {shape.integer(1)}")
     small = e.let(f"icmp ult {shape.bits} {below}, {shape.integer(exact - 1)}")
     e.emulate_if(any_lane(e, shape, small))
-    a, b = _numbers(e, shape, [_negative(e, shape, bits[0]), bits[1]])
-    half = _call(e, shape, "fmul", [a, shape.number(0.5)], DYNAMIC)
-    result = _call(e, shape, "fma", [half, b, shape.number(1.5)], DYNAMIC)
+    a, b = numbers(e, shape, [negative(e, shape, bits[0]), bits[1]])
+    half = constrained(e, shape, "fmul", [a, shape.number(0.5)], DYNAMIC)
+    result = constrained(e, shape, "fma", [half, b, shape.number(1.5)], DYNAMIC)
     return e.let(f"bitcast {shape.kind} {result} to {shape.bits}")
 
 
@@ -931,7 +895,7 @@ def _reciprocal_estimate(e: Emitter, node: Node, shape: Shape, bits: list[str]) 
     fraction_bits, bias = _FRACTION[shape.fmt], _BIAS[shape.fmt]
     absolute = magnitude(e, shape, value)
     low, high = 1 << fraction_bits, 2 * bias - 1 << fraction_bits
-    _emulate_outside(e, shape, absolute, low, high)
+    emulate_outside(e, shape, absolute, low, high)
     scaled = do("or", do("and", do("lshr", value, fraction_bits - 8), 0xFF), 0x100)
     divisor = do("add", do("shl", scaled, 1), 1)
     quotient = e.let(f"udiv {shape.bits} {shape.integer(1 << 19)}, {divisor}")
@@ -945,7 +909,7 @@ def _root_estimate(e: Emitter, node: Node, shape: Shape, bits: list[str]) -> str
     """See softfloat.root_estimate."""
     do, (value,) = _integers(e, shape), bits
     fraction_bits, bias = _FRACTION[shape.fmt], _BIAS[shape.fmt]
-    _emulate_outside(e, shape, value, 1 << fraction_bits, INFINITY[shape.fmt])
+    emulate_outside(e, shape, value, 1 << fraction_bits, INFINITY[shape.fmt])
     exponent = do("lshr", value, fraction_bits)
     odd = do("and", exponent, 1)
     is_odd = e.let(f"icmp ne {shape.bits} {odd}, {shape.integer(0)}")
@@ -979,12 +943,13 @@ RULES: Final[dict[str, Rule]] = {
     "fsqrt": _arithmetic("sqrt"),
     "ffma": _fma,
     "fconvert": _convert,
-    "fto_int": _to_int,
+    "fto_int": to_int,
     "ffrom_int": _from_int,
-    "fto_fixed": _to_fixed,
+    "fto_int_modular": _to_int_modular,
+    "fto_fixed": to_fixed,
     "ffrom_fixed": _from_fixed,
-    "fround": _round,
-    "fround_exact": _round,
+    "fround": round_,
+    "fround_exact": round_,
     "feq": _comparison("oeq", signaling=False),
     "flt": _comparison("olt", signaling=True),
     "fle": _comparison("ole", signaling=True),

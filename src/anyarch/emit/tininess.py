@@ -13,7 +13,7 @@ from typing import Final
 _UNIT: Final = 1200
 _SIZE: Final = 384
 _BIAS: Final = 1075  # of the exponent of an integer fraction
-LEAST_EXPONENT: Final = {"f32": -126, "f64": -1022}
+LEAST_EXPONENT: Final = {"f16": -14, "f32": -126, "f64": -1022}
 
 _PARTS: Final = """\
 define internal { i64, i64 } @fraction(i64 %bits) alwaysinline nounwind {

@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from anyarch.emit import rules
 from anyarch.engine.regions import Block, Key, Occurrence
 from anyarch.ir.graph import FLOATS, Node
 
@@ -247,8 +248,11 @@ class FloatUse:
         """
         for at, found in enumerate(rest):
             template = found.template
-            ops = {effect.node.op for effect in template.graph.effects}
-            if not template.is_native or (not exits and ops & self._leaving):
+            leaves = any(
+                effect.node.op in self._leaving or rules.may_leave(effect.node)
+                for effect in template.graph.effects
+            )
+            if not template.is_native or (not exits and leaves):
                 return at, True
             nodes = template.live
             for node in nodes:

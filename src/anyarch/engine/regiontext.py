@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from anyarch.emit import floats, tininess
+from anyarch.emit import floats, rules, tininess
 from anyarch.emit.llvm import declarations
 from anyarch.engine.accesstext import FIRST_LOCATION
 from anyarch.engine.convention import ATTRIBUTES, CALL, STACK_ALIGNMENT, STACK_POINTER, Place
@@ -25,9 +25,7 @@ from anyarch.host.context import ExitCode
 from anyarch.ir.graph import Node
 
 # Effects before which registers have to be the guest's.
-_LEAVING: Final = floats.EMULATED.union(
-    "jump exit exception syscall set_rounding flags set_flags".split()
-)
+_LEAVING: Final = frozenset("jump exit exception syscall set_rounding flags set_flags".split())
 _HEADER: Final = f"""\
 target triple = "x86_64-unknown-linux-gnu"
 @cells = external hidden global [1 x ptr]
@@ -212,6 +210,8 @@ class RegionEmitter(FlowText):
             return False
         ops = {effect.node.op for effect in effects} - {"write"}
         writes = [effect.node for effect in effects if effect.node.op == "write"]
+        if any(rules.may_leave(effect.node) for effect in effects):
+            return False
         if not ops <= DEFERRED or any(self._float_place(found, node) is None for node in writes):
             return False
         return bool(ops) or any(place in self.group.owners for place in reads)
@@ -224,8 +224,10 @@ class RegionEmitter(FlowText):
         if not found.template.is_native:
             return True
         effects = found.template.graph.effects
-        ops = {effect.node.op for effect in effects}
-        if ops & _LEAVING or len(self.group.instructions) >= GROUP_LIMIT:
+        leaves = any(
+            effect.node.op in _LEAVING or rules.may_leave(effect.node) for effect in effects
+        )
+        if leaves or len(self.group.instructions) >= GROUP_LIMIT:
             return True
         guarded = any(
             effect.guard is not None and self._float_place(found, effect.node) in owners
