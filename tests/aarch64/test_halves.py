@@ -73,7 +73,7 @@ def beside(source: random.Random, size: int) -> int:
     value = struct.unpack("<e", struct.pack("<H", half(source)))[0]
     bits = struct.unpack(wide, struct.pack(code, value))[0]
     step = source.choice((0, 1, -1, 1 << lost - 1, (1 << lost - 1) + 1, (1 << lost - 1) - 1))
-    return (bits + source.choice((step, source.getrandbits(lost)))) & (1 << size) - 1
+    return int(bits + source.choice((step, source.getrandbits(lost)))) & (1 << size) - 1
 
 
 def vector(source: random.Random) -> int:
