@@ -11,7 +11,7 @@ from typing import Final
 
 import pytest
 
-from anyarch.emit import rules
+from anyarch.emit import floateffects
 from anyarch.emit.llvm import host_has
 from anyarch.guests.aarch64 import ARCHITECTURE
 from anyarch.ir.graph import FLOATS
@@ -45,7 +45,7 @@ def effects(instruction: Instruction) -> list[tuple[bool, bool]]:
     return [
         (
             "f16" in effect.node.attrs or effect.node.op == "fto_int_modular",
-            rules.is_native(effect.node),
+            floateffects.is_native(effect.node),
         )
         for form in instruction.forms()
         for effect in form.trace(ARCHITECTURE.layout).effects

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from anyarch.emit import floats
+from anyarch.emit import conversions, floats, rules
 from anyarch.emit.floats import DYNAMIC, STRICT, Rule, Shape
 from anyarch.emit.llvm import Emitter, host_has
 from anyarch.ir.graph import Node, float_lanes
@@ -142,7 +142,7 @@ def _conversion(e: Emitter, node: Node, shape: Shape, bits: list[str]) -> str:
         number, shape = _odd(e, shape, number), shape.with_format("f32")
     result = _convert(e, shape, target, number)
     if is_arm:
-        floats.underflow_of_narrow(e, shape, target, number, result)
+        conversions.underflow_of_narrow(e, shape, target, number, result)
     return e.let(f"bitcast {target.kind} {result} to {target.bits}")
 
 
@@ -176,7 +176,7 @@ def _from_fixed(e: Emitter, node: Node, shape: Shape, bits: list[str]) -> str:
         f"call double @llvm.experimental.constrained.sitofp.f64.i64(i64 {value}, {DYNAMIC}) #1"
     )
     count = e.let(f"zext i{node.args[1].size} {bits[1]} to i64")
-    unit = floats.power(e, wide, e.let(f"sub i64 0, {count}"))
+    unit = conversions.power(e, wide, e.let(f"sub i64 0, {count}"))
     number = floats.constrained(e, wide, "fmul", [whole, unit], DYNAMIC)
     return _rounded(e, node, wide, number)
 
@@ -186,7 +186,7 @@ def _as_single(e: Emitter, node: Node, shape: Shape, bits: list[str]) -> str:
     wide = shape.with_format("f32")
     halves, rest = (bits[:1], bits[1:]) if node.op == "fto_fixed" else (bits, [])
     operands = [*_encodings(e, wide, _wide(e, shape, halves)), *rest]
-    return floats.RULES[node.op](e, node, wide, operands)
+    return rules.RULES[node.op](e, node, wide, operands)
 
 
 def _comparison(e: Emitter, node: Node, shape: Shape, bits: list[str]) -> str:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Final
 
-from anyarch.emit import floats, rules
+from anyarch.emit import floateffects, floats
 from anyarch.emit.llvm import Emitter
 from anyarch.engine.arena import PAGE_CODE, TABLE_BITS, TRANSLATOR
 from anyarch.errors import DefinitionError
@@ -362,7 +362,7 @@ class HandlerEmitter(Emitter):
 
     def _perform(self, node: Node) -> str:
         if node.op in FLOATS:
-            return rules.emit(self, node)
+            return floateffects.emit(self, node)
         method = getattr(self, f"_{node.op}")
         result = method(node)
         return "" if result is None else str(result)
@@ -750,7 +750,7 @@ def runs_in_reference(graph: Graph) -> bool:
     """Whether the handler hands the instruction to the reference engine."""
     return any(
         effect.node.op == "counter"
-        or (effect.node.op in FLOATS and not rules.is_native(effect.node))
+        or (effect.node.op in FLOATS and not floateffects.is_native(effect.node))
         for effect in graph.effects
     )
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from anyarch.emit import rules
+from anyarch.emit import floateffects
 from anyarch.engine.regions import Block, Key, Occurrence
 from anyarch.ir.graph import FLOATS, Node
 
@@ -249,7 +249,7 @@ class FloatUse:
         for at, found in enumerate(rest):
             template = found.template
             leaves = any(
-                effect.node.op in self._leaving or rules.may_leave(effect.node)
+                effect.node.op in self._leaving or floateffects.may_leave(effect.node)
                 for effect in template.graph.effects
             )
             if not template.is_native or (not exits and leaves):

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from anyarch.emit import floats, rules, tininess
+from anyarch.emit import floateffects, floats, tininess
 from anyarch.emit.llvm import declarations
 from anyarch.engine.accesstext import FIRST_LOCATION
 from anyarch.engine.convention import ATTRIBUTES, CALL, STACK_ALIGNMENT, STACK_POINTER, Place
@@ -210,7 +210,7 @@ class RegionEmitter(FlowText):
             return False
         ops = {effect.node.op for effect in effects} - {"write"}
         writes = [effect.node for effect in effects if effect.node.op == "write"]
-        if any(rules.may_leave(effect.node) for effect in effects):
+        if any(floateffects.may_leave(effect.node) for effect in effects):
             return False
         if not ops <= DEFERRED or any(self._float_place(found, node) is None for node in writes):
             return False
@@ -225,7 +225,7 @@ class RegionEmitter(FlowText):
             return True
         effects = found.template.graph.effects
         leaves = any(
-            effect.node.op in _LEAVING or rules.may_leave(effect.node) for effect in effects
+            effect.node.op in _LEAVING or floateffects.may_leave(effect.node) for effect in effects
         )
         if leaves or len(self.group.instructions) >= GROUP_LIMIT:
             return True
