@@ -7,11 +7,11 @@ or variable that a nested scope declares anew gets a name of its own.
 from __future__ import annotations
 
 import re
-import struct
-from typing import Final, NoReturn
+from typing import Final
 
-from anyarch.gpu.errors import PtxError
-from anyarch.gpu.ptx.lexer import Token, tokenise
+from anyarch.gpu.ptx.expressions import Expressions, float_of
+from anyarch.gpu.ptx.lexer import Token
+from anyarch.gpu.ptx.parameters import element_names, pass_in_memory, register_of
 from anyarch.gpu.ptx.tree import (
     SIZES,
     Address,
@@ -23,11 +23,9 @@ from anyarch.gpu.ptx.tree import (
     Module,
     Operand,
     Pair,
-    Place,
     Prototype,
     Register,
     Special,
-    Statement,
     Symbol,
     Targets,
     Variable,
@@ -52,7 +50,6 @@ _NUMBERS: Final = (
     *("maxclusterrank", "abi_preserve", "abi_preserve_control"),
 )
 _FLAGS: Final = ("noreturn", "explicitcluster", "blocksareclusters")
-_U64: Final = (1 << 64) - 1
 
 
 def parse(text: str, first_line: int = 1) -> Module:
@@ -70,70 +67,16 @@ class _Scope:
         self.suffix = ""
 
 
-class _Parser:
+class _Parser(Expressions):
     def __init__(self, text: str, first_line: int) -> None:
-        self.tokens = tokenise(text, first_line)
-        self.first_line = first_line
-        self.at = 0
-        self.lines = text.split("\n")
+        super().__init__(text, first_line)
         self.result = Module((0, 0), (), 64)
         self.function: Function | None = None
         self.scopes: list[_Scope] = []
         self.scope_count = 0
         self.labels: list[tuple[Token, str]] = []
         self.source: tuple[int, int] | None = None
-        self.in_instruction: Token | None = None
         self.space = ""  # of the variable in the last address
-
-    # Tokens.
-
-    @property
-    def token(self) -> Token:
-        return self.tokens[self.at]
-
-    def next(self) -> Token:
-        token = self.tokens[self.at]
-        if token.kind != "end":
-            self.at += 1
-        return token
-
-    def fail(self, message: str, token: Token | None = None) -> NoReturn:
-        token = token or self.token
-        text = ""
-        if self.in_instruction is not None:
-            text = self.text_of(self.in_instruction)
-        raise PtxError(message, token.line, token.column, text)
-
-    def text_of(self, token: Token) -> str:
-        """The instruction that begins at a token, as far as its line goes."""
-        return self.lines[token.line - self.first_line][token.column - 1 :].split(";")[0].strip()
-
-    def accept(self, text: str) -> bool:
-        if self.token.text == text and self.token.kind != "string":
-            self.at += 1
-            return True
-        return False
-
-    def expect(self, text: str) -> Token:
-        if self.token.text != text:
-            found = self.token.text or "the end of the text"
-            self.fail(f"expected {text!r}, found {found!r}")
-        return self.next()
-
-    def word(self, what: str) -> Token:
-        if self.token.kind != "word":
-            self.fail(f"expected {what}, found {self.token.text or 'the end of the text'!r}")
-        return self.next()
-
-    def place(self, token: Token | None = None) -> Place:
-        token = token or self.token
-        return Place(token.line, token.column)
-
-    def integer(self) -> int:
-        value = self.expression()
-        if isinstance(value, float):
-            self.fail("expected an integer")
-        return value
 
     # Module level.
 
@@ -349,62 +292,13 @@ class _Parser:
                 return value
             if token.text[:2] in ("0f", "0F", "0d", "0D") and variable.type[0] == "f":
                 bits = 32 if token.text[1] in "fF" else 64
-                return _float_of(value, bits)
+                return float_of(value, bits)
             return value
         offset = 0
         if self.token.text in ("+", "-"):
             sign = 1 if self.next().text == "+" else -1
             offset = sign * self.integer()
         return Symbol(symbol.text, offset)
-
-    # Constant expressions (4.6), with C's precedences.
-
-    def expression(self, level: int = 0) -> int | float:
-        if level == len(_OPERATORS):
-            return self.unary()
-        if not level and self.token.kind == "number" and self.tokens[self.at + 1].text in ",;]})":
-            return self.unary()  # nearly always
-        value = self.expression(level + 1)
-        while self.token.text in _OPERATORS[level] and self.token.kind == "mark":
-            token = self.next()
-            other = self.expression(level + 1)
-            if isinstance(value, float) or isinstance(other, float):
-                self.fail("an operator of constant expressions takes integers", token)
-            if token.text in "/%" and not other:
-                self.fail("division by zero in a constant expression", token)
-            value = _wrap(_apply(token.text, value, other))
-        if level == 0 and self.accept("?"):
-            then = self.expression()
-            self.expect(":")
-            otherwise = self.expression()
-            return then if value else otherwise
-        return value
-
-    def unary(self) -> int | float:
-        token = self.next()
-        if token.kind == "number":
-            return _number(token.text)
-        if token.text == "(":
-            if self.token.kind == "dot":  # (.s64) or (.u64), a cast
-                self.next()
-                self.expect(")")
-                return self.unary()
-            value = self.expression()
-            self.expect(")")
-            return value
-        if token.text in ("-", "+", "~", "!"):
-            operand = self.unary()
-            if token.text == "-":
-                return -operand
-            if token.text == "+":
-                return operand
-            if isinstance(operand, float):
-                self.fail(f"{token.text} takes an integer", token)
-            return ~operand if token.text == "~" else int(not operand)
-        if token.text == "WARP_SZ":
-            return 32
-        self.fail(f"expected a constant, found {token.text or 'the end of the text'!r}", token)
-        return None
 
     # Functions.
 
@@ -467,7 +361,7 @@ class _Parser:
             if variable.name in self.scopes[-1].names and variable.name != "_":
                 self.fail(f"{variable.name!r} is declared twice", token)
             if variable.space == "reg":
-                self.scopes[-1].names[variable.name] = _register(variable)
+                self.scopes[-1].names[variable.name] = register_of(variable)
             else:
                 self.scopes[-1].names[variable.name] = variable
             found.append(variable)
@@ -481,7 +375,7 @@ class _Parser:
         self.scope_count = 0
         for variable in (*function.returns, *function.parameters):
             if variable.space == "reg":
-                found = _register(variable)
+                found = register_of(variable)
                 for register in found.elements if isinstance(found, VectorOperand) else (found,):
                     assert isinstance(register, Register)
                     function.registers[register.name] = register
@@ -507,7 +401,7 @@ class _Parser:
                 self.statement(function)
         self.in_instruction = None
         self.function = None
-        _pass_in_memory(function)
+        pass_in_memory(function)
 
     def declare_labels(self, scope: _Scope) -> None:
         """Labels of a scope may be used before they come."""
@@ -600,7 +494,7 @@ class _Parser:
         for one in names:
             elements = [
                 self.add_register(function, scope, element, type_)
-                for element in _element_names(one, vector)
+                for element in element_names(one, vector)
             ]
             scope.names[one] = VectorOperand(tuple(elements))
 
@@ -837,149 +731,5 @@ class _Parser:
         return None
 
 
-def _element_names(name: str, count: int) -> list[str]:
-    letters = "xyzw" if count <= 4 else "01234567"
-    return [f"{name}.{letters[n]}" for n in range(count)]
-
-
-def _register(variable: Variable) -> Register | VectorOperand:
-    """What a parameter that is a register, or several, is called by."""
-    if variable.vector == 1:
-        return Register(variable.name, variable.type)
-    names = _element_names(variable.name, variable.vector)
-    return VectorOperand(tuple(Register(name, variable.type) for name in names))
-
-
 def _named_space(modifiers: list[str]) -> bool:
     return any(m.split("::")[0] in _SPACES for m in modifiers)
-
-
-def _pass_in_memory(function: Function) -> None:
-    """Parameters and results that are registers (7.1) become `.param`, with loads and stores."""
-    registers = [v for v in (*function.returns, *function.parameters) if v.space == "reg"]
-    if function.statements is None or not registers:
-        return
-
-    def access(opcode: str, variable: Variable, place: Place) -> list[Instruction]:
-        register = _register(variable)
-        memory = Address(Symbol(variable.name + ".param"))
-        text = f"{opcode}.param of {variable.name}"
-        if variable.type != "pred":
-            operands = (register, memory) if opcode == "ld" else (memory, register)
-            size = (f"v{variable.vector}",) if variable.vector != 1 else ()
-            modifiers = ("param", *size, variable.type)
-            return [Instruction(opcode, modifiers, operands, place, text=text)]
-        number = Register(variable.name + ".byte", "b16")
-        function.registers[number.name] = number
-        one, zero = Immediate(1), Immediate(0)
-        if opcode == "ld":
-            return [
-                Instruction("ld", ("param", "u8"), (number, memory), place, text=text),
-                Instruction("setp", ("ne", "u16"), (register, number, zero), place, text=text),
-            ]
-        return [
-            Instruction("selp", ("b16",), (number, one, zero, register), place, text=text),
-            Instruction("st", ("param", "u8"), (memory, number), place, text=text),
-        ]
-
-    statements: list[Statement] = []
-    for variable in function.parameters:
-        if variable in registers:
-            statements += access("ld", variable, function.place)
-    results = [v for v in function.returns if v in registers]
-    for statement in function.statements:
-        if isinstance(statement, Instruction) and statement.opcode == "ret":
-            for variable in results:
-                statements += access("st", variable, statement.place)
-        statements.append(statement)
-    for variable in results:
-        statements += access("st", variable, function.place)
-    function.statements = statements
-    for variable in registers:
-        variable.space, variable.name = "param", variable.name + ".param"
-        if variable.type == "pred":
-            variable.type = "u8"
-
-
-_OPERATORS: Final = (
-    ("||",),
-    ("&&",),
-    ("|",),
-    ("^",),
-    ("&",),
-    ("==", "!="),
-    ("<", ">", "<=", ">="),
-    ("<<", ">>"),
-    ("+", "-"),
-    ("*", "/", "%"),
-)
-
-
-def _apply(operator: str, a: int, b: int) -> int:
-    match operator:
-        case "||":
-            return int(bool(a or b))
-        case "&&":
-            return int(bool(a and b))
-        case "|":
-            return a | b
-        case "^":
-            return a ^ b
-        case "&":
-            return a & b
-        case "==":
-            return int(a == b)
-        case "!=":
-            return int(a != b)
-        case "<":
-            return int(a < b)
-        case ">":
-            return int(a > b)
-        case "<=":
-            return int(a <= b)
-        case ">=":
-            return int(a >= b)
-        case "<<":
-            return a << (b & 63)
-        case ">>":
-            return a >> (b & 63)
-        case "+":
-            return a + b
-        case "-":
-            return a - b
-        case "*":
-            return a * b
-        case "/":
-            quotient = abs(a) // abs(b)
-            return quotient if (a < 0) == (b < 0) else -quotient
-        case _:
-            rest = abs(a) % abs(b)
-            return -rest if a < 0 else rest
-
-
-def _wrap(value: int) -> int:
-    """Constant expressions are of 64 bits; what fits as unsigned stays so."""
-    if -(1 << 63) <= value <= _U64:
-        return value
-    return value & _U64
-
-
-def _number(text: str) -> int | float:
-    if text[:2] in ("0f", "0F", "0d", "0D"):
-        return int(text[2:], 16)
-    digits = text.rstrip("U")
-    if digits[:2] in ("0x", "0X", "0b", "0B"):
-        return int(digits, 0)
-    if "." in digits or "e" in digits or "E" in digits:
-        return float(digits)
-    if digits.startswith("0") and digits.strip("01234567") == "":
-        return int(digits, 8)
-    return int(digits)
-
-
-def _float_of(value: int, bits: int) -> float:
-    if bits == 32:
-        result: float = struct.unpack("<f", value.to_bytes(4, "little"))[0]
-    else:
-        result = struct.unpack("<d", value.to_bytes(8, "little"))[0]
-    return result
