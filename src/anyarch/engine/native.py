@@ -13,16 +13,16 @@ from dataclasses import dataclass, field
 from anyarch.emit.llvm import Emitter, declarations
 from anyarch.engine.blockcode import HANDLER_PREFIX
 from anyarch.engine.convention import STACK_ALIGNMENT, RegionConvention
+from anyarch.engine.effects import runs_in_reference
 from anyarch.engine.fusion import fusion_text
+from anyarch.engine.handlers import HandlerEmitter
 from anyarch.engine.records import (
     LINK_NBYTES,
     BuilderEmitter,
-    HandlerEmitter,
     RecordLayout,
     field_offset,
     lay_out,
     record_constants,
-    runs_in_reference,
 )
 from anyarch.engine.templates import (
     Template,

@@ -10,8 +10,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
 
+from anyarch.engine.effects import runs_in_reference
 from anyarch.engine.jumptables import Table, Values
-from anyarch.engine.records import record_constants, runs_in_reference
+from anyarch.engine.records import record_constants
 from anyarch.errors import MemoryFault
 from anyarch.ir.graph import Graph, Node
 from anyarch.ir.ops import evaluate

@@ -6,14 +6,14 @@ from collections.abc import Set
 
 from anyarch.engine.convention import Place, RegionConvention
 from anyarch.engine.deferral import Check, Group
-from anyarch.engine.records import HandlerEmitter, RecordLayout, uses_rounding
+from anyarch.engine.effects import EffectEmitter, uses_rounding
 from anyarch.engine.regionflags import PACKED, FlagUse
 from anyarch.engine.regionfloats import FloatUse, Result, Scalars
 from anyarch.engine.regions import ROOT, Key, Occurrence, Region, RegionCompiler, loops
 from anyarch.ir.graph import Graph, Node
 
 
-class RegionSurvey(HandlerEmitter):
+class RegionSurvey(EffectEmitter):
     """What is known of a region before its text is written, and the state of writing it."""
 
     decides_tininess = True
@@ -27,13 +27,7 @@ class RegionSurvey(HandlerEmitter):
         precise: bool = False,
         guarded: Set[int] = frozenset(),
     ) -> None:
-        super().__init__(
-            Graph("region"),
-            RecordLayout(),
-            set(),
-            compiler.architecture,
-            bounded=compiler.bounded,
-        )
+        super().__init__(Graph("region"), set(), compiler.architecture, bounded=compiler.bounded)
         self.compiler, self.region, self.blocks = compiler, region, region.blocks
         self.convention = RegionConvention(compiler.architecture)
         self.precise, self.guarded = precise, guarded

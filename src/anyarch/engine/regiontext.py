@@ -15,8 +15,8 @@ from anyarch.engine.accesstext import FIRST_LOCATION
 from anyarch.engine.convention import ATTRIBUTES, CALL, STACK_ALIGNMENT, STACK_POINTER, Place
 from anyarch.engine.deferral import DEFERRED, Check, Contents, Deferred, Group
 from anyarch.engine.deferral import LIMIT as GROUP_LIMIT
+from anyarch.engine.effects import leaves_after
 from anyarch.engine.flowtext import FlowText, label_of
-from anyarch.engine.records import leaves_after
 from anyarch.engine.regionflags import INPUTS
 from anyarch.engine.regionfloats import register_of, scalar_of
 from anyarch.engine.regions import Block, Occurrence

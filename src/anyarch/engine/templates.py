@@ -22,7 +22,8 @@ from anyarch.engine.blockcode import (
     NEEDS_RECORD,
     ROW,
 )
-from anyarch.engine.records import HandlerEmitter, Slot
+from anyarch.engine.handlers import HandlerEmitter
+from anyarch.engine.records import Slot
 
 if TYPE_CHECKING:
     from anyarch.emit.objects import Object, Symbol
