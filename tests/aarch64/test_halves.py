@@ -16,18 +16,9 @@ from anyarch.emit.llvm import host_has
 from anyarch.guests.aarch64 import ARCHITECTURE
 from anyarch.ir.graph import FLOATS
 from anyarch.isa.instruction import Instruction
-from tests.aarch64.emulator import (
-    CODE,
-    DEFINITIONS,
-    differences,
-    load_state,
-    prepare,
-    random_registers,
-    random_word,
-    read_state,
-)
+from tests.aarch64.definitions import compare_definitions
+from tests.aarch64.emulator import DEFINITIONS
 from tests.aarch64.test_groups import compare, register
-from tests.vectors_format import PAGE, NativeMachine, ReferenceMachine
 
 pytestmark = pytest.mark.skipif(
     not host_has("f16c"), reason="the host does not convert half precision: all is the reference's"
@@ -93,28 +84,7 @@ def test_what_is_native() -> None:
 
 
 def test_definitions() -> None:
-    source = random.Random("halves")
-    pages = {CODE: bytes(PAGE)}
-    reference = ReferenceMachine(ARCHITECTURE, pages)
-    native = NativeMachine(ARCHITECTURE, pages)
-    problems = []
-    for instruction in HALVES:
-        for _ in range(CASES):
-            word = random_word(instruction, source)
-            before = random_registers(source)
-            prepare(instruction, word, before, source)
-            before.v = [vector(source) for _ in before.v]
-            before.fpcr, before.fpsr = source.choice(MODES), source.choice((0, 0, 0x9F))
-            code = word.to_bytes(4, "little")
-            reference.memory.pages[CODE][:4] = code
-            native.engine.space.write(CODE, code)
-            native.engine.code_changed(CODE, 4)
-            load_state(reference, before)
-            load_state(native, before)
-            expected, found = reference.run(1), native.run(1)
-            differing = differences(read_state(native), read_state(reference))
-            if differing or expected.code is not found.code:
-                problems.append(f"{instruction.name} {word:#010x} from {before}: {differing}")
+    problems = compare_definitions(HALVES, random.Random("halves"), vector, MODES, CASES)
     assert not problems, "\n" + "\n".join(problems[:20])
 
 

@@ -86,11 +86,10 @@ def write_flags(e: Emitter, value: str) -> None:
 
 
 def set_control(e: Emitter, mode: str) -> None:
-    """Set MXCSR's rounding from a guest mode in i32; modes it lacks become nearest-even."""
+    """Set MXCSR's rounding from a guest mode in i32: by its two lowest bits, which of nearest-away
+    are those of nearest-even."""
     # The four two-bit codes of CONTROL, packed: shift by twice the mode.
-    twice = e.let(f"shl i32 {mode}, 1")
-    inside = e.let(f"icmp ult i32 {mode}, 4")
-    twice = e.let(f"select i1 {inside}, i32 {twice}, i32 0")
+    twice = e.let(f"shl i32 {e.let(f'and i32 {mode}, 3')}, 1")
     packed = sum(code >> 13 << 2 * index for index, code in enumerate(CONTROL))
     code = e.let(f"lshr i32 {packed}, {twice}")
     code = e.let(f"and i32 {code}, 3")

@@ -136,6 +136,7 @@ class RecordArena:
         self.on_drop: Callable[[int, int], None] | None = None
         self.on_change: Callable[[int, int], None] | None = None
         self.on_exact: Callable[[], None] | None = None  # faults are to be restarted
+        self.is_plain = False  # handlers run alone
         self.on_flush: Callable[[], None] | None = None  # no block is left that leads to a region
         self.locate_region: Callable[[int], int | None] | None = None  # guest pc of a host one
         space.on_code_change = self._change_range
@@ -218,6 +219,18 @@ class RecordArena:
             place = max((room.end for room in self._old_rooms), default=0), _NO_CODE, 0
         for name, value in zip(("code_next", "code_end", "code_write"), place, strict=True):
             self._fields[_INDEX[name]] = value
+
+    def go_plain(self) -> None:
+        """Drop code of blocks and what is compiled, once no other thread is in native code, and
+        have no more of it: from here on handlers run."""
+        with self._alone():
+            self.is_plain = True
+            room, self._room = self._room, None
+            if self.on_drop is not None:
+                self.on_drop(0, self.space.limit)
+            self._reset()
+            if room is not None:
+                room.close()
 
     def locate_code(self, host: int) -> int | None:
         """The record whose instruction faulted at a host address in a block's code; None where

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Final
 
+from anyarch.emit import floateffects, flushing
 from anyarch.engine.arena import TABLE_BITS
 from anyarch.engine.effects import EffectEmitter
 from anyarch.engine.records import RecordLayout, Slot, field_offset
 from anyarch.host.context import REGISTERS, ExitCode
-from anyarch.ir.graph import Graph, Node
+from anyarch.ir.graph import FLOATS, Graph, Node
 from anyarch.isa.architecture import Architecture
 
 _BASE_NBYTES: Final = 112  # of stack between its top and handlers that no region has called
@@ -18,6 +19,8 @@ SIGNATURE: Final = "(ptr noalias %context, ptr %record, ptr %memory)"
 
 class HandlerEmitter(EffectEmitter):
     """The body of a handler: reads slots, performs effects, commits, goes on."""
+
+    serves_modes = True  # of floating point, beside rounding: see :mod:`anyarch.emit.flushing`
 
     def __init__(
         self,
@@ -85,6 +88,24 @@ class HandlerEmitter(EffectEmitter):
             self.bind(node, loaded)
             return loaded
         return super().value(node)
+
+    def check_rounding(self) -> None:
+        nodes = [effect.node for effect in self.graph.effects if effect.node.op in FLOATS]
+        if not (self.serves_modes and self.float_rules == "arm" and _are_served(nodes)):
+            super().check_rounding()
+            return
+        mode = self.let(f"load i32, {self._rounding_mode()}, align 8")
+        looking, usual = self.name("mode"), self.name("usual")
+        self.branch(self.let(f"icmp ugt i32 {mode}, 3"), looking, usual, unlikely=True)
+        self.label(looking)
+        self.push()
+        beyond = self.let(f"icmp ugt i32 {self.let(f'and i32 {mode}, {~flushing.MODES}')}, 0")
+        self.emulate_if(beyond)
+        for node in nodes:
+            flushing.emulate_unusual(self, node)
+        self.pop()
+        self.line(f"br label %{usual}")
+        self.label(usual)
 
     def dispatch(self, record: str) -> None:
         """Tail-call the handler of a record."""
@@ -196,6 +217,17 @@ class HandlerEmitter(EffectEmitter):
         self.end(ExitCode.SYSCALL)
         self.label(staying)
         self.stop_poll(next_pc)
+
+
+def _are_served(nodes: list[Node]) -> bool:
+    """Whether other modes than rounding modes leave native code the usual cases of all these
+    effects: none is made of another, so that they can be looked at before they happen."""
+    return all(
+        floateffects.is_native(node)
+        and flushing.is_served(node)
+        and not any(below.op in FLOATS for arg in node.args for below in _below(arg))
+        for node in nodes
+    )
 
 
 def _below(node: Node) -> Iterable[Node]:

@@ -74,6 +74,7 @@ def _to_mxcsr_flags(flags: int) -> int:
 
 
 _GUEST_FLAGS: Final = tuple(_to_guest_flags(value) for value in range(64))
+_ROUNDING_MODES: Final = 3  # the greatest that is no more than a rounding mode
 _MXCSR_FLAGS: Final = tuple(_to_mxcsr_flags(value) for value in range(32))
 
 
@@ -225,7 +226,7 @@ class Interpreter:
         if status is not None:
             mode = self.state.get(*status.rounding)
             flags = self.state.get(*status.flags)
-            control = _CONTROL[mode] if mode < 4 else 0
+            control = _CONTROL[mode & 3]
             self._u32[FIELDS["mxcsr"][0] >> 2] = _MXCSR_MASKED | control | _MXCSR_FLAGS[flags & 31]
 
     def _sync_out(self) -> None:
@@ -408,6 +409,14 @@ class Interpreter:
         ended = self.reference.step()
         if self.counting and ended is None:
             self._set("remaining", self._get("remaining") - 1)
+        status = self.architecture.float_status
+        if (
+            status is not None
+            and status.rules == "arm"
+            and not self.arena.is_plain
+            and self.state.get(*status.rounding) > _ROUNDING_MODES
+        ):
+            self.arena.go_plain()  # handlers know more modes
         return ended
 
     def _provide(self) -> Exit | None:

@@ -155,7 +155,12 @@ class Jit:
         False where it is in place already, or where there is none to be had. While instructions
         are counted there is none: regions do not count."""
         with self._lock:
-            if self.arena.counting or pc in self.installed or pc in self._refused:
+            if (
+                self.arena.counting
+                or self.arena.is_plain
+                or pc in self.installed
+                or pc in self._refused
+            ):
                 return False
             key = self._load_bundle(pc)
             if pc in self.installed:
@@ -367,7 +372,7 @@ class Jit:
 
     # Installing.
     def _place(self, region: CompiledRegion) -> bool:
-        if self.arena.counting:
+        if self.arena.counting or self.arena.is_plain:
             return False
         pages = region.pages
         if not self._applies(region, pages):

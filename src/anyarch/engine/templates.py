@@ -50,6 +50,7 @@ class TemplateEmitter(HandlerEmitter):
 
     start = 0
     accesses = False
+    serves_modes = False  # where there are others blocks have no code
 
     def _hole(self, slot: Slot) -> str | None:
         """The slot's value as an operand of 64 bits; None where it has to be read."""
