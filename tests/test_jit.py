@@ -22,7 +22,7 @@ from hypothesis import given
 from anyarch.engine import bundle
 from anyarch.engine.cache import CodeCache
 from anyarch.engine.compiler import Request
-from anyarch.engine.convention import FROM_REGION
+from anyarch.engine.convention import FROM_CALL, FROM_REGION
 from anyarch.engine.interpreter import Note
 from anyarch.engine.jit import Jit
 from anyarch.engine.sampler import Sampler
@@ -902,6 +902,55 @@ def test_a_sampler_compiles_what_runs() -> None:
         sampler.close()
     assert engine.engine.state.get("x", 10) == 1_000_000_000
     assert CODE in engine.jit.installed
+
+
+def test_what_a_region_has_in_its_middle_waits_for_more_samples() -> None:
+    engine = JitEngine(bounded=False)
+    compiler = Once()
+    engine.jit = Jit(engine.engine.arena, engine.engine.native, compiler)
+    _mapped(engine, "addi a0, a0, 1; again: addi a1, a1, -1; bnez a1, again; ebreak; one: ret")
+    again, one = CODE + 4, CODE + 16
+    assert engine.jit.add(CODE)
+    sampler = Sampler(engine.jit, threshold=2)
+    sampler.begin(CODE)
+
+    def note(pc: int, source: int) -> None:
+        sampler.consider([Note(source, pc, 0, bytes(256))])
+
+    def wait_for(pc: int) -> None:
+        deadline = time.monotonic() + 60
+        while pc not in engine.jit.installed:
+            assert time.monotonic() < deadline
+            time.sleep(0.001)
+
+    try:
+        for _ in range(3):
+            note(again, FROM_REGION)
+        for _ in range(2):
+            note(one, FROM_REGION)
+        wait_for(one)
+        assert compiler.asked == [CODE, one]
+        note(again, FROM_REGION)
+        wait_for(again)
+    finally:
+        sampler.close()
+
+
+def test_what_is_called_waits_for_no_more_samples() -> None:
+    engine = JitEngine(bounded=False)
+    _mapped(engine, "addi a0, a0, 1; again: addi a1, a1, -1; bnez a1, again; ebreak")
+    assert engine.jit.add(CODE)
+    sampler = Sampler(engine.jit, threshold=2)
+    sampler.begin(CODE)
+    try:
+        for source in (FROM_REGION, FROM_CALL):
+            sampler.consider([Note(source, CODE + 4, 0, bytes(256))])
+        deadline = time.monotonic() + 60
+        while CODE + 4 not in engine.jit.installed:
+            assert time.monotonic() < deadline
+            time.sleep(0.001)
+    finally:
+        sampler.close()
 
 
 def test_a_sampler_sleeps_while_nothing_runs() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shutil
@@ -18,6 +19,7 @@ from typing import Final
 import pytest
 
 from anyarch._native import native_code, native_key, region_compiler
+from anyarch.engine.bundle import CALLS, CompiledRegion
 from anyarch.engine.cache import REGIONS, CodeCache
 from anyarch.engine.collection import verify
 from anyarch.engine.compiler import Client, Request
@@ -181,6 +183,34 @@ def test_the_compiler_goes_on_with_what_its_client_has_left(
     assert [region.pc for region in store.load(key).hot] == [CODE]
     assert regions[CODE].instructions == 5
     assert regions[CODE].targets == (CODE + 20, CODE + 28)
+
+
+def test_what_is_left_in_the_middle_of_a_region_needs_none(tmp_path: Path) -> None:
+    file, key = tmp_path / "program", "ab" * 32
+    file.write_bytes(bytes(4096))
+    made = {
+        CODE: (CODE + 64, CODE + 128, CODE + 256 | CALLS, CODE + 260),
+        CODE + 256: (),
+        CODE + 512: (),
+    }
+    roots = [
+        Root(CODE, key, b"", ahead=False),
+        Root(CODE + 8, key, b"", ahead=False, is_inner=True),
+        Root(CODE + 512, key, b"", ahead=False, is_inner=True),
+        Root(CODE + 1024, key, b"", ahead=False, is_inner=True),
+    ]
+    visited = {CODE: array("I", [64 >> 1, 128 >> 1, 256 >> 1, 260 >> 1])}
+    pieces = ((CODE, CODE + 4096, 0, str(file)),)
+    requests = Leftovers(tuple(roots), pieces, visited, ((CODE + 1024, CODE + 1030),)).requests()
+    asked, region = [], None
+    with contextlib.suppress(StopIteration):
+        while True:
+            request, ahead = requests.send(region)
+            asked.append((request.pc, ahead))
+            ranges = ((request.pc, request.pc + 100),)
+            cells = made.get(request.pc, ())
+            region = CompiledRegion(request.pc, 0, 1, cells, ranges, b"", b"")
+    assert asked == [(CODE, False), (CODE + 512, False), (CODE + 128, True), (CODE + 256, True)]
 
 
 def test_who_waits_for_a_region_when_the_guest_ends_gets_none() -> None:

@@ -19,7 +19,8 @@ ATTRIBUTES: Final = (
     "attributes #2 = { nounwind strictfp null_pointer_is_valid "
     '"no-stack-arg-probe" "no-realign-stack" "no_callee_saved_registers" }'
 )
-FROM_REGION: Final = 2  # who polls, where a region calls code of another kind
+FROM_REGION: Final = 2  # who polls, where a region jumps to code of another kind
+FROM_CALL: Final = 4  # the same, where it calls
 OFFSET_BITS: Final = 28  # of an entry's place relative to region_base
 
 # Of a stack frame: what a call leaves. A region that has no frame then needs no padding either.
@@ -131,16 +132,18 @@ class RegionConvention:
         return text, [f"%{prefix}.v{i}" for i in range(1, len(self.passed) + 1)]
 
     def _run(self, expected: str = "") -> str:
-        """Continue at the context's pc until guest code returns, and give that pc.
+        """Continue at the context's pc until guest code returns, and give that pc; ``expected`` is
+        where to, if it was called.
 
         Code of other kinds calls regions too, and goes on when they return: only what comes back
         to ``expected`` is for the region that called.
         """
         loads, values = self._reload("back")
+        source = FROM_CALL if expected else FROM_REGION
         lines = [
             _load("memory", "memory_base", "ptr"),
             "  br label %run\nrun:\n",
-            f"  %status = call i32 @aa_run(ptr %context, ptr inttoptr (i64 {FROM_REGION} to ptr), "
+            f"  %status = call i32 @aa_run(ptr %context, ptr inttoptr (i64 {source} to ptr), "
             "ptr %memory)\n",
             "  %ended = icmp ne i32 %status, 0\n",
             "  br i1 %ended, label %leave, label %back\nleave:\n",

@@ -82,7 +82,8 @@ _MXCSR_FLAGS: Final = tuple(_to_mxcsr_flags(value) for value in range(32))
 class Note:
     """A poll: what led to a pc, the link register there, and all registers of its file.
 
-    ``source`` is the host pointer of the record that jumped, FROM_REGION, or 0 for neither.
+    ``source`` is the host pointer of the record that jumped, FROM_REGION, FROM_CALL, or 0 for none
+    of these.
     """
 
     source: int

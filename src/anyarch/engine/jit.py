@@ -17,7 +17,7 @@ from typing import Final, Protocol
 
 from anyarch.data import dataclass
 from anyarch.engine.arena import RecordArena
-from anyarch.engine.bundle import STUB_NBYTES, CompiledRegion, digest_of
+from anyarch.engine.bundle import CALLS, STUB_NBYTES, CompiledRegion, digest_of
 from anyarch.engine.compiler import WINDOW, Request
 from anyarch.engine.convention import table_entry
 from anyarch.engine.journal import COMPILED, DROPPED, LOADED, REFUSED, Journal
@@ -194,23 +194,28 @@ class Jit:
         self._has_ended = True
         self.compiler.end()
 
-    def leave(self, roots: Iterable[tuple[int, bytes]]) -> None:
-        """What has no region yet, with its hints, is compiled for the next run: these, then what
-        regions that are new lead to."""
+    def leave(self, roots: Iterable[tuple[int, bytes, bool]]) -> None:
+        """What has no region yet, with its hints and whether it may be in the middle of another
+        region, is compiled for the next run: these, then what regions that are new lead to."""
         if not self.compiler.is_there:
             return
         with self._lock:
             mapped = list(self.arena.space.regions())
             visited = self.arena.visited()
             new = (self.installed[pc] for pc in self._made & self.installed.keys())
-            others = {pc for found in new for pc in found.region.targets}
+            cells = {cell for found in new for cell in found.region.cells}
             left: dict[int, Root] = {}
-            unseen = ((pc, b"", True) for pc in others.intersection(visited))
-            for pc, hints, ahead in chain(((*root, False) for root in roots), unseen):
+            blocks = set(visited)
+            unseen = (
+                (cell & ~CALLS, b"", not cell & CALLS, True)
+                for cell in sorted(cells, key=lambda cell: not cell & CALLS)
+                if cell & ~CALLS in blocks
+            )
+            for pc, hints, is_inner, ahead in chain(((*root, False) for root in roots), unseen):
                 if pc not in left and not self.is_settled(pc) and not self._is_precise(pc):
                     key = self._load_bundle(pc)
                     if key is not None:
-                        left[pc] = Root(pc, key, hints, ahead)
+                        left[pc] = Root(pc, key, hints, ahead, is_inner)
         if left:
             covered = {edges for i in self.installed.values() for edges in i.region.ranges}
             self.compiler.leave(Leftovers.of(left.values(), mapped, visited, covered))
@@ -222,6 +227,12 @@ class Jit:
     def is_settled(self, pc: int) -> bool:
         """Whether there is a region at ``pc``, or can be none."""
         return pc in self.installed or pc in self._refused
+
+    def count_covering(self, pc: int) -> int:
+        """How many regions have the code at a pc."""
+        with self._lock:
+            found = [self.installed[start] for start in self._by_page.get(pc & -_PAGE, ())]
+        return sum(each.region.overlaps(pc, pc + 1) for each in found)
 
     def _is_precise(self, pc: int) -> bool:
         """Whether registers have to be exact at faults: in code that was made at run time, and

@@ -17,7 +17,7 @@ from collections.abc import Generator, Iterable, Sequence
 from typing import NamedTuple
 
 from anyarch.data import dataclass
-from anyarch.engine.bundle import CompiledRegion
+from anyarch.engine.bundle import CALLS, CompiledRegion
 from anyarch.engine.compiler import WINDOW, Request
 from anyarch.engine.visits import visited_map
 from anyarch.errors import MemoryFault
@@ -26,13 +26,15 @@ from anyarch.memory.space import PROT_EXEC, PROT_WRITE
 
 
 class Root(NamedTuple):
-    """Where a region is to begin, the key that it is kept under, :attr:`Request.hints`, and whether
-    it was not seen in samples: then it is kept like what is compiled ahead of time."""
+    """Where a region is to begin, the key that it is kept under, :attr:`Request.hints`, whether it
+    was not seen in samples: then it is kept like what is compiled ahead of time; and whether it is
+    in the middle of something: then it needs no region where another has its code."""
 
     pc: int
     key: str
     hints: bytes
     ahead: bool
+    is_inner: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,15 +88,21 @@ class Leftovers:
         seen = {root.pc for root in self.roots}
         unseen = {start + 2 * at for start, part in self.visited.items() for at in part} - seen
         waiting = deque(self.roots)
+        made = list(self.covered)  # code of regions
         try:
             while waiting:
                 root = waiting.popleft()
+                if root.is_inner and any(start <= root.pc < end for start, end in made):
+                    continue
                 request = self._request(root, files)
                 region = None if request is None else (yield request, root.ahead)
-                for pc in region.targets if region is not None else ():
+                made += region.ranges if region is not None else ()
+                for cell in region.cells if region is not None else ():
+                    pc = cell & ~CALLS
                     if pc in unseen and self._start(pc) == self._start(root.pc):
                         unseen.remove(pc)
-                        waiting.append(Root(pc, root.key, b"", ahead=True))
+                        is_inner = not cell & CALLS
+                        waiting.append(Root(pc, root.key, b"", ahead=True, is_inner=is_inner))
         finally:
             for fd in files.values():
                 os.close(fd)

@@ -6,6 +6,7 @@ small functions that call nothing. What it is made of is here; ``engine.regionte
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
@@ -21,6 +22,7 @@ from anyarch.isa.architecture import Architecture
 from anyarch.isa.instruction import Form
 
 LIMIT: Final = 600  # guest instructions in one region
+NEST_LIMIT: Final = 1500  # in one that is a single loop nest
 INLINE_LIMIT: Final = 40  # of a function that is compiled into its caller
 LOOK_LIMIT: Final = 24  # of code at a call's target that is looked at
 ROOT: Final = -1  # the context of blocks that were not reached by a call
@@ -184,9 +186,14 @@ class RegionCompiler:
         followed.
         """
         values = Values(self.architecture, hints=hints)
-        instructions, leaders = self._walk(pc, read, LIMIT, read_data or read, values, was_visited)
+        read_data = read_data or read
+        instructions, leaders, left = self._walk(
+            pc, read, NEST_LIMIT, read_data, values, was_visited
+        )
         if pc not in instructions or not instructions[pc].template.is_native:
             return None
+        if len(instructions) > LIMIT:
+            instructions = self._select(instructions, leaders, left, pc)
         blocks: dict[Key, Block] = {}
         for found in list(instructions.values()):
             table = found.table
@@ -209,10 +216,11 @@ class RegionCompiler:
         read_data: Read,
         values: Values,
         was_visited: WasVisited = lambda pc: True,
-    ) -> tuple[dict[int, Occurrence], set[int]]:
-        """Instructions reached from ``pc`` without calls, and where blocks begin."""
+    ) -> tuple[dict[int, Occurrence], set[int], set[int]]:
+        """Instructions reached from ``pc`` without calls, where blocks begin, and where there was
+        no room for more."""
         instructions: dict[int, Occurrence] = {}
-        leaders = {pc}
+        leaders, left = {pc}, set[int]()
         work = [(pc, values)]
         while work and len(instructions) < limit:
             at, values = work.pop(0)
@@ -237,11 +245,47 @@ class RegionCompiler:
                 if targets or self._splits(found):
                     leaders.add(following)
                 at = following
-        return instructions, leaders
+            if at not in instructions:
+                left.add(at)
+        left.update(at for at, _ in work if at not in instructions)
+        return instructions, leaders, left
+
+    def _select(
+        self, instructions: dict[int, Occurrence], leaders: set[int], left: set[int], pc: int
+    ) -> dict[int, Occurrence]:
+        """Of too many instructions those for the region at ``pc``: the loop nest that it is in, and
+        as much as there is room for of what follows, the nearest first. A loop nest that there is
+        no room for is left out: registers stay in registers in the region that will begin there.
+        One that goes on where the walk has ended is cut like any other code.
+        """
+        blocks = self._blocks(instructions, leaders, ROOT)
+        nests = {
+            key: nest
+            for nest in components(blocks)
+            if not any(to in left for k in nest for _, to in blocks[k].successors)
+            for key in nest
+        }
+        chosen: dict[Key, None] = {}
+        count = 0
+        waiting: deque[Key] = deque([(ROOT, pc)])
+        while waiting:
+            key = waiting.popleft()
+            if key in chosen or key not in blocks:
+                continue
+            together = [k for k in blocks if k in nests[key]] if key in nests else [key]
+            size = sum(len(blocks[k].instructions) for k in together)
+            if count and count + size > LIMIT:
+                continue
+            count += size
+            chosen.update(dict.fromkeys(together))
+            waiting.extend(s for k in together for s in blocks[k].successors)
+        return {found.pc: found for key in chosen for found in blocks[key].instructions}
 
     def _leaf(self, pc: int, read: Read) -> tuple[dict[int, Occurrence], set[int]] | None:
         """A small function that calls nothing. It may keep its return address in its frame."""
-        instructions, leaders = self._walk(pc, read, INLINE_LIMIT, read, Values(self.architecture))
+        instructions, leaders, _ = self._walk(
+            pc, read, INLINE_LIMIT, read, Values(self.architecture)
+        )
         if len(instructions) >= INLINE_LIMIT or pc not in instructions:
             return None
         for found in instructions.values():
@@ -420,11 +464,17 @@ class RegionCompiler:
 
 
 def loops(blocks: dict[Key, Block]) -> set[Key]:
-    """The blocks that can follow themselves (strongly connected components, Tarjan 1972)."""
+    """The blocks that can follow themselves."""
+    return set().union(*components(blocks))
+
+
+def components(blocks: dict[Key, Block]) -> list[set[Key]]:
+    """The loop nests: blocks that can follow each other (strongly connected components, Tarjan
+    1972)."""
     order: dict[Key, int] = {}
     lowest: dict[Key, int] = {}
     open_blocks: dict[Key, None] = {}
-    looping: set[Key] = set()
+    nests: list[set[Key]] = []
     for root in blocks:
         stack = [] if root in order else [(root, iter(blocks[root].successors))]
         while stack:
@@ -443,9 +493,9 @@ def loops(blocks: dict[Key, Block]) -> set[Key]:
                     while key not in component:
                         component.add(open_blocks.popitem()[0])
                     if len(component) > 1 or key in blocks[key].successors:
-                        looping |= component
+                        nests.append(component)
             elif following not in order:
                 stack.append((following, iter(blocks[following].successors)))
             elif following in open_blocks:
                 lowest[key] = min(lowest[key], order[following])
-    return looping
+    return nests

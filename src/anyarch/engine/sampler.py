@@ -11,7 +11,7 @@ from collections import Counter
 from time import process_time
 from typing import TYPE_CHECKING, Final
 
-from anyarch.engine.convention import FROM_REGION
+from anyarch.engine.convention import FROM_CALL, FROM_REGION
 from anyarch.host.descriptors import unshare_descriptors
 from anyarch.host.signalmask import block_signals, set_host_mask
 
@@ -24,14 +24,15 @@ _LONGEST_INTERVAL: Final = 0.02  # seconds between samples
 _QUIET: Final = 50  # samples without a running guest, after which the sampler sleeps
 _NAP: Final = 0.1  # seconds
 _GRACE: Final = 0.01  # seconds that a guest runs before it is sampled
+_COVERED: Final = 8  # regions of which each doubles the samples that another with the code needs
 
 
 class Sampler:
     """Finds hot code and has it compiled, in two threads of its own.
 
     One asks running threads to note some polls now and then. The other compiles what has been seen
-    ``threshold`` times. Roots of regions are heads of loops and of functions: of some polls in a
-    row the first at one counts.
+    ``threshold`` times, more often where regions have the code already but begin elsewhere. Roots
+    of regions are heads of loops and of functions: of some polls in a row the first at one counts.
     """
 
     def __init__(self, jit: Jit, *, threshold: int = 2, interval: float = 0.001) -> None:
@@ -41,6 +42,8 @@ class Sampler:
     def _begin_anew(self) -> None:
         self._counts: Counter[int] = Counter()
         self._hints: dict[int, bytes] = {}
+        self._inner: set[int] = set()  # nothing has called them
+        self._needs: dict[int, int] = {}  # samples, where that is not the threshold
         self._found = False
         self._wake = threading.Event()
         self._ready = threading.Event()
@@ -81,21 +84,29 @@ class Sampler:
     def _count(self, note: Note) -> None:
         pc = note.pc
         self._found = True
+        if self._is_call(note):
+            self._inner.discard(pc)
+        elif pc not in self._hints:
+            self._inner.add(pc)
         self._counts[pc] += 1
         self._hints[pc] = note.registers
         if self._counts[pc] == 1 < self.threshold and self.jit.knows(pc):
             self._counts[pc] = self.threshold  # it costs little
-        if self._counts[pc] == self.threshold:
+        if self._counts[pc] == self._needs.get(pc, self.threshold):
             self._ready.set()
 
     def _is_root(self, note: Note) -> bool:
         """Whether a jump went backwards, was a call, or left a region; but was no return."""
         if not note.source or note.pc == note.link:
             return False
-        if note.source == FROM_REGION:
+        if note.source == FROM_REGION or self._is_call(note):
             return True
-        from_pc = self.jit.arena.find(note.source)[2]
-        return note.pc <= from_pc or 0 < note.link - from_pc <= _LONGEST
+        return note.pc <= self.jit.arena.find(note.source)[2]
+
+    def _is_call(self, note: Note) -> bool:
+        if note.source in (FROM_REGION, FROM_CALL):
+            return note.source == FROM_CALL
+        return 0 < note.link - self.jit.arena.find(note.source)[2] <= _LONGEST
 
     def provide(self, pc: int) -> bool:
         """It is not asked for code: guests go on in the interpreter."""
@@ -137,15 +148,31 @@ class Sampler:
             self._ready.clear()
             while not self._done:
                 counts = list(self._counts.items())  # at once: guests note where they are
-                pc, count = max(counts, key=lambda item: item[1], default=(0, 0))
-                if count < self.threshold:
+                due = [item for item in counts if self._is_due(*item)]
+                if not due:
                     break
+                pc, _ = max(due, key=lambda item: item[1])
+                if self._is_postponed(pc):
+                    continue
                 if self.jit.add(pc, self._hints.pop(pc, b"")):
                     self._credit(pc)
                 del self._counts[pc]
         # Here, for the connection to the compiler is in this thread's table of descriptors.
         seen = sorted(self._hints.items(), key=lambda item: -self._counts[item[0]])
-        self.jit.leave(seen)
+        self.jit.leave((*root, self._is_postponed(root[0])) for root in seen)
+
+    def _is_due(self, pc: int, count: int) -> bool:
+        return count >= self._needs.get(pc, self.threshold)
+
+    def _is_postponed(self, pc: int) -> bool:
+        """Have what is no function wait for more samples where there are regions with its code:
+        control comes to where one of them begins, mostly soon, and what is compiled again takes
+        time from others."""
+        if pc not in self._inner or self.jit.knows(pc):
+            return False
+        covering = min(self.jit.count_covering(pc), _COVERED)
+        self._needs[pc] = self.threshold << covering
+        return not self._is_due(pc, self._counts[pc])
 
     def _credit(self, pc: int) -> None:
         """What a hot region calls needs one sample less, for calls between regions are cheap; none
