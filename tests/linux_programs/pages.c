@@ -45,8 +45,20 @@ static void growing(void) {
     printf("kept %d %d\n", top[-1], top[-20 * PAGE]);
 }
 
+static void populating(void) {
+    for (int prot = PROT_READ; prot <= (PROT_READ | PROT_WRITE); prot += PROT_WRITE)
+        for (int flags = 0; flags <= MAP_POPULATE; flags += MAP_POPULATE) {
+            unsigned char there[4];
+            char *pages = mmap(NULL, 4 * PAGE, prot, MAP_PRIVATE | MAP_ANONYMOUS | flags, -1, 0);
+            mincore(pages, 4 * PAGE, there);
+            printf("populated %d %d %d %d\n", there[0] & 1, there[1] & 1, there[2] & 1, there[3] & 1);
+            munmap(pages, 4 * PAGE);
+        }
+}
+
 int main(void) {
     growing();
+    populating();
     char *pages = mmap(NULL, 8 * PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     munmap(pages + 2 * PAGE, PAGE);
     SAY(mlock(pages, 2 * PAGE));

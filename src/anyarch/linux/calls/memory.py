@@ -20,7 +20,7 @@ _MAP_FIXED, _MAP_ANONYMOUS, _MAP_POPULATE, _MAP_FIXED_NOREPLACE = 0x10, 0x20, 0x
 _MAP_GROWSDOWN, _MAP_DENYWRITE, _MAP_LOCKED = 0x100, 0x800, 0x2000
 _MAP_KNOWN: Final = 0xFC17F973  # the flags that a mapping of every file takes
 _F_GETFD: Final = 1
-_MADV_POPULATE: Final = 14
+_MADV_POPULATE_READ, _MADV_POPULATE_WRITE = 22, 23
 
 for _name, _signature in {
     "get_mempolicy": "mode:struct_out.int mask:pointer maxnode:size addr:pointer flags:hex",
@@ -117,7 +117,9 @@ def mmap(
     if flags & _MAP_LOCKED or thread.process.locks_mappings:
         thread.call("mlock", thread.space.base + mapped, length)
     if flags & _MAP_POPULATE:
-        thread.call("madvise", thread.space.base + mapped, length, _MADV_POPULATE)
+        writes = prot & _PROT_WRITE and kind == _MAP_PRIVATE
+        advice = _MADV_POPULATE_WRITE if writes else _MADV_POPULATE_READ
+        thread.call("madvise", thread.space.base + mapped, length, advice)
     return mapped
 
 
