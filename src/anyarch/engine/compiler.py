@@ -53,7 +53,10 @@ _HIGH_DESCRIPTOR: Final = 900
 _GLANCE: Final = 10  # milliseconds after which who waits for a region sees that the guest has ended
 _LEAVING: Final = 0.1  # seconds that a guest that ends waits for its compiler at most
 _IDLE: Final = 1.0  # seconds without a request after which there is time for other work
-_LEFT_SECONDS: Final = 30.0  # of processor time, for what a guest that has ended has left
+# Of processor time, for what a guest that has ended has left: so many times what the guest took,
+# for who had many things to do longer has more to be compiled; but not less and not more than this.
+_LEFT_TIMES: Final = 10.0
+_LEFT_SECONDS: Final = 30.0, 120.0
 _BUILDS: Final = 3  # of a region until all its accesses are in its line table
 _LEFT_LOCK: Final = "leftovers"  # held by the one of a cache's compilers that does that
 _GARBAGE: Final = 50_000  # objects after which the compiler looks for cycles
@@ -353,8 +356,10 @@ class _Service:
         except OSError:  # another goes on for a guest of its own: one at a time is enough
             return
         os.nice(15)
-        until = time.process_time() + _LEFT_SECONDS
-        requests, region = Leftovers.unpack(self._left).requests(), None
+        left = Leftovers.unpack(self._left)
+        least, most = _LEFT_SECONDS
+        until = time.process_time() + min(max(least, _LEFT_TIMES * left.seconds), most)
+        requests, region = left.requests(), None
         with contextlib.suppress(StopIteration):
             while time.process_time() < until and _resident() < MEMORY_LIMIT:
                 request, ahead = requests.send(region)

@@ -218,7 +218,8 @@ class Jit:
                         left[pc] = Root(pc, key, hints, ahead, is_inner)
         if left:
             covered = {edges for i in self.installed.values() for edges in i.region.ranges}
-            self.compiler.leave(Leftovers.of(left.values(), mapped, visited, covered))
+            seconds = time.process_time()
+            self.compiler.leave(Leftovers.of(left.values(), mapped, visited, covered, seconds))
 
     def after_fork(self) -> None:
         """In a forked child: what its parent had compiled is the parent's to go on with."""

@@ -40,13 +40,14 @@ class Root(NamedTuple):
 @dataclass(frozen=True, slots=True)
 class Leftovers:
     """Roots, the hottest first; what was mapped from files: start, end, offset, path; by start of a
-    mapping, where in it the guest has been: half the offsets of basic blocks; and the code
-    [start, end) of regions."""
+    mapping, where in it the guest has been: half the offsets of basic blocks; the code [start, end)
+    of regions; and the seconds of processor time that the guest took."""
 
     roots: tuple[Root, ...]
     pieces: tuple[tuple[int, int, int, str], ...]
     visited: dict[int, array[int]]
     covered: tuple[tuple[int, int], ...]
+    seconds: float = 0.0
 
     @staticmethod
     def of(
@@ -54,6 +55,7 @@ class Leftovers:
         mapped: Iterable[Region],
         blocks: Sequence[int],
         covered: Iterable[tuple[int, int]],
+        seconds: float,
     ) -> Leftovers:
         """From what is mapped now; writable memory may differ from its file."""
         fixed = [m for m in mapped if m.file and not m.shared and not m.prot & PROT_WRITE]
@@ -63,7 +65,7 @@ class Leftovers:
             for m in fixed
             if m.prot & PROT_EXEC
         }
-        return Leftovers(tuple(roots), tuple(pieces), visited, tuple(covered))
+        return Leftovers(tuple(roots), tuple(pieces), visited, tuple(covered), seconds)
 
     def pack(self) -> bytes:
         """For a process of the same Python."""
@@ -72,14 +74,14 @@ class Leftovers:
             start: zlib.compress(array("I", sorted(offsets)).tobytes(), 1)
             for start, offsets in self.visited.items()
         }
-        return marshal.dumps((roots, self.pieces, visited, self.covered))
+        return marshal.dumps((roots, self.pieces, visited, self.covered, self.seconds))
 
     @staticmethod
     def unpack(data: bytes) -> Leftovers:
         """What :meth:`pack` was given."""
-        roots, pieces, packed, covered = marshal.loads(data)
+        roots, pieces, packed, *rest = marshal.loads(data)
         visited = {start: array("I", zlib.decompress(part)) for start, part in packed.items()}
-        return Leftovers(tuple(Root(*root) for root in roots), pieces, visited, covered)
+        return Leftovers(tuple(Root(*root) for root in roots), pieces, visited, *rest)
 
     def requests(self) -> Generator[tuple[Request, bool], CompiledRegion | None]:
         """What to compile, as far as its files can be read, and whether that is ahead of time; who
