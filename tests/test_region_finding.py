@@ -76,3 +76,8 @@ def test_a_loop_without_end_is_cut(finder: RegionCompiler) -> None:
     branches = [f"beqz a2, {CODE + 4 * (i + 40):#x}" for i in range(2 * NEST_LIMIT)]
     found = _find(finder, [*branches, *_padding(40), f"j {CODE:#x}"])
     assert LIMIT // 2 < found.instructions <= LIMIT
+
+
+def test_straight_code_is_cut(finder: RegionCompiler) -> None:
+    found = _find(finder, [*_padding(LIMIT + 100), "ret"])
+    assert found.ranges == [(CODE, CODE + 4 * LIMIT)]

@@ -265,21 +265,22 @@ class RegionCompiler:
             if not any(to in left for k in nest for _, to in blocks[k].successors)
             for key in nest
         }
-        chosen: dict[Key, None] = {}
-        count = 0
+        chosen: dict[int, Occurrence] = {}
+        seen: set[Key] = set()
         waiting: deque[Key] = deque([(ROOT, pc)])
         while waiting:
             key = waiting.popleft()
-            if key in chosen or key not in blocks:
+            if key in seen or key not in blocks:
                 continue
-            together = [k for k in blocks if k in nests[key]] if key in nests else [key]
-            size = sum(len(blocks[k].instructions) for k in together)
-            if count and count + size > LIMIT:
+            nest = nests.get(key)
+            together = [k for k in blocks if k in nest] if nest else [key]
+            seen.update(together)
+            found = [each for k in together for each in blocks[k].instructions]
+            if chosen and len(chosen) + len(found) > LIMIT:
                 continue
-            count += size
-            chosen.update(dict.fromkeys(together))
+            chosen.update((each.pc, each) for each in (found if nest else found[:LIMIT]))
             waiting.extend(s for k in together for s in blocks[k].successors)
-        return {found.pc: found for key in chosen for found in blocks[key].instructions}
+        return chosen
 
     def _leaf(self, pc: int, read: Read) -> tuple[dict[int, Occurrence], set[int]] | None:
         """A small function that calls nothing. It may keep its return address in its frame."""
