@@ -13,9 +13,11 @@ from pathlib import Path
 import pytest
 
 from anyarch.emit.compile import Blob
+from anyarch.engine import ownfiles
 from anyarch.engine.cache import CodeCache, key_for, source_digest, toolchain_key
 from anyarch.engine.collection import clear, collect, verify
-from anyarch.host.code import load
+from anyarch.engine.ownfiles import Findings, Stamp
+from anyarch.host.code import load, load_file
 
 RETURN_7 = b"\xb8\x07\x00\x00\x00\xc3"  # mov eax, 7; ret
 KEY = key_for("test", 1)
@@ -253,11 +255,77 @@ def test_source_digest_follows_names_and_contents(tmp_path: Path) -> None:
     assert changed()
 
 
+def test_source_digest_is_remembered_while_sources_look_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = tmp_path / "a.py"
+    source.write_text("x = 1\n")
+    places = [str(source)]
+    digest = source_digest(places, Findings(str(tmp_path)))
+    assert digest == source_digest(places)
+    assert not (tmp_path / "findings").exists(), "sources may change again unseen"
+    monkeypatch.setattr(ownfiles, "_SETTLED", -1.0)
+    assert source_digest(places, Findings(str(tmp_path))) == digest
+    stamp = Stamp([(str(source), source.stat())])
+    assert Findings(str(tmp_path)).get(stamp) == digest
+    Findings(str(tmp_path)).put(stamp, "remembered")
+    assert source_digest(places, Findings(str(tmp_path))) == "remembered"
+    time.sleep(0.01)
+    source.write_text("x = 2\n")
+    changed = source_digest(places, Findings(str(tmp_path)))
+    assert changed == source_digest(places) != digest
+
+
+def test_findings_are_few_and_none_where_others_write(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ownfiles, "_SETTLED", -1.0)
+    status = tmp_path.stat()
+    stamps = [Stamp([(str(number), status)]) for number in range(100)]
+    for number, stamp in enumerate(stamps):
+        Findings(str(tmp_path)).put(stamp, str(number))
+    known = Findings(str(tmp_path))
+    kept = [stamp for stamp in stamps if known.get(stamp) is not None]
+    assert 16 <= len(kept) < 64
+    assert kept == stamps[-len(kept) :]
+    assert known.get(stamps[-1]) == "99"
+    (tmp_path / "findings").chmod(0o666)
+    assert Findings(str(tmp_path)).get(stamps[-1]) is None
+    assert Findings("/nowhere").get(stamps[-1]) is None
+    Findings("/nowhere").put(stamps[-1], "nothing happens")
+
+
+def test_a_blob_is_mapped_in_place_and_checked_when_its_file_has_changed(
+    cache: CodeCache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ownfiles, "_SETTLED", -1.0)
+    assert cache.open(KEY) is None
+    cache.put(KEY, blob())
+    for _ in range(2):
+        stored = CodeCache(cache.path).open(KEY)
+        assert stored is not None
+        assert (stored.nbytes, stored.symbols) == (len(RETURN_7), blob().symbols)
+        code = load_file(*stored)
+        os.close(stored.fd)
+        assert code is not None
+        assert ctypes.CFUNCTYPE(ctypes.c_int)(code.address("first"))() == 7
+        code.unmap()
+    time.sleep(0.01)
+    damaged = bytearray(file_of(cache).read_bytes())
+    damaged[-1] ^= 1
+    file_of(cache).write_bytes(damaged)
+    assert CodeCache(cache.path).open(KEY) is None
+    assert not file_of(cache).exists()
+    cache.put(KEY, blob())
+    file_of(cache).chmod(0o666)
+    assert CodeCache(cache.path).open(KEY) is None
+
+
 def test_toolchain_key_names_the_installed_compiler_without_importing_it() -> None:
     import llvmlite
 
     assert f"llvmlite {llvmlite.__version__};" in toolchain_key()
-    slow = "llvmlite elftools importlib.metadata dataclasses inspect tempfile pathlib json"
+    slow = "llvmlite elftools importlib.metadata dataclasses inspect tempfile pathlib json hashlib"
     script = (
         "import sys; before = set(sys.modules)\n"
         "from anyarch.engine.cache import CodeCache, toolchain_key\n"

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 from anyarch.engine.cache import CodeCache, key_for, source_digest, toolchain_key
 from anyarch.errors import CompileError, Error
-from anyarch.host.code import NativeCode, load
+from anyarch.host.code import NativeCode, load, load_file
 
 if TYPE_CHECKING:
     from anyarch.emit.compile import Blob
@@ -25,7 +25,13 @@ PACKAGES: Final = {"riscv64": "riscv", "aarch64": "aarch64"}
 # How guest memory lies in the host's: somewhere, at the same addresses (which only makes a
 # difference for regions), or in a part that no access leaves.
 VARIANTS: Final = ("flat", "direct", "bounded")
+# What shapes native code, beside the guest's own definitions.
+_SOURCES: Final = (
+    *("ir", "isa", "emit", "engine", "host"),
+    *(f"linux/{module}.py" for module in ("thunks", "masks", "places")),
+)
 _loaded: dict[tuple[str, str], NativeCode] = {}
+_digests: dict[str, tuple[str, str]] = {}  # of sources and tools, by guest
 
 
 def architecture(name: str) -> Architecture:
@@ -47,26 +53,38 @@ def space_variant(space: AddressSpace) -> str:
 
 def native_code(name: str, variant: str = "flat", cache: CodeCache | None = None) -> NativeCode:
     """The mapped interpreter of a guest; mapped once per process."""
+    variant = {"direct": "flat"}.get(variant, variant)  # the interpreter is the same
     found = _loaded.get((name, variant))
     if found is None:
         cache = cache or CodeCache()
-        variant = {"direct": "flat"}.get(variant, variant)  # the interpreter is the same
-        key = native_key(name, variant)
-        blob = cache.get(key) or _compile_in_helper(cache, key, name, variant)
-        found = _loaded[name, variant] = load(blob)
+        key = native_key(name, variant, cache)
+        found = _load_stored(cache, key)
+        if found is None:
+            found = load(cache.get(key) or _compile_in_helper(cache, key, name, variant))
+        _loaded[name, variant] = found
     return found
 
 
-def native_key(name: str, variant: str) -> str:
+def _load_stored(cache: CodeCache, key: str) -> NativeCode | None:
+    """What the cache has, mapped from its file."""
+    stored = cache.open(key)
+    if stored is None:
+        return None
+    try:
+        return load_file(stored.fd, stored.position, stored.nbytes, stored.symbols)
+    finally:
+        os.close(stored.fd)
+
+
+def native_key(name: str, variant: str, cache: CodeCache | None = None) -> str:
     """The cache key: everything that the native code depends on."""
-    root = os.path.dirname(os.path.abspath(__file__))
-    parts = ("ir", "isa", "emit", "engine", "host", f"guests/{PACKAGES[name]}")
-    digest = source_digest(os.path.join(root, part) for part in parts)
-    thunks = b""
-    for module in ("thunks", "masks", "places"):
-        with open(os.path.join(root, "linux", f"{module}.py"), "rb") as file:
-            thunks += file.read()
-    return key_for("interpreter", name, variant, digest, thunks, toolchain_key())
+    if name not in _digests:
+        known = (cache or CodeCache()).findings
+        root = os.path.dirname(os.path.abspath(__file__))
+        parts = (*_SOURCES, f"guests/{PACKAGES[name]}")
+        digest = source_digest([os.path.join(root, part) for part in parts], known)
+        _digests[name] = digest, toolchain_key()
+    return key_for("interpreter", name, variant, *_digests[name])
 
 
 def compile_native(name: str, variant: str) -> Blob:
@@ -77,7 +95,10 @@ def compile_native(name: str, variant: str) -> Blob:
     from anyarch.linux.thunks import thunk_text
 
     module = InterpreterModule(architecture(name), bounded=variant == "bounded")
-    return compile_blob(runtime_text() + thunk_text() + module.text())
+    blob = compile_blob(runtime_text() + thunk_text() + module.text())
+    # Handlers are reached through tables: no name of theirs is ever looked for.
+    blob.symbols = {name: at for name, at in blob.symbols.items() if name.startswith("aa_")}
+    return blob
 
 
 def _compile_in_helper(cache: CodeCache, key: str, name: str, variant: str) -> Blob:

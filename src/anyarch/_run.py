@@ -90,7 +90,7 @@ def make_sampler(
     cache = CodeCache(options.cache)
     bundles = [BundleFile(path) for path in options.bundles]
     is_linux = variant != "bounded"
-    key = native_key(name, variant) + (" precise" if options.precise else "")
+    key = native_key(name, variant, cache) + (" precise" if options.precise else "")
     store = RegionStore(cache, key, bundles, files=is_linux)
     compiler = region_compiler(name, variant, cache)
     precise = options.precise or None  # what the code is decides

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import resource
-import signal
 import sys
 from collections.abc import Sequence
 
@@ -66,6 +64,9 @@ def _advice(options: RunOptions) -> str:
 
 def die_of(number: int) -> int:
     """End this process by a signal, so that a shell sees what ended the guest."""
+    import resource
+    import signal
+
     sys.stdout.flush()
     # The core would be Python's, which tells nothing about the guest.
     resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))

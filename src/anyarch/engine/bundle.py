@@ -6,12 +6,12 @@ place. The digest of the guest code that it was made from says whether it still 
 
 from __future__ import annotations
 
-import hashlib
 import struct
 from collections.abc import Callable, Iterable
 from typing import Final
 
 from anyarch.data import dataclass
+from anyarch.engine.digests import blake2b
 
 # pc, entry, instructions, cells, ranges, tables, lines, code, precise, digest
 _HEAD: Final = struct.Struct("<QIIHHHIIB16s")
@@ -146,7 +146,7 @@ def pack_lines(rows: Iterable[tuple[int, int]], pc: int) -> bytes:
 
 def digest_of(ranges: Iterable[tuple[int, int]], read: Callable[[int, int], bytes]) -> bytes:
     """Digest of guest code; ``read`` raises MemoryFault."""
-    state = hashlib.blake2b(digest_size=16)
+    state = blake2b(digest_size=16)
     for start, end in ranges:
         state.update(_U64.pack(start))
         state.update(read(start, end - start))

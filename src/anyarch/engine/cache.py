@@ -10,15 +10,15 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import hashlib
 import os
 import struct
 import sys
-import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import Final, NamedTuple
 
 from anyarch.emit.compile import Blob
+from anyarch.engine.digests import blake2b
+from anyarch.engine.ownfiles import Findings, Stamp, lock_file, open_own, read_all, read_own
 from anyarch.host.cpu import PAGE, identity
 
 __all__ = [
@@ -44,7 +44,6 @@ _MAGIC: Final = b"anyarch\x02"
 BLOB: Final = ".blob"
 REGIONS: Final = ".regions"
 LOCK: Final = ".lock"
-_TOUCHED: Final = 3600.0  # seconds for which a file counts as used without being touched again
 _MAX_NBYTES: Final = (1 << 32) - 1
 
 
@@ -57,16 +56,50 @@ class Entry(NamedTuple):
     kind: str  # BLOB or REGIONS
 
 
+class BlobFile(NamedTuple):
+    """A blob in an open file, which is the receiver's to close."""
+
+    fd: int
+    position: int
+    nbytes: int
+    symbols: dict[str, int]
+
+
 class CodeCache:
     """Blobs on disk, shared by all processes of a user.
 
     The directory is `path`, else $ANYARCH_CACHE, $XDG_CACHE_HOME/anyarch or ~/.cache/anyarch.
     """
 
-    __slots__ = ("path",)
+    __slots__ = ("findings", "path")
 
     def __init__(self, path: str | None = None) -> None:
         self.path = os.path.abspath(path) if path else _default_path()
+        self.findings = Findings(self.path)
+
+    def open(self, key: str) -> BlobFile | None:
+        """The file of a blob, to be mapped in place; None as :meth:`get`. Its contents are checked
+        when it has changed since they last were."""
+        path = self._file(key)
+        try:
+            opened = open_own(path)
+            if opened is None:
+                return None
+            fd, status = opened
+            try:
+                stamp = Stamp([(key, status)])
+                if self.findings.get(stamp) is None:
+                    if unpack(read_all(fd, status.st_size)) is None:
+                        self._delete(path)
+                        os.close(fd)
+                        return None
+                    self.findings.put(stamp, "whole")
+                return _open_blob(fd)
+            except BaseException:
+                os.close(fd)
+                raise
+        except OSError:
+            return None
 
     def get(self, key: str) -> Blob | None:
         """The blob of a key, or None; a damaged file is deleted, one of another user ignored."""
@@ -174,66 +207,11 @@ class CodeCache:
             os.unlink(path)
 
 
-def lock_file(path: str, *, create: bool = True, wait: bool = True) -> int:
-    """A descriptor of the file that a path names, locked against all others who lock it; OSError.
-
-    Whoever holds the lock may unlink the file, or put another in its place: then the next one does
-    not get the lock of what is gone. Without ``wait`` a lock that is held is a BlockingIOError.
-    """
-    flags = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | (os.O_CREAT if create else 0)
-    while True:
-        fd = os.open(path, flags, 0o600)
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-            held, named = os.fstat(fd), os.stat(path, follow_symlinks=False)
-            if (held.st_dev, held.st_ino) == (named.st_dev, named.st_ino):
-                return fd
-        except FileNotFoundError:
-            pass
-        except BaseException:
-            os.close(fd)
-            raise
-        os.close(fd)
-
-
 def _default_path() -> str:
     if path := os.environ.get("ANYARCH_CACHE"):
         return os.path.abspath(path)
     base = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
     return os.path.join(os.path.abspath(base), "anyarch")
-
-
-def read_own(path: str) -> bytes | None:
-    """The contents of a file that only this user or root can have written, which counts as a use
-    of it; None for a file of others. OSError."""
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
-    try:
-        status = os.fstat(fd)
-        if status.st_uid not in (os.geteuid(), 0) or status.st_mode & 0o022:
-            return None
-        # File systems note the time of an access once a day, or never.
-        if time.time() - max(status.st_atime, status.st_mtime) > _TOUCHED:
-            with contextlib.suppress(OSError):
-                os.utime(fd)
-        return _read_all(fd, status.st_size)
-    finally:
-        os.close(fd)
-
-
-def _read(path: str) -> bytes:
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        return _read_all(fd, os.fstat(fd).st_size)
-    finally:
-        os.close(fd)
-
-
-def _read_all(fd: int, nbytes: int) -> bytes:
-    """A file of known size, without the file objects of `open`, which cost more than reading."""
-    data = os.read(fd, nbytes)
-    while len(data) < nbytes and (more := os.read(fd, nbytes - len(data))):
-        data += more
-    return data
 
 
 def pack(blob: Blob) -> bytes:
@@ -251,6 +229,8 @@ def pack(blob: Blob) -> bytes:
 
 
 def _digest(head: bytes, body: bytes | memoryview) -> bytes:
+    import hashlib  # only here: it takes longer than a key does, but less for a long text
+
     state = hashlib.sha256(head)
     state.update(body)
     return state.digest()
@@ -266,15 +246,27 @@ def unpack(data: bytes) -> Blob | None:
     body = memoryview(data)[_HEADER.size :]
     if _digest(data[: _HEADER.size - _DIGEST_NBYTES], body) != digest:
         return None
-    offsets = struct.unpack_from(f"<{offsets_nbytes // 4}I", body)
-    names = bytes(body[offsets_nbytes : offsets_nbytes + names_nbytes]).decode()
-    symbols = dict(zip(names.split("\n") if names else (), offsets, strict=True))
-    return Blob(data[position:], symbols, position=position)
+    return Blob(data[position:], _symbols(body, offsets_nbytes, names_nbytes), position=position)
+
+
+def _open_blob(fd: int) -> BlobFile:
+    """A file's blob, of which the contents were checked before."""
+    _, position, nbytes, offsets_nbytes, names_nbytes, _ = _HEADER.unpack(
+        os.pread(fd, _HEADER.size, 0)
+    )
+    table = os.pread(fd, offsets_nbytes + names_nbytes, _HEADER.size)
+    return BlobFile(fd, position, nbytes, _symbols(table, offsets_nbytes, names_nbytes))
+
+
+def _symbols(table: bytes | memoryview, offsets_nbytes: int, names_nbytes: int) -> dict[str, int]:
+    offsets = struct.unpack_from(f"<{offsets_nbytes // 4}I", table)
+    names = bytes(table[offsets_nbytes : offsets_nbytes + names_nbytes]).decode()
+    return dict(zip(names.split("\n") if names else (), offsets, strict=True))
 
 
 def key_for(*parts: str | bytes | int) -> str:
     """A cache key: the same for the same parts, different for any others."""
-    state = hashlib.sha256()
+    state = blake2b(digest_size=32)
     for part in parts:
         data = part if isinstance(part, bytes) else str(part).encode()
         state.update(len(data).to_bytes(8, "little"))
@@ -282,20 +274,34 @@ def key_for(*parts: str | bytes | int) -> str:
     return state.hexdigest()
 
 
-def source_digest(directories: Iterable[str]) -> str:
-    """Digest of the Python sources in some package directories, those below them included."""
+def source_digest(places: Iterable[str], known: Findings | None = None) -> str:
+    """Digest of the Python sources in some files and package directories, those below them
+    included; of sources that look as before it is in ``known``."""
+    files = [(place, path) for place in places for path in sorted(_sources(place))]
+    stamp = None
+    if known is not None:
+        stamp = Stamp((path, os.stat(path)) for _, path in files)
+        if found := known.get(stamp):
+            return found
+    import hashlib
+
     state = hashlib.sha256()
-    for directory in directories:
-        for path in sorted(_sources(directory)):
-            data = _read(path)
-            state.update(path[len(directory) :].encode())
-            state.update(len(data).to_bytes(8, "little"))
-            state.update(data)
+    for place, path in files:
+        with open(path, "rb", buffering=0) as file:
+            data = file.read()
+        state.update((path[len(place) :] or os.path.basename(path)).encode())
+        state.update(len(data).to_bytes(8, "little"))
+        state.update(data)
+    if known is not None and stamp is not None:
+        known.put(stamp, state.hexdigest())
     return state.hexdigest()
 
 
-def _sources(directory: str) -> Iterator[str]:
-    with os.scandir(directory) as items:
+def _sources(place: str) -> Iterator[str]:
+    if place.endswith(".py"):
+        yield place
+        return
+    with os.scandir(place) as items:
         for item in items:
             if item.name.endswith(".py"):
                 yield item.path

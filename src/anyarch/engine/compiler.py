@@ -9,11 +9,7 @@ compiled, so that nothing is lost with a guest that is killed, and collects what
 from __future__ import annotations
 
 import contextlib
-import gc
 import os
-import select
-import signal
-import socket
 import struct
 import time
 from collections.abc import Callable
@@ -31,6 +27,8 @@ from anyarch.engine.bundle import (
 from anyarch.errors import CompileError, DefinitionError, MemoryFault
 
 if TYPE_CHECKING:
+    import socket
+
     from anyarch.engine.leftovers import Leftovers
     from anyarch.engine.regions import Region
     from anyarch.engine.store import RegionStore
@@ -151,6 +149,8 @@ class Client:
         return None
 
     def _reply(self, connection: socket.socket) -> tuple[bytes, int, int]:
+        import select  # here, as the socket's module: short programs have nothing compiled
+
         ready = select.poll()
         ready.register(connection, select.POLLIN)
         while not ready.poll(_GLANCE):
@@ -197,6 +197,8 @@ class Client:
             if self._owner == os.getpid() and self._is_open(self._socket):
                 return self._socket
             self.close()  # a forked child does not talk on its parent's
+        import socket
+
         ours, theirs = socket.socketpair()
         with theirs:
             self._native.spawn(self._command, self._environment, theirs.fileno())
@@ -214,6 +216,7 @@ class _Ending(Exception):
 def _raise_descriptor(connection: socket.socket) -> socket.socket:
     """Move the socket out of the way of the guest's descriptors."""
     import fcntl
+    import socket
 
     try:
         high = fcntl.fcntl(connection.fileno(), fcntl.F_DUPFD_CLOEXEC, _HIGH_DESCRIPTOR)
@@ -249,6 +252,11 @@ def serve(
     store: RegionStore,
 ) -> None:
     """The compiler's main loop, on the socket that is standard input."""
+    import gc
+    import select
+    import signal
+    import socket
+
     from anyarch.engine.collection import collect_when_due  # only here: guests load this module
 
     for number in range(1, signal.SIGRTMIN):  # as the guest may have left them

@@ -9,7 +9,6 @@ record carries a digest, for what the disk or a crash of the machine damages. On
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
 import struct
 from collections.abc import Callable, Iterable, Iterator
@@ -17,6 +16,7 @@ from typing import Final
 
 from anyarch.engine.bundle import CompiledRegion, digest_of, unpack
 from anyarch.engine.cache import REGIONS, CodeCache, key_for, lock_file, read_own
+from anyarch.engine.digests import blake2b
 from anyarch.errors import Error, MemoryFault
 from anyarch.memory.regions import Region
 
@@ -225,12 +225,12 @@ def _walk(data: bytes | memoryview, at: int) -> Iterator[tuple[int, int, int]]:
 def _record(region: CompiledRegion, ahead: bool) -> bytes:
     packed = region.pack()
     head = _RECORD.pack(b"", region.pc, len(packed), ahead)[_DIGEST_NBYTES:]
-    return hashlib.blake2b(head + packed, digest_size=_DIGEST_NBYTES).digest() + head + packed
+    return blake2b(head + packed, digest_size=_DIGEST_NBYTES).digest() + head + packed
 
 
 def _region(record: bytes | memoryview) -> CompiledRegion | None:
     """The region in a record, or None where it is damaged."""
-    digest = hashlib.blake2b(memoryview(record)[_DIGEST_NBYTES:], digest_size=_DIGEST_NBYTES)
+    digest = blake2b(memoryview(record)[_DIGEST_NBYTES:], digest_size=_DIGEST_NBYTES)
     if len(record) <= _RECORD.size or digest.digest() != record[:_DIGEST_NBYTES]:
         return None
     try:

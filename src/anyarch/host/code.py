@@ -27,7 +27,7 @@ from anyarch.host.mapping import (
 )
 from anyarch.host.signalmask import ALL_SIGNALS, set_host_mask
 
-__all__ = ["NativeCode", "load"]
+__all__ = ["NativeCode", "load", "load_file"]
 
 _ARENA_NBYTES = 1 << 28
 CELL_DISTANCE = _ARENA_NBYTES // 2  # from a region's code to its cells
@@ -297,12 +297,19 @@ def load(blob: Blob) -> NativeCode:
     nbytes = len(blob.code)
     if nbytes == 0:
         raise HostError("an empty blob cannot be mapped")
-    start = _map_file(blob) or _map_copy(blob)
+    start = _map_blob(blob) or _map_copy(blob)
     return NativeCode(start, nbytes, blob.symbols)
 
 
-def _map_file(blob: Blob) -> int:
-    """Map the blob's file, shared with every process that runs the same code; 0 if impossible."""
+def load_file(fd: int, position: int, nbytes: int, symbols: dict[str, int]) -> NativeCode | None:
+    """Map a blob that is in an open file from ``position`` on, and was checked there; None where
+    the system refuses, as for a file system that is mounted noexec."""
+    start = _map_file(fd, position, nbytes)
+    return NativeCode(start, nbytes, symbols) if start else None
+
+
+def _map_blob(blob: Blob) -> int:
+    """Map the blob's file; 0 if impossible."""
     if not blob.path:
         return 0
     try:
@@ -311,21 +318,27 @@ def _map_file(blob: Blob) -> int:
         return 0
     nbytes = len(blob.code)
     try:
-        if os.fstat(fd).st_size < blob.position + nbytes:
-            return 0  # comparing past the end of the file would be a bus error
-        prot = PROT_READ | PROT_EXEC
-        place = code_arena().place(nbytes)
-        flags = MAP_PRIVATE | MAP_FIXED
-        start = map_pages(nbytes, prot, pointer=place, flags=flags, fd=fd, offset=blob.position)
-    except OSError:
-        return 0  # a file system mounted noexec, for example
+        start = _map_file(fd, blob.position, nbytes)
     finally:
         os.close(fd)
     # What was verified is blob.code; the file may have been replaced since.
-    if libc.memcmp(ctypes.c_void_p(start), blob.code, ctypes.c_size_t(nbytes)):
+    if start and libc.memcmp(ctypes.c_void_p(start), blob.code, ctypes.c_size_t(nbytes)):
         unmap_pages(start, round_up(nbytes))
         return 0
     return start
+
+
+def _map_file(fd: int, position: int, nbytes: int) -> int:
+    """Map code in a file, shared with every process that runs the same; 0 if impossible."""
+    try:
+        if os.fstat(fd).st_size < position + nbytes:
+            return 0  # reading past the end of the file would be a bus error
+        prot = PROT_READ | PROT_EXEC
+        place = code_arena().place(nbytes)
+        flags = MAP_PRIVATE | MAP_FIXED
+        return map_pages(nbytes, prot, pointer=place, flags=flags, fd=fd, offset=position)
+    except OSError:
+        return 0
 
 
 def _map_copy(blob: Blob) -> int:

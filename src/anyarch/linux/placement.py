@@ -6,11 +6,11 @@ was compiled for it fits them all. There is no randomisation to lose: see ``linu
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Iterator
 from typing import Final
 
+from anyarch.engine.digests import blake2b
 from anyarch.errors import LoadError
 from anyarch.linux.elf import ET_DYN, read_elf
 
@@ -37,7 +37,7 @@ def places(fd: int, nbytes: int, task_size: int) -> Iterator[int]:
     first, slots = task_size // 8 * 3, (task_size // 4 - nbytes) // _GRANULE
     if slots <= 0:
         return
-    digest = hashlib.blake2b(head + size.to_bytes(8, "little"), digest_size=8 * _TRIES).digest()
+    digest = blake2b(head + size.to_bytes(8, "little"), digest_size=8 * _TRIES).digest()
     for place in range(_TRIES):
         number = int.from_bytes(digest[8 * place : 8 * place + 8], "little")
         yield first + number % slots * _GRANULE
