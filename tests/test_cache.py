@@ -305,7 +305,7 @@ def test_a_blob_is_mapped_in_place_and_checked_when_its_file_has_changed(
         stored = CodeCache(cache.path).open(KEY)
         assert stored is not None
         assert (stored.nbytes, stored.symbols) == (len(RETURN_7), blob().symbols)
-        code = load_file(*stored)
+        code = load_file(stored.fd, stored.position, stored.nbytes, stored.symbols)
         os.close(stored.fd)
         assert code is not None
         assert ctypes.CFUNCTYPE(ctypes.c_int)(code.address("first"))() == 7

@@ -8,6 +8,7 @@ This one knows what those modules use: ``slots``, ``frozen``, ``eq``, defaults, 
 from __future__ import annotations
 
 from collections.abc import Callable
+from operator import attrgetter
 from typing import Any, TypeVar, dataclass_transform, overload
 
 _T = TypeVar("_T")
@@ -55,7 +56,44 @@ def _make(cls: type[Any], slots: bool, frozen: bool, eq: bool) -> type[Any]:
         namespace["__slots__"] = tuple(own)
     namespace["__data_fields__"] = fields
     namespace["__match_args__"] = tuple(name for name, spec in fields.items() if spec.init)
-    names = list(fields)
+    made: dict[str, Any] = {
+        "__init__": _lazy_init(fields, frozen, hasattr(cls, "__post_init__")),
+        "__repr__": _repr_of(cls.__name__, tuple(fields)),
+    }
+    if eq:
+        values = attrgetter(*fields) if fields else lambda _: ()
+        made["__eq__"] = _eq_of(values)
+        if frozen:
+            made["__hash__"] = lambda self: hash(values(self))
+        else:
+            namespace.setdefault("__hash__", None)
+    for name, function in made.items():
+        if name not in cls.__dict__:
+            namespace[name] = function
+    if frozen:
+        namespace["__setattr__"] = _refuse
+    metaclass: Any = type(cls)
+    result: type[Any] = metaclass(cls.__name__, cls.__bases__, namespace)
+    return result
+
+
+def _lazy_init(fields: dict[str, _Field], frozen: bool, has_post: bool) -> Any:
+    """A constructor that is compiled when it is first called: many classes of a program are for
+    what most runs never come to."""
+    compiled: list[Any] = []
+
+    def initialise(self: Any, *args: Any, **kwargs: Any) -> None:
+        if not compiled:
+            compiled.append(_compile_init(fields, frozen, has_post))
+            for owner in type(self).__mro__:
+                if owner.__dict__.get("__init__") is initialise:
+                    type.__setattr__(owner, "__init__", compiled[0])
+        compiled[0](self, *args, **kwargs)
+
+    return initialise
+
+
+def _compile_init(fields: dict[str, _Field], frozen: bool, has_post: bool) -> Any:
     scope: dict[str, Any] = {"set_": object.__setattr__, "missing": _MISSING}
     parameters, body = [], []
     for name, spec in fields.items():
@@ -74,32 +112,28 @@ def _make(cls: type[Any], slots: bool, frozen: bool, eq: bool) -> type[Any]:
         else:
             continue
         body.append(f" set_(self, {name!r}, {value})" if frozen else f" self.{name} = {value}")
-    if hasattr(cls, "__post_init__"):
+    if has_post:
         body.append(" self.__post_init__()")
     lines = [f"def __init__(self, {', '.join(parameters)}):", *(body or [" pass"])]
-    everything = "".join(f"self.{name}, " for name in names)
-    others = "".join(f"other.{name}, " for name in names)
-    if eq:
-        lines += [
-            "def __eq__(self, other):",
-            " if other.__class__ is not self.__class__: return NotImplemented",
-            f" return ({everything}) == ({others})",
-        ]
-        if frozen:
-            lines += ["def __hash__(self):", f" return hash(({everything}))"]
-        else:
-            namespace.setdefault("__hash__", None)
-    shown = ", ".join(f"{name}={{self.{name}!r}}" for name in names)
-    lines += ["def __repr__(self):", f' return f"{cls.__name__}({shown})"']
     exec("\n".join(lines), scope)  # as the library does; the text is made of names
-    for name in ("__init__", "__eq__", "__hash__", "__repr__"):
-        if name in scope and name not in cls.__dict__:
-            namespace[name] = scope[name]
-    if frozen:
-        namespace["__setattr__"] = _refuse
-    metaclass: Any = type(cls)
-    result: type[Any] = metaclass(cls.__name__, cls.__bases__, namespace)
-    return result
+    return scope["__init__"]
+
+
+def _eq_of(values: Callable[[Any], Any]) -> Any:
+    def equals(self: Any, other: object) -> Any:
+        if other.__class__ is not self.__class__:
+            return NotImplemented
+        return values(self) == values(other)
+
+    return equals
+
+
+def _repr_of(title: str, names: tuple[str, ...]) -> Any:
+    def show(self: Any) -> str:
+        shown = ", ".join(f"{name}={getattr(self, name)!r}" for name in names)
+        return f"{title}({shown})"
+
+    return show
 
 
 def _refuse(self: object, name: str, value: object) -> None:

@@ -296,7 +296,7 @@ def compile_command(
 @cache_app.command("info")
 def cache_info(as_json: Json = False) -> None:
     """Where the cache is, what it holds, and how much it may hold."""
-    from anyarch.engine.cache import REGIONS, CodeCache
+    from anyarch.engine.cache import BLOB, REGIONS, CodeCache
     from anyarch.engine.collection import cache_limit
 
     cache, limit = CodeCache(), cache_limit()
@@ -307,9 +307,11 @@ def cache_info(as_json: Json = False) -> None:
         facts = {"path": cache.path, "nbytes": nbytes, "limit": limit, "entries": listed}
         print(json.dumps(facts, indent=1))
         return
-    mappings = sum(entry.kind == REGIONS for entry in entries)
+    interpreters, mappings = (
+        sum(entry.kind == kind for entry in entries) for kind in (BLOB, REGIONS)
+    )
     print(f"{cache.path}: {len(entries)} entries, {nbytes:,} bytes; at most {limit:,}")
-    print(f"interpreters: {len(entries) - mappings}, mappings with regions: {mappings}")
+    print(f"interpreters: {interpreters}, mappings with regions: {mappings}")
     if entries:
         age = time.time() - min(entry.used for entry in entries)
         print(f"the least recently used was used {age / 86400:.1f} days ago")

@@ -16,13 +16,24 @@ import sys
 from collections.abc import Callable, Iterable, Iterator
 from typing import Final, NamedTuple
 
+from anyarch.data import dataclass
 from anyarch.emit.compile import Blob
 from anyarch.engine.digests import blake2b
-from anyarch.engine.ownfiles import Findings, Stamp, lock_file, open_own, read_all, read_own
+from anyarch.engine.modulecache import MODULES
+from anyarch.engine.ownfiles import (
+    Findings,
+    Stamp,
+    cache_path,
+    lock_file,
+    open_own,
+    read_all,
+    read_own,
+)
 from anyarch.host.cpu import PAGE, identity
 
 __all__ = [
     "BLOB",
+    "KINDS",
     "LOCK",
     "REGIONS",
     "CodeCache",
@@ -43,6 +54,7 @@ _DIGEST_NBYTES: Final = 32
 _MAGIC: Final = b"anyarch\x02"
 BLOB: Final = ".blob"
 REGIONS: Final = ".regions"
+KINDS: Final = (BLOB, REGIONS, MODULES)
 LOCK: Final = ".lock"
 _MAX_NBYTES: Final = (1 << 32) - 1
 
@@ -53,10 +65,11 @@ class Entry(NamedTuple):
     key: str
     nbytes: int
     used: float
-    kind: str  # BLOB or REGIONS
+    kind: str  # one of KINDS
 
 
-class BlobFile(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class BlobFile:
     """A blob in an open file, which is the receiver's to close."""
 
     fd: int
@@ -68,13 +81,13 @@ class BlobFile(NamedTuple):
 class CodeCache:
     """Blobs on disk, shared by all processes of a user.
 
-    The directory is `path`, else $ANYARCH_CACHE, $XDG_CACHE_HOME/anyarch or ~/.cache/anyarch.
+    The directory is `path`, by default what :func:`cache_path` says.
     """
 
     __slots__ = ("findings", "path")
 
     def __init__(self, path: str | None = None) -> None:
-        self.path = os.path.abspath(path) if path else _default_path()
+        self.path = os.path.abspath(path) if path else cache_path()
         self.findings = Findings(self.path)
 
     def open(self, key: str) -> BlobFile | None:
@@ -165,7 +178,7 @@ class CodeCache:
                 os.close(lock)
 
     def entries(self) -> Iterator[Entry]:
-        """Every file of code in the cache, in no particular order."""
+        """Every file of code in the cache, Python's too, in no particular order."""
         try:
             directory = os.scandir(self.path)
         except OSError:
@@ -173,7 +186,7 @@ class CodeCache:
         with directory:
             for item in directory:
                 key, kind = os.path.splitext(item.name)
-                if kind in (BLOB, REGIONS):
+                if kind in KINDS:
                     try:
                         status = item.stat(follow_symlinks=False)
                     except FileNotFoundError:
@@ -205,13 +218,6 @@ class CodeCache:
     def _delete(self, path: str) -> None:
         with contextlib.suppress(OSError):
             os.unlink(path)
-
-
-def _default_path() -> str:
-    if path := os.environ.get("ANYARCH_CACHE"):
-        return os.path.abspath(path)
-    base = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
-    return os.path.join(os.path.abspath(base), "anyarch")
 
 
 def pack(blob: Blob) -> bytes:

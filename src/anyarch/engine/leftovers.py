@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import marshal
 import os
-import zlib
 from array import array
 from bisect import bisect_left
 from collections import deque
@@ -69,6 +68,8 @@ class Leftovers:
 
     def pack(self) -> bytes:
         """For a process of the same Python."""
+        import zlib  # only here: most runs leave nothing
+
         roots = tuple((root.pc, root.key, root.hints, root.ahead) for root in self.roots)
         visited = {
             start: zlib.compress(array("I", sorted(offsets)).tobytes(), 1)
@@ -79,6 +80,8 @@ class Leftovers:
     @staticmethod
     def unpack(data: bytes) -> Leftovers:
         """What :meth:`pack` was given."""
+        import zlib
+
         roots, pieces, packed, *rest = marshal.loads(data)
         visited = {start: array("I", zlib.decompress(part)) for start, part in packed.items()}
         return Leftovers(tuple(Root(*root) for root in roots), pieces, visited, *rest)

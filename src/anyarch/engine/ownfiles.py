@@ -1,5 +1,5 @@
-"""Files that only this user writes, and what was found out from files as long as they look the
-same."""
+"""Files that only this user writes, where they are, and what was found out from files as long as
+they look the same."""
 
 from __future__ import annotations
 
@@ -16,6 +16,14 @@ _TOUCHED: Final = 3600.0  # seconds for which a file counts as used without bein
 FINDINGS: Final = "findings"
 _MOST: Final = 32  # findings: those of each version of anyarch that is in use, and of its guests
 _SETTLED: Final = 2.0  # seconds after a change in which another may leave the times as they are
+
+
+def cache_path() -> str:
+    """The folder of a user's cache: $ANYARCH_CACHE, $XDG_CACHE_HOME/anyarch or ~/.cache/anyarch."""
+    if path := os.environ.get("ANYARCH_CACHE"):
+        return os.path.abspath(path)
+    base = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
+    return os.path.join(os.path.abspath(base), "anyarch")
 
 
 def lock_file(path: str, *, create: bool = True, wait: bool = True) -> int:
