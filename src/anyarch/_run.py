@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from anyarch.linux.abi import LinuxAbi
 
 ENGINES = ("auto", "interp", "jit", "reference")
+_GARBAGE = 20_000  # objects after which Python looks for cycles; hardly anything of ours is in one
 _SWITCH = 0.0005  # seconds that a thread of ours keeps Python from another
 
 
@@ -150,6 +151,7 @@ def main_run(options: RunOptions) -> int:
         if not engines:  # what a run takes is imported, and the guest has not begun
             modulecache.keep()
             gc.freeze()
+            gc.set_threshold(_GARBAGE)
             gc.enable()
         engines.append(runner)
         return runner, space

@@ -13,6 +13,7 @@ from bisect import bisect_left, bisect_right, insort
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from itertools import chain
+from itertools import count as count_from
 from typing import Final, Protocol
 
 from anyarch.data import dataclass
@@ -30,7 +31,7 @@ from anyarch.host.code import (
     CELL_DISTANCE,
     NativeCode,
     append_region,
-    append_stub,
+    append_stubs,
     region_base,
     release_region,
 )
@@ -42,6 +43,7 @@ from anyarch.memory.space import PROT_EXEC, PROT_WRITE
 RECORD_NBYTES: Final = 32  # a word for aa_resolve; handler, pc, entry
 RECORDS_NBYTES: Final = 1 << 24
 _PAGE: Final = 4096
+_WAYS: Final = 64  # that are made at once
 _SCATTERED: Final = 1 << 14  # bytes from the first to the last code of a region
 
 
@@ -106,6 +108,7 @@ class Jit:
         self._cells: dict[int, list[tuple[int, int]]] = {}  # by target pc: cell, its stub
         self._places: list[tuple[int, CompiledRegion]] = []  # all that is in memory, by address
         self.installed: dict[int, Installed] = {}
+        self._entries: dict[int, int] = {}  # of these: where the code is entered
         self._by_page: dict[int, set[int]] = {}  # pcs of installed regions
         self._retirement = Retirement(arena, self._release)
         self._refused: set[int] = set()
@@ -391,17 +394,17 @@ class Jit:
             return False
         self._retirement.collect()
         try:
-            way = self._make_way()
+            self._make_ways()
             address = append_region(region.code)
         except HostError:  # no room
             self._retirement.hurry()
             return False
-        self._ways.pop()
-        record, thunk = way
+        way = record, thunk = self._ways.pop()
         entry = address + region.entry
         self._link(address, region)
         _write(record, self._handler, region.pc, entry)
         self.installed[region.pc] = Installed(region, way, address)
+        self._entries[region.pc] = entry
         for page in pages:
             self._by_page.setdefault(page, set()).add(region.pc)
         insort(self._places, (address, region), key=_first)
@@ -439,19 +442,24 @@ class Jit:
             return self.read
         return lambda address, nbytes: code[address - first : address - first + nbytes]
 
-    def _make_way(self) -> tuple[int, int]:
-        """The last of the ways to regions that are free. HostError where there is no room."""
-        if not self._ways:
-            # The word before is for aa_resolve, which the handler of a dropped region becomes.
-            record = self._next_record + 8
-            if record + RECORD_NBYTES > self._records_end:
-                raise HostError("the room for records of regions is used up")
-            # mov rsi, record; jmp [rsi]: through the record, whose handler changes when the region
-            # is dropped. Blocks of the interpreter keep pointing there.
-            thunk = append_stub(struct.pack("<2sQ2s", b"\x48\xbe", record, b"\xff\x26"))
-            self._next_record += RECORD_NBYTES
-            self._ways.append((record, thunk))
-        return self._ways[-1]
+    def _make_ways(self) -> None:
+        """See that there is a free way to a region. HostError where there is no room."""
+        if self._ways:
+            return
+        # The word before is for aa_resolve, which the handler of a dropped region becomes.
+        first = self._next_record + 8
+        records = range(
+            first,
+            min(first + _WAYS * RECORD_NBYTES, self._records_end - RECORD_NBYTES + 1),
+            RECORD_NBYTES,
+        )
+        if not records:
+            raise HostError("the room for records of regions is used up")
+        # mov rsi, record; jmp [rsi]: through the record, whose handler changes when the region is
+        # dropped. Blocks of the interpreter keep pointing there.
+        thunks = [struct.pack("<2sQ2s", b"\x48\xbe", record, b"\xff\x26") for record in records]
+        self._ways += zip(records, append_stubs(thunks), strict=True)
+        self._next_record += len(records) * RECORD_NBYTES
 
     def _reinstall(self) -> None:
         """All blocks are gone: those to come find the regions again, and none leads to others."""
@@ -464,14 +472,19 @@ class Jit:
 
     def _link(self, address: int, region: CompiledRegion) -> None:
         """Set the cells of a new region: to other regions, or to the stubs that have code run."""
-        cell, end = address + CELL_DISTANCE, address + len(region.code)
-        stubs = range(end - STUB_NBYTES * len(region.cells), end, STUB_NBYTES)
+        first, end = address + CELL_DISTANCE, address + len(region.code)
+        count = len(region.cells)
+        stubs = range(end - STUB_NBYTES * count, end, STUB_NBYTES)
+        entries, known = self._entries, self._cells
         values = []
-        for place, (stub, pc) in enumerate(zip(stubs, region.targets, strict=True)):
-            found = self.installed.get(pc)
-            values.append(found.address + found.region.entry if found else stub)
-            self._cells.setdefault(pc, []).append((cell + 8 * place, stub))
-        ctypes.memmove(cell, struct.pack(f"<{len(values)}Q", *values), 8 * len(values))
+        for pc, cell, stub in zip(region.targets, count_from(first, 8), stubs, strict=False):
+            values.append(entries.get(pc, stub))
+            cells = known.get(pc)
+            if cells is None:
+                known[pc] = [(cell, stub)]
+            else:
+                cells.append((cell, stub))
+        ctypes.memmove(first, struct.pack(f"<{count}Q", *values), 8 * count)
 
     def locate(self, host: int) -> int | None:
         """The guest pc of an access that faulted at a host address, where a region is there."""
@@ -526,6 +539,7 @@ class Jit:
 
     def _remove_region(self, pc: int) -> None:
         installed = self.installed.pop(pc)
+        del self._entries[pc]
         for page in installed.region.pages:
             self._by_page[page].discard(pc)
             if not self._by_page[page]:

@@ -13,24 +13,32 @@ _SHIFT: Final = 12
 
 
 class Visits:
-    """The pcs at which blocks began, by page."""
+    """The pcs at which blocks began, by page; sorted when something asks: where all that is hot is
+    compiled already nothing does."""
 
-    __slots__ = ("_pages",)
+    __slots__ = ("_pages", "_unsorted")
 
     def __init__(self) -> None:
         self._pages: dict[int, set[int]] = {}
+        self._unsorted: list[Iterable[int]] = []
 
     def add(self, pcs: Iterable[int]) -> None:
         """The guest has been there."""
+        self._unsorted.append(pcs)
+
+    def _sort(self) -> None:
         pages = self._pages
-        for pc in pcs:
-            found = pages.get(pc >> _SHIFT)
-            if found is None:
-                found = pages[pc >> _SHIFT] = set()
-            found.add(pc)
+        for pcs in self._unsorted:
+            for pc in pcs:
+                found = pages.get(pc >> _SHIFT)
+                if found is None:
+                    found = pages[pc >> _SHIFT] = set()
+                found.add(pc)
+        self._unsorted.clear()
 
     def forget(self, start: int, end: int) -> None:
         """Other code is on the pages of [start, end)."""
+        self._sort()
         if end - start >> _SHIFT > len(self._pages):
             self._pages = {p: s for p, s in self._pages.items() if not start <= p << _SHIFT < end}
             return
@@ -39,6 +47,7 @@ class Visits:
 
     def within(self, start: int, end: int) -> Iterator[int]:
         """Those on the pages of [start, end)."""
+        self._sort()
         for page in range(start >> _SHIFT, (end - 1 >> _SHIFT) + 1):
             yield from self._pages.get(page, ())
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 import struct
+from collections.abc import Sequence
 
 from anyarch.emit.compile import Blob
 from anyarch.errors import HostError
@@ -165,7 +166,7 @@ class CodeArena:
     """
 
     __slots__ = (
-        "_free", "_is_shared", "_next", "_owner", "_region_next", "_region_write", "_stubs",
+        "_free", "_is_shared", "_next", "_owner", "_region_next", "_region_write",
         "block_rooms", "blocks_end", "end", "forks", "start",
     )  # fmt: skip
 
@@ -188,7 +189,6 @@ class CodeArena:
         self.block_rooms.give(self.start + cells_end, rooms)
         self.forks = 0  # of this process, and whether it is a child
         self._free = FreeList()  # of the region area
-        self._stubs = range(0)  # places for stubs
 
     def place(self, nbytes: int) -> int:
         """Room for a blob: whole pages, not accessible yet."""
@@ -217,14 +217,11 @@ class CodeArena:
         """Give back the room of code that no thread can reach; as many bytes as were appended."""
         self._free.give(start, nbytes + _ALIGN - 1 & -_ALIGN)
 
-    def append_stub(self, code: bytes) -> int:
-        """Copy up to 16 bytes of code, to stay for ever; its host pointer."""
-        if not self._stubs:
-            block = self.append(bytes(PAGE))
-            self._stubs = range(block, block + PAGE, _STUB_NBYTES)
-        start, self._stubs = self._stubs[0], self._stubs[1:]
-        self._write(start, code)
-        return start
+    def append_stubs(self, codes: Sequence[bytes]) -> range:
+        """Copy pieces of up to 16 bytes of code, to stay for ever; their host pointers."""
+        whole = b"".join([code.ljust(_STUB_NBYTES, b"\0") for code in codes])
+        start = self.append(whole)
+        return range(start, start + len(whole), _STUB_NBYTES)
 
     def _write(self, start: int, code: bytes) -> None:
         if self._owner != os.getpid():
@@ -282,9 +279,9 @@ def release_region(start: int, nbytes: int) -> None:
     code_arena().release(start, nbytes)
 
 
-def append_stub(code: bytes) -> int:
-    """Place a few bytes of code that stay; see :meth:`CodeArena.append_stub`."""
-    return code_arena().append_stub(code)
+def append_stubs(codes: Sequence[bytes]) -> range:
+    """Place pieces of code that stay; see :meth:`CodeArena.append_stubs`."""
+    return code_arena().append_stubs(codes)
 
 
 def region_base() -> int:
