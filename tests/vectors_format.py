@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import ClassVar, Final, Protocol
 
 from anyarch._native import PACKAGES, native_code
-from anyarch.emit.compile import compile_blob
 from anyarch.engine.bundle import CompiledRegion
 from anyarch.engine.compiler import Request, compile_with
 from anyarch.engine.exits import Exit
@@ -397,7 +396,7 @@ def build_native(architecture: Architecture, *, bounded: bool) -> NativeCode:
     if architecture.name in PACKAGES:
         return native_code(architecture.name, "bounded" if bounded else "flat")
     module = InterpreterModule(architecture, bounded=bounded)
-    return load(compile_blob(runtime_text() + module.text()))
+    return load(module.build(runtime_text()))
 
 
 ENGINES: Final[dict[str, Factory]] = {

@@ -30,6 +30,8 @@ _SOURCES: Final = (
     *("ir", "isa", "emit", "engine", "host"),
     *(f"linux/{module}.py" for module in ("thunks", "masks", "places")),
 )
+_PROGRESS: Final = "progress: "  # begins a line of the helper
+_MOST_JOBS: Final = 16  # processes, of some hundred megabytes each
 _loaded: dict[tuple[str, str], NativeCode] = {}
 _digests: dict[str, tuple[str, str]] = {}  # of sources and tools, by guest
 
@@ -88,14 +90,18 @@ def native_key(name: str, variant: str, cache: CodeCache | None = None) -> str:
 
 
 def compile_native(name: str, variant: str) -> Blob:
-    """Generate and compile the interpreter of a guest; imports the compiler."""
-    from anyarch.emit.compile import compile_blob
+    """Generate and compile the interpreter of a guest; imports the compiler. How far it is goes to
+    standard error, a line for each step: "done of count"."""
     from anyarch.engine.native import InterpreterModule
     from anyarch.host.runtime import runtime_text
     from anyarch.linux.thunks import thunk_text
 
+    def tell(done: int, count: int) -> None:
+        print(f"{_PROGRESS}{done} of {count}", file=sys.stderr, flush=True)
+
     module = InterpreterModule(architecture(name), bounded=variant == "bounded")
-    blob = compile_blob(runtime_text() + thunk_text() + module.text())
+    jobs = min(len(os.sched_getaffinity(0)), _MOST_JOBS)
+    blob = module.build(runtime_text() + thunk_text(), jobs, tell)
     # Handlers are reached through tables: no name of theirs is ever looked for.
     blob.symbols = {name: at for name, at in blob.symbols.items() if name.startswith("aa_")}
     return blob
@@ -103,27 +109,51 @@ def compile_native(name: str, variant: str) -> Blob:
 
 def _compile_in_helper(cache: CodeCache, key: str, name: str, variant: str) -> Blob:
     import subprocess
+    import tempfile
 
-    if sys.stderr.isatty():
-        print(f"anyarch: compiling the {name} interpreter, once…", file=sys.stderr)
+    shown = f"anyarch: compiling the {name} interpreter, once"
     environment = _helper_environment() | {"ANYARCH_CACHE": cache.path}
     command = [sys.executable, "-P", "-m", "anyarch._native", name, variant]
-    done = subprocess.run(
-        command, env=environment, stdin=subprocess.DEVNULL, capture_output=True, check=False
-    )
-    if done.returncode:
-        lines = done.stderr.decode(errors="replace").strip().splitlines() or ["no message"]
-        raise CompileError(
-            f"the {name} interpreter could not be compiled: {lines[-1]} "
-            "(`anyarch doctor` tells what the compiler needs)"
+    lines = ["no message"]
+    with tempfile.TemporaryFile() as made:
+        helper = subprocess.Popen(
+            command,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=made,
+            stderr=subprocess.PIPE,
+            text=True,
+            errors="replace",
         )
+        with helper:
+            assert helper.stderr is not None
+            _show(f"{shown}…")
+            for line in helper.stderr:
+                if line.startswith(_PROGRESS):
+                    _show(f"{shown}: {line.removeprefix(_PROGRESS).strip()} parts")
+                elif line.strip():
+                    lines.append(line.strip())
+        _show("")
+        if helper.returncode:
+            raise CompileError(
+                f"the {name} interpreter could not be compiled: {lines[-1]} "
+                "(`anyarch doctor` tells what the compiler needs)"
+            )
+        made.seek(0)
+        given = made.read()
     # A cache that cannot be written only costs speed: the helper gave the blob itself.
     from anyarch.engine.cache import unpack
 
-    blob = cache.get(key) or unpack(done.stdout)
+    blob = cache.get(key) or unpack(given)
     if blob is None:
         raise CompileError(f"the compiled {name} interpreter did not arrive")
     return blob
+
+
+def _show(text: str) -> None:
+    """Write over the last line of a terminal."""
+    if sys.stderr.isatty():
+        print(f"\r\x1b[K{text}", end="", file=sys.stderr, flush=True)
 
 
 def region_compiler(name: str, variant: str, cache: CodeCache | None = None) -> Client:

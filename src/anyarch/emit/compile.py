@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import re
 import struct
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Final
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from anyarch.emit.objects import (
     SHF_ALLOC,
@@ -61,6 +61,13 @@ class Blob:
         return f"Blob({len(self.code)} bytes, {len(self.symbols)} symbols)"
 
 
+class Module(NamedTuple):
+    """Text to be compiled on its own; ``static`` as :func:`compile_object` says."""
+
+    text: str
+    static: bool = False
+
+
 def compile_blob(llvm_text: str, *, opt: int = 2, places: Mapping[str, int] | None = None) -> Blob:
     """Compile LLVM assembly for this host; ``places`` are offsets of symbols outside the image.
 
@@ -69,7 +76,7 @@ def compile_blob(llvm_text: str, *, opt: int = 2, places: Mapping[str, int] | No
     code that does not stand alone.
     """
     found = Object(compile_object(llvm_text, opt=opt))
-    blob = _link(found, places or {})
+    blob = _link([found], places or {})
     if "!DICompileUnit" in llvm_text:
         blob.lines = _read_lines(found)
     return blob
@@ -96,6 +103,38 @@ def compile_object(llvm_text: str, *, opt: int = 2, static: bool = False) -> byt
     _optimise(module, machine, opt)
     elf: bytes = machine.emit_object(module)
     return elf
+
+
+def compile_objects(
+    modules: Sequence[Module], jobs: int = 1, done: Callable[[int], None] = lambda count: None
+) -> list[bytes]:
+    """Objects of several modules, see :func:`compile_object`, made by as many processes as ``jobs``
+    says; ``done`` is told how many are ready."""
+    if jobs < 2 or len(modules) < 2:
+        found = []
+        for module in modules:
+            found.append(_compile_module(module))
+            done(len(found))
+        return found
+    from concurrent.futures import ProcessPoolExecutor, as_completed
+    from concurrent.futures.process import BrokenProcessPool
+    from multiprocessing import get_context
+
+    with ProcessPoolExecutor(min(jobs, len(modules)), get_context("spawn")) as executor:
+        # The largest first: none of them is then waited for at the end.
+        order = sorted(modules, key=lambda module: -len(module.text))
+        futures = {id(module): executor.submit(_compile_module, module) for module in order}
+        try:
+            for count, future in enumerate(as_completed(futures.values()), 1):
+                future.result()
+                done(count)
+        except BrokenProcessPool:
+            raise CompileError("a compiler process died, of lack of memory perhaps") from None
+        return [futures[id(module)].result() for module in modules]
+
+
+def _compile_module(module: Module) -> bytes:
+    return compile_object(module.text, static=module.static)
 
 
 def skip_scheduling() -> None:
@@ -191,54 +230,61 @@ _ABSOLUTE_64 = 1  # R_X86_64_64
 _ABSOLUTE = {_ABSOLUTE_64: "R_X86_64_64", 10: "R_X86_64_32", 11: "R_X86_64_32S"}
 
 
-def link(elf: bytes, places: Mapping[str, int] | None = None) -> Blob:
-    """Lay out a relocatable x86-64 ELF object as a blob.
+def link(elfs: Sequence[bytes], places: Mapping[str, int] | None = None) -> Blob:
+    """Lay out relocatable x86-64 ELF objects, which may refer to each other, as one blob.
 
     Raises CompileError, naming the symbol, for whatever could not be resolved without knowing
     where the image will be mapped.
     """
-    return _link(Object(elf), places or {})
+    return _link([Object(elf) for elf in elfs], places or {})
 
 
-def _link(found: Object, places: Mapping[str, int]) -> Blob:
-    sections, symbols = found.sections, found.symbols
-    image = _lay_out(found)
+def _link(objects: Sequence[Object], places: Mapping[str, int]) -> Blob:
+    image = _lay_out([section for found in objects for section in found.sections])
+    exported: dict[str, int] = {}
+    for found in objects:
+        for name, place in _exported(found):
+            if name in exported:
+                raise CompileError(f"{name} is defined twice")
+            exported[name] = place
+    known = {**places, **exported}
     undefined: set[str] = set()
-    for target in sections:
-        if target.place < 0:
-            continue
-        for offset, kind, index, addend in found.relocations(target):
-            symbol = symbols[index]
-            where = f"{target.name}+{offset:#x}"
-            if symbol.section == SHN_UNDEF and symbol.name in places:
-                value = places[symbol.name]
-                _relocate(image, target.place + offset, kind, value, addend, symbol.name, where)
-            elif symbol.section == SHN_UNDEF:
-                undefined.add(symbol.name)
-            else:
-                value = _resolve(symbol, sections, where)
+    for found in objects:
+        for target in found.sections:
+            if target.place < 0:
+                continue
+            for offset, kind, index, addend in found.relocations(target):
+                symbol = found.symbols[index]
+                where = f"{target.name}+{offset:#x}"
+                if symbol.section != SHN_UNDEF:
+                    value = _resolve(symbol, found.sections, where)
+                elif symbol.name in known:
+                    value = known[symbol.name]
+                else:
+                    undefined.add(symbol.name)
+                    continue
                 _relocate(image, target.place + offset, kind, value, addend, symbol.name, where)
     if undefined:
         raise CompileError(
             f"undefined symbol {', '.join(sorted(undefined))}: native code cannot call the C "
             "library; define the function in the module or reach it through the context"
         )
-    exported = {
-        symbol.name: sections[symbol.section].place + symbol.value
-        for symbol in symbols
-        if symbol.binding != STB_LOCAL
-        and symbol.section not in (SHN_UNDEF, SHN_ABS, SHN_COMMON)
-        and sections[symbol.section].place >= 0
-    }
     return Blob(bytes(image), exported)
 
 
-def _lay_out(found: Object) -> bytearray:
+def _exported(found: Object) -> Iterator[tuple[str, int]]:
+    """Global symbols that an object defines, and their places."""
+    for symbol in found.symbols:
+        if symbol.binding != STB_LOCAL and symbol.section not in (SHN_UNDEF, SHN_ABS, SHN_COMMON):
+            section = found.sections[symbol.section]
+            if section.place >= 0:
+                yield symbol.name, section.place + symbol.value
+
+
+def _lay_out(sections: Sequence[Section]) -> bytearray:
     """Give each loaded section its place: code first, constants after it."""
     image = bytearray()
-    loaded = [
-        s for s in found.sections if s.flags & SHF_ALLOC and s.nbytes and s.name != ".eh_frame"
-    ]
+    loaded = [s for s in sections if s.flags & SHF_ALLOC and s.nbytes and s.name != ".eh_frame"]
     for section in sorted(loaded, key=lambda s: not s.flags & SHF_EXECINSTR):
         constant = section.name.startswith(".data.rel.ro")
         if (section.flags & SHF_WRITE and not constant) or section.kind == SHT_NOBITS:
@@ -248,7 +294,7 @@ def _lay_out(found: Object) -> bytearray:
             )
         image.extend(b"\0" * (-len(image) % max(section.align, 1)))
         section.place = len(image)
-        image += found.content(section)
+        image += section.content
     return image
 
 
@@ -263,7 +309,7 @@ def _read_lines(found: Object) -> list[tuple[int, int]]:
                 for offset, kind, index, addend in found.relocations(section)
                 if kind == _ABSOLUTE_64
             }
-            return read_lines(found.content(section), addresses)
+            return read_lines(section.content, addresses)
     return []
 
 

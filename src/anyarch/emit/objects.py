@@ -25,13 +25,20 @@ _RELOCATION: Final = struct.Struct("<QIIq")
 class Section:
     """A row of the section header table."""
 
-    __slots__ = ("align", "flags", "info", "kind", "link", "name", "nbytes", "offset", "place")
+    __slots__ = (
+        "_elf", "align", "flags", "info", "kind", "link", "name", "nbytes", "offset", "place",
+    )  # fmt: skip
 
-    def __init__(self, name: str, fields: tuple[int, ...]) -> None:
-        self.name = name
+    def __init__(self, name: str, fields: tuple[int, ...], elf: bytes) -> None:
+        self.name, self._elf = name, elf
         _, self.kind, self.flags, _, self.offset, self.nbytes = fields[:6]
         self.link, self.info, self.align, _ = fields[6:]
         self.place = -1  # offset in the image; -1 outside it
+
+    @property
+    def content(self) -> bytes:
+        """Its bytes."""
+        return self._elf[self.offset : self.offset + self.nbytes]
 
 
 class Symbol:
@@ -59,16 +66,12 @@ class Object:
         self.sections = self._read_sections()
         self.symbols = self._read_symbols()
 
-    def content(self, section: Section) -> bytes:
-        """The bytes of a section."""
-        return self._bytes[section.offset : section.offset + section.nbytes]
-
     def relocations(self, section: Section) -> list[tuple[int, int, int, int]]:
         """What is to be relocated in a section, by offset: offset, type, symbol, addend."""
         found: list[tuple[int, int, int, int]] = []
         for table in self.sections:
             if table.kind == SHT_RELA and self.sections[table.info] is section:
-                found += _RELOCATION.iter_unpack(self.content(table))
+                found += _RELOCATION.iter_unpack(table.content)
         return sorted(found)
 
     def _read_sections(self) -> list[Section]:
@@ -79,7 +82,7 @@ class Object:
             count, names_index = struct.unpack_from("<QI", elf, start + 32)
         rows = list(_SECTION.iter_unpack(elf[start : start + count * _SECTION.size]))
         names = rows[names_index][4]
-        return [Section(self._string(names + row[0]), row) for row in rows]
+        return [Section(self._string(names + row[0]), row, elf) for row in rows]
 
     def _read_symbols(self) -> list[Symbol]:
         for table in self.sections:
@@ -87,9 +90,7 @@ class Object:
                 names = self.sections[table.link].offset
                 return [
                     Symbol(self._string(names + name), info >> 4, section, value, nbytes)
-                    for name, info, _, section, value, nbytes in _SYMBOL.iter_unpack(
-                        self.content(table)
-                    )
+                    for name, info, _, section, value, nbytes in _SYMBOL.iter_unpack(table.content)
                 ]
         return []
 

@@ -1,15 +1,18 @@
-"""The native interpreter's module: handlers, builders, decoder and translator as LLVM text.
+"""The native interpreter: handlers, builders, decoder and translator as LLVM text.
 
-One text per architecture and variant; compiled once, cached as a flat blob. The translator reads
+Several modules per architecture and variant, compiled once by processes of their own; linked and
+cached as a flat blob. The translator reads
 guest code, decodes it with the tree of ``isa.decoder`` and builds records up to the end of a block.
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from typing import TypeVar
 
+from anyarch.emit.compile import Blob, Module, compile_object, compile_objects, link
 from anyarch.emit.llvm import Emitter, declarations
 from anyarch.engine.blockcode import HANDLER_PREFIX
 from anyarch.engine.convention import STACK_ALIGNMENT, RegionConvention
@@ -25,9 +28,11 @@ from anyarch.engine.records import (
     record_constants,
 )
 from anyarch.engine.templates import (
+    OUTSIDE,
     Template,
     TemplateEmitter,
     assemble_templates,
+    template_text,
 )
 from anyarch.engine.translator import BRANCHES, ENDS, MAXIMUM_RECORD, translator_text
 from anyarch.errors import DefinitionError
@@ -50,6 +55,10 @@ _HEADER = [
 ]
 
 
+_MODULE_SIZE = 400_000  # characters of a module's text
+Item = TypeVar("Item")
+
+
 @dataclass(slots=True)
 class Handler:
     """A native handler and the graph that it implements."""
@@ -66,7 +75,7 @@ class Handler:
 
 @dataclass(slots=True)
 class InterpreterModule:
-    """Generates the module text of one architecture."""
+    """Generates the modules of one architecture."""
 
     architecture: Architecture
     bounded: bool
@@ -77,14 +86,42 @@ class InterpreterModule:
     # Fused sequences of (handler, link mask), with their own numbers after the handlers'.
     sequences: dict[tuple[tuple[int, int], ...], int] = field(default_factory=dict)
 
-    def text(self) -> str:
-        """LLVM text of everything but the host runtime."""
+    def build(
+        self,
+        runtime: str,
+        jobs: int = 1,
+        progress: Callable[[int, int], None] = lambda done, count: None,
+    ) -> Blob:
+        """Compile everything, by as many processes as ``jobs`` says, with the text of what runs it.
+
+        ``progress`` is told how many of the modules are compiled. What is made does not depend on
+        ``jobs``. Imports the compiler.
+        """
+        parts = self._parts(runtime)
+        groups = list(split(self._templates(), lambda template: len(template.body)))
+        parts += (Module(template_text(group, _HEADER), static=True) for group in groups)
+        count = len(parts) + 1
+        objects = compile_objects(parts, jobs, lambda done: progress(done, count))
+        compiled = zip(groups, objects[len(parts) - len(groups) :], strict=True)
+        tables = assemble_templates(compiled, self._heads, self._goto + 1)
+        objects[len(parts) - len(groups) :] = [
+            compile_object("\n".join([*_HEADER, tables, declarations(tables)]))
+        ]
+        progress(count, count)
+        return link(objects)
+
+    def _parts(self, runtime: str) -> list[Module]:
+        """The modules: decoder, builders and translator; then handlers."""
         decoder = self._decoder()
-        fused = self._fused_text()
+        handlers = [*self.handlers_text(), *self._fused_text()]
         parts = [
             *_HEADER,
-            *self.handlers_text(),
-            *fused,
+            *(
+                f"declare hidden i32 @h_{number}(ptr noalias, ptr, ptr)"
+                for number in range(len(self.handlers) + len(self.sequences))
+            ),
+            "declare hidden i1 @aa_code_full(ptr)",
+            "declare hidden void @aa_assemble(ptr, ptr, ptr, i64, i1)",
             *(
                 f"define internal void @{name}(i64 %word, i64 %pc, ptr %record) #0 "
                 f"{{\nentry:\n{body}\n  ret void\n}}"
@@ -93,12 +130,15 @@ class InterpreterModule:
             decoder,
             fusion_text(self.sequences, [handler.layout for handler in self.handlers.values()]),
             self._internal(),
-            self._templates(),
             RegionConvention(self.architecture).text(),
             translator_text(self.architecture.lengths, self._noted()),
         ]
         body = "\n".join(parts)
-        return body + "\n" + declarations(body)
+        texts = [runtime + body + "\n" + declarations(body)]
+        for group in split(handlers, len):
+            body = "\n".join([*_HEADER, *OUTSIDE, *group])
+            texts.append(body + "\n" + declarations(body))
+        return [Module(text) for text in texts]
 
     def _noted(self) -> tuple[int, int]:
         """Registers that may lead to jump tables: offset in the context, and how many."""
@@ -157,7 +197,7 @@ class InterpreterModule:
 
         return _body(handlers, emitter, go_on)
 
-    def _templates(self) -> str:
+    def _templates(self) -> list[Template]:
         """The templates of all handlers and sequences."""
         by_number = {handler.number: handler for handler in self.handlers.values()}
         made = [
@@ -165,18 +205,21 @@ class InterpreterModule:
             for number, handler in by_number.items()
             if not runs_in_reference(handler.graph)
         ]
-        heads = {}
         for sequence, number in self.sequences.items():
             handlers = [(by_number[n], mask) for n, mask in sequence]
             template = self._template(number + 1, handlers)
-            heads[number + 1] = sequence[0][0] + 1
             if any(mask for _, mask in sequence) and template.accesses <= 1:  # there is a gain
                 made.append(template)
         e = self._template_emitter(Graph("goto"), RecordLayout(), set())
         e.follow_link(16)
         body = with_status("\n".join(e.lines))
         made.append(Template(self._goto, body, 16 + LINK_NBYTES))
-        return assemble_templates(made, heads, self._goto + 1, _HEADER)
+        return made
+
+    @property
+    def _heads(self) -> dict[int, int]:
+        """By row of a sequence, that of its first handler."""
+        return {number + 1: sequence[0][0] + 1 for sequence, number in self.sequences.items()}
 
     @property
     def _goto(self) -> int:
@@ -398,6 +441,20 @@ class InterpreterModule:
         e.dispatch(e.let("getelementptr i8, ptr %record, i64 24"))
         define("count", e)
         return "\n".join(texts)
+
+
+def split(items: Iterable[Item], size: Callable[[Item], int]) -> Iterator[list[Item]]:
+    """Runs of items, each with some text: as much as is worth a module of its own."""
+    group: list[Item] = []
+    total = 0
+    for item in items:
+        group.append(item)
+        total += size(item)
+        if total > _MODULE_SIZE:
+            yield group
+            group, total = [], 0
+    if group:
+        yield group
 
 
 def with_status(body: str) -> str:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import struct
 from bisect import bisect_left
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -130,55 +131,70 @@ def hole_texts(bodies: str) -> list[str]:
     return lines
 
 
-def assemble_templates(
-    templates: list[Template], heads: dict[int, int], count: int, header: list[str]
-) -> str:
-    """LLVM text: the templates' code and tables, and ``aa_assemble``. Imports the compiler.
+OUTSIDE: Final = tuple(  # what handlers go on with, in other modules
+    f"declare hidden i32 @{name}(ptr noalias, ptr, ptr)" for name in ("aa_answer", "aa_run")
+)
 
-    ``heads`` are numbers for which others stand in where there is no template, which take fewer
-    records at once.
-    ``header`` are lines of the module in which handlers are compiled, ``count`` is one more than
-    the highest number.
-    """
-    from anyarch.emit.compile import compile_object
+
+def template_text(templates: Sequence[Template], header: Sequence[str]) -> str:
+    """LLVM text of a module of templates; ``header`` are lines of the module in which handlers are
+    compiled."""
     from anyarch.emit.llvm import declarations
-    from anyarch.emit.objects import Object
 
     bodies = "\n".join(
         f"define hidden i32 @t_{template.number}(ptr noalias %context, ptr %record, ptr %memory)"
         f" #0 {{\n{template.body}\n}}"
         for template in templates
     )
-    outside = [
-        f"declare hidden i32 @{name}(ptr noalias, ptr, ptr)"
-        for name in (NEXT, "aa_answer", "aa_run")
-    ]
-    text = "\n".join([*header, *hole_texts(bodies), *outside, bodies])
-    found = Object(compile_object(text + "\n" + declarations(text), static=True))
-    return _Tables(found, templates, heads, count).text()
+    behind = f"declare hidden i32 @{NEXT}(ptr noalias, ptr, ptr)"
+    text = "\n".join([*header, *hole_texts(bodies), *OUTSIDE, behind, bodies])
+    return text + "\n" + declarations(text)
+
+
+def assemble_templates(
+    compiled: Iterable[tuple[Sequence[Template], bytes]], heads: Mapping[int, int], count: int
+) -> str:
+    """LLVM text: the tables of templates, compiled to objects, and ``aa_assemble``.
+
+    ``heads`` are numbers for which others stand in where there is no template, which take fewer
+    records at once; ``count`` is one more than the highest number.
+    """
+    from anyarch.emit.objects import Object
+
+    tables = _Tables(count)
+    for templates, elf in compiled:
+        tables.add(Object(elf), templates)
+    tables.stand_in(heads)
+    return tables.text()
 
 
 class _Tables:
     """What is compiled, taken apart."""
 
-    def __init__(
-        self, found: Object, templates: list[Template], heads: dict[int, int], count: int
-    ) -> None:
-        self._object = found
+    def __init__(self, count: int) -> None:
         self._code = bytearray()
         self._data = bytearray()
-        self._data_places: dict[int, int] = {}
         self._patches: list[bytes] = []
         self._targets = ["aa_template_data"]
         self._longest = 0
         self._rows = [bytes(ROW.size)] * count
         self._made: set[int] = set()
+        self._object: Object
+        self._data_places: dict[int, int] = {}  # of the object's sections
+        self._text = b""
+
+    def add(self, found: Object, templates: Sequence[Template]) -> None:
+        """The templates that an object has."""
+        self._object, self._data_places = found, {}
         symbols = {symbol.name: symbol for symbol in found.symbols}
         (text,) = {symbols[f"t_{template.number}"].section for template in templates}
-        self._text = found.content(found.sections[text])
+        self._text = found.sections[text].content
         relocations = found.relocations(found.sections[text])
         for template in templates:
             self._add(template, symbols[f"t_{template.number}"], relocations)
+
+    def stand_in(self, heads: Mapping[int, int]) -> None:
+        """Give numbers that have no template the rows of others."""
         for number, head in heads.items():
             if number not in self._made:
                 self._rows[number] = self._rows[head]
@@ -237,7 +253,7 @@ class _Tables:
             section = self._object.sections[index]
             self._data += bytes(-len(self._data) % max(section.align, 1))
             self._data_places[index] = len(self._data)
-            self._data += self._object.content(section)
+            self._data += section.content
         return self._data_places[index]
 
     def text(self) -> str:
@@ -260,6 +276,9 @@ class _Tables:
             f'c"{_escaped(data)}", align {align}'
             for name, data, align in arrays
         ]
+        lines += (
+            f"declare hidden i32 @{name}(ptr noalias, ptr, ptr)" for name in self._targets[1:]
+        )
         lines.append(
             f"@aa_template_targets = internal constant [{len(self._targets)} x i32] [{relative}]"
         )
@@ -281,7 +300,7 @@ def _escaped(data: bytes) -> str:
 
 # The bytes: add rsi, imm32 (48 81 C6); jmp [rsi] (FF 26).
 _TEXT: Final = """
-define internal i1 @aa_code_full(ptr %t) #0 {{
+define hidden i1 @aa_code_full(ptr %t) #0 {{
   %nextp = getelementptr i8, ptr %t, i64 {t_code_next}
   %next = load i64, ptr %nextp
   %endp = getelementptr i8, ptr %t, i64 {t_code_end}
@@ -292,7 +311,7 @@ define internal i1 @aa_code_full(ptr %t) #0 {{
 }}
 
 ; Code for the records in [start, last), which are block number `block`, if it is to have any.
-define internal void @aa_assemble(ptr %t, ptr %start, ptr %last, i64 %block, i1 %wanted) #0 {{
+define hidden void @aa_assemble(ptr %t, ptr %start, ptr %last, i64 %block, i1 %wanted) #0 {{
 entry:
   %nextp = getelementptr i8, ptr %t, i64 {t_code_next}
   %next = load i64, ptr %nextp
