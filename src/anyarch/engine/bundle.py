@@ -7,7 +7,7 @@ place. The digest of the guest code that it was made from says whether it still 
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from typing import Final
 
 from anyarch.data import dataclass
@@ -19,6 +19,7 @@ _TABLE: Final = struct.Struct("<QI")  # address, size
 CALLS: Final = 1 << 63  # in a cell: it is called, not jumped to
 STUB_NBYTES: Final = 48
 _LINE: Final = struct.Struct("<Ii")  # offset in the code, guest pc relative to the region's
+_U64: Final = struct.Struct("<Q")
 _PAGE: Final = 4096
 
 
@@ -143,8 +144,10 @@ def pack_lines(rows: Iterable[tuple[int, int]], pc: int) -> bytes:
     return b"".join(_LINE.pack(offset, at - pc) for offset, at in sorted(rows))
 
 
-def digest_of(ranges: Sequence[tuple[int, int]], read: Callable[[int, int], bytes]) -> bytes:
+def digest_of(ranges: Iterable[tuple[int, int]], read: Callable[[int, int], bytes]) -> bytes:
     """Digest of guest code; ``read`` raises MemoryFault."""
-    edges = [edge for pair in ranges for edge in pair]
-    code = b"".join([read(start, end - start) for start, end in ranges])
-    return blake2b(struct.pack(f"<{len(edges)}Q", *edges) + code, digest_size=16).digest()
+    state = blake2b(digest_size=16)
+    for start, end in ranges:
+        state.update(_U64.pack(start))
+        state.update(read(start, end - start))
+    return state.digest()

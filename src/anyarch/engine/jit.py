@@ -13,7 +13,6 @@ from bisect import bisect_left, bisect_right, insort
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from itertools import chain
-from itertools import count as count_from
 from typing import Final, Protocol
 
 from anyarch.data import dataclass
@@ -108,7 +107,6 @@ class Jit:
         self._cells: dict[int, list[tuple[int, int]]] = {}  # by target pc: cell, its stub
         self._places: list[tuple[int, CompiledRegion]] = []  # all that is in memory, by address
         self.installed: dict[int, Installed] = {}
-        self._entries: dict[int, int] = {}  # of these: where the code is entered
         self._by_page: dict[int, set[int]] = {}  # pcs of installed regions
         self._retirement = Retirement(arena, self._release)
         self._refused: set[int] = set()
@@ -404,7 +402,6 @@ class Jit:
         self._link(address, region)
         _write(record, self._handler, region.pc, entry)
         self.installed[region.pc] = Installed(region, way, address)
-        self._entries[region.pc] = entry
         for page in pages:
             self._by_page.setdefault(page, set()).add(region.pc)
         insort(self._places, (address, region), key=_first)
@@ -472,19 +469,14 @@ class Jit:
 
     def _link(self, address: int, region: CompiledRegion) -> None:
         """Set the cells of a new region: to other regions, or to the stubs that have code run."""
-        first, end = address + CELL_DISTANCE, address + len(region.code)
-        count = len(region.cells)
-        stubs = range(end - STUB_NBYTES * count, end, STUB_NBYTES)
-        entries, known = self._entries, self._cells
+        cell, end = address + CELL_DISTANCE, address + len(region.code)
+        stubs = range(end - STUB_NBYTES * len(region.cells), end, STUB_NBYTES)
         values = []
-        for pc, cell, stub in zip(region.targets, count_from(first, 8), stubs, strict=False):
-            values.append(entries.get(pc, stub))
-            cells = known.get(pc)
-            if cells is None:
-                known[pc] = [(cell, stub)]
-            else:
-                cells.append((cell, stub))
-        ctypes.memmove(first, struct.pack(f"<{count}Q", *values), 8 * count)
+        for place, (stub, pc) in enumerate(zip(stubs, region.targets, strict=True)):
+            found = self.installed.get(pc)
+            values.append(found.address + found.region.entry if found else stub)
+            self._cells.setdefault(pc, []).append((cell + 8 * place, stub))
+        ctypes.memmove(cell, struct.pack(f"<{len(values)}Q", *values), 8 * len(values))
 
     def locate(self, host: int) -> int | None:
         """The guest pc of an access that faulted at a host address, where a region is there."""
@@ -539,7 +531,6 @@ class Jit:
 
     def _remove_region(self, pc: int) -> None:
         installed = self.installed.pop(pc)
-        del self._entries[pc]
         for page in installed.region.pages:
             self._by_page[page].discard(pc)
             if not self._by_page[page]:
