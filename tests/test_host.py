@@ -17,7 +17,14 @@ from pathlib import Path
 import pytest
 
 import anyarch
-from anyarch.emit.compile import Blob, compile_blob
+from anyarch.emit.compile import (
+    Blob,
+    Module,
+    compile_blob,
+    compile_object,
+    compile_objects,
+    link,
+)
 from anyarch.errors import CompileError, HostError
 from anyarch.host import signalpage, signals
 from anyarch.host.code import NativeCode, load
@@ -174,6 +181,33 @@ def test_blob_exports_hidden_and_global_symbols() -> None:
     assert function(code.address("g"))() == 43
     assert ctypes.c_int.from_address(code.address("table") + 4).value == 8
     assert code.start <= code.address("f") < code.end
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_modules_are_compiled_apart_and_linked(jobs: int) -> None:
+    caller = Module(
+        "declare i32 @g(i32)\n@shared = external constant i32\n"
+        "define i32 @f() {\n  %a = load i32, ptr @shared\n  %b = call i32 @g(i32 %a)\n"
+        "  ret i32 %b\n}\n"
+    )
+    callee = Module(
+        "@shared = constant i32 20\n"
+        "define i32 @g(i32 %a) {\n  %b = add i32 %a, 22\n  ret i32 %b\n}\n"
+    )
+    told: list[int] = []
+    elfs = compile_objects([caller, callee], jobs, told.append)
+    assert told == [1, 2]
+    assert elfs == [compile_object(module.text) for module in (caller, callee)]
+    for order in (elfs, elfs[::-1]):
+        code = load(link(order))
+        assert ctypes.CFUNCTYPE(ctypes.c_int)(code.address("f"))() == 42
+        code.unmap()
+    with pytest.raises(CompileError, match="undefined symbol g, shared"):
+        link(elfs[:1])
+    with pytest.raises(CompileError, match="is defined twice"):
+        link([*elfs, elfs[1]])
+    with pytest.raises(CompileError, match="nonsense"):
+        compile_objects([caller, Module("nonsense")], jobs)
 
 
 ALIGNED = """
