@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 from anyarch._native import architecture, native_code, native_key, region_compiler, space_variant
 from anyarch.data import dataclass
-from anyarch.engine import modulecache
 from anyarch.engine.cache import CodeCache
 from anyarch.engine.interpreter import Interpreter
 from anyarch.errors import Error
@@ -148,8 +147,7 @@ def main_run(options: RunOptions) -> int:
                 eager=options.eager,
             ),
         )
-        if not engines:  # what a run takes is imported, and the guest has not begun
-            modulecache.keep()
+        if not engines:
             gc.freeze()
             gc.set_threshold(_GARBAGE)
             gc.enable()

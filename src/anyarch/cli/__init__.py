@@ -33,9 +33,6 @@ def main(argv: Sequence[str] | None = None) -> int:
                 return 0
             if arguments[:1] == ["run"]:
                 gc.disable()  # nothing becomes garbage while modules load; main_run enables it
-                from anyarch.engine import modulecache
-
-                modulecache.begin("run")
                 from anyarch.cli.run import run_command
 
                 return run_command(arguments[1:])

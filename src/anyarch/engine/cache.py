@@ -19,7 +19,6 @@ from typing import Final, NamedTuple
 from anyarch.data import dataclass
 from anyarch.emit.compile import Blob
 from anyarch.engine.digests import blake2b
-from anyarch.engine.modulecache import MODULES
 from anyarch.engine.ownfiles import (
     Findings,
     Stamp,
@@ -54,7 +53,7 @@ _DIGEST_NBYTES: Final = 32
 _MAGIC: Final = b"anyarch\x02"
 BLOB: Final = ".blob"
 REGIONS: Final = ".regions"
-KINDS: Final = (BLOB, REGIONS, MODULES)
+KINDS: Final = (BLOB, REGIONS)
 LOCK: Final = ".lock"
 _MAX_NBYTES: Final = (1 << 32) - 1
 
@@ -178,7 +177,7 @@ class CodeCache:
                 os.close(lock)
 
     def entries(self) -> Iterator[Entry]:
-        """Every file of code in the cache, Python's too, in no particular order."""
+        """Every file of code in the cache, in no particular order."""
         try:
             directory = os.scandir(self.path)
         except OSError:

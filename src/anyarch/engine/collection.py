@@ -15,7 +15,6 @@ from typing import Final
 
 from anyarch.data import dataclass
 from anyarch.engine.cache import KINDS, LOCK, REGIONS, CodeCache, Entry, lock_file
-from anyarch.engine.modulecache import MODULES, is_whole
 from anyarch.engine.ownfiles import FINDINGS
 from anyarch.engine.store import verify_regions
 from anyarch.errors import Error
@@ -26,7 +25,7 @@ _INTERVAL: Final = 600.0  # seconds between collections that nobody asked for
 _ABANDONED: Final = 3600.0  # age in seconds of a temporary file whose writer is taken for dead
 _ROOM: Final = 8  # a collection leaves a limit's eighth free, so that the next is not due at once
 _STAMP: Final = "collection"  # its lock is held while collecting, its time is that of the last one
-_TEMPORARY: Final = re.compile(r"([0-9A-Za-z]+\.(blob|regions|modules)|findings)\.\d+\.[0-9a-f]{8}")
+_TEMPORARY: Final = re.compile(r"([0-9A-Za-z]+\.(blob|regions)|findings)\.\d+\.[0-9a-f]{8}")
 _LOCKS: Final = re.compile(r"[0-9A-Za-z]+\.blob\.lock")
 
 
@@ -153,11 +152,6 @@ def verify(cache: CodeCache) -> Iterator[tuple[Entry, int]]:
         if entry.kind == REGIONS:
             with contextlib.suppress(OSError):  # collected meanwhile
                 damaged = verify_regions(path)
-        elif entry.kind == MODULES:
-            with contextlib.suppress(OSError):
-                if not is_whole(path):
-                    damaged = 1
-                    os.unlink(path)
         elif os.path.lexists(path):
             damaged = int(cache.get(entry.key) is None)
         yield entry, damaged
