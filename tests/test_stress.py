@@ -23,7 +23,8 @@ from anyarch import JitOptions
 from anyarch._native import native_code, native_key
 from anyarch.engine.cache import CodeCache
 from anyarch.engine.collection import verify
-from tests.programs.build import RISCV, compile_c
+from tests.compilers import compilers_of
+from tests.programs.build import AARCH64, RISCV, Target, compile_c
 
 SOURCE: Final = Path(__file__).parent / "stress" / "rewriting.c"
 SECONDS: Final = float(os.environ.get("ANYARCH_STRESS", "6"))
@@ -33,24 +34,31 @@ TRUE: Final = b"right\n"
 PACKAGE: Final = str(Path(anyarch.__file__).parents[1])
 
 
+@pytest.fixture(params=[RISCV, AARCH64], ids=lambda guest: guest.name)
+def guest(request: pytest.FixtureRequest) -> Target:
+    """Whose code is rewritten."""
+    found: Target = request.param
+    return found
+
+
 @pytest.fixture
-def cache(tmp_path: Path) -> CodeCache:
+def cache(guest: Target, tmp_path: Path) -> CodeCache:
     """One that has the interpreter and nothing else."""
-    native_code("riscv64")
+    native_code(guest.name)
     folder = tmp_path / "cache"
     folder.mkdir(0o700)
-    for file in Path(CodeCache().path).glob(native_key("riscv64", "flat") + "*"):
+    for file in Path(CodeCache().path).glob(native_key(guest.name, "flat") + "*"):
         shutil.copy(file, folder)
     return CodeCache(str(folder))
 
 
 @pytest.mark.parametrize("engine", ["interp", "auto", "eager"])
-def test_rewriting(engine: str, cache: CodeCache) -> None:
+def test_rewriting(engine: str, guest: Target, cache: CodeCache) -> None:
     if engine == "eager" and os.environ.get("ANYARCH_EAGER") != "all":
         pytest.skip("compiling all code takes long: only with ANYARCH_EAGER=all")
     options = JitOptions(eager=engine == "eager", cache=cache.path)
     name = "jit" if engine == "eager" else engine
-    program = compile_c(SOURCE, RISCV)
+    program = compile_c(SOURCE, guest)
     kinds = NO_FORKS if engine == "eager" else ALL
     done = anyarch.run(program, ["2", kinds], engine=name, jit=options, timeout=300)
     assert (done.status, done.stdout) == (0, TRUE), done.stderr
@@ -68,23 +76,21 @@ while os.getppid() != 1:
 
 def _kill_compilers(cache: CodeCache) -> int:
     """Kill the compiler processes of a cache; how many."""
-    marker, killed = f"ANYARCH_CACHE={cache.path}".encode(), 0
-    for process in Path("/proc").glob("[0-9]*"):
-        with contextlib.suppress(OSError):
-            command = (process / "cmdline").read_bytes().split(b"\0")
-            if b"regions" in command and marker in (process / "environ").read_bytes():
-                os.kill(int(process.name), signal.SIGKILL)
-                killed += 1
+    killed = 0
+    for number in compilers_of(cache.path):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(number, signal.SIGKILL)
+            killed += 1
     return killed
 
 
-def test_everything_at_once(cache: CodeCache) -> None:
+def test_everything_at_once(guest: Target, cache: CodeCache) -> None:
     """Two processes share a cache that is emptied again and again, and lose their compilers."""
     environment = dict(os.environ, PYTHONPATH=PACKAGE, ANYARCH_CACHE=cache.path)
     anyarch_command = [sys.executable, "-m", "anyarch"]
-    program = compile_c(SOURCE, RISCV)
+    program = compile_c(SOURCE, guest)
     arguments = ["--jit-samples", "1", "--jit-interval", "0.5", program, str(SECONDS), ALL]
-    guests = [
+    running = [
         subprocess.Popen(
             [*anyarch_command, "run", *arguments],
             env=environment,
@@ -97,17 +103,17 @@ def test_everything_at_once(cache: CodeCache) -> None:
     killed, last = 0, time.monotonic()
     deadline = last + SECONDS + 300
     try:
-        while any(guest.poll() is None for guest in guests):
+        while any(process.poll() is None for process in running):
             time.sleep(0.1)
             if time.monotonic() - last > SECONDS / 4:
                 killed, last = killed + _kill_compilers(cache), time.monotonic()
             assert time.monotonic() < deadline
             assert collector.poll() is None
-        for guest in guests:
-            output, errors = guest.communicate()
-            assert (guest.returncode, output) == (0, TRUE), errors
+        for process in running:
+            output, errors = process.communicate()
+            assert (process.returncode, output) == (0, TRUE), errors
     finally:
-        for process in (*guests, collector):
+        for process in (*running, collector):
             process.kill()
             process.wait()
     assert killed > 0

@@ -14,6 +14,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from tests.real.starting import PATIENCE
+
 _ROWS, _COLUMNS = 24, 80
 
 
@@ -62,7 +64,7 @@ class Terminal:
         """Press keys; a line ends in ``\\r``."""
         os.write(self._master, text.encode())
 
-    def wait_for_job(self, seconds: float = 120) -> None:
+    def wait_for_job(self, seconds: float = 120 * PATIENCE) -> None:
         """Until another process group than the command's has the terminal: a shell says which job
         it continues before it gives the terminal away, and keys reach whoever has it."""
         end = time.monotonic() + seconds
@@ -70,7 +72,7 @@ class Terminal:
             assert time.monotonic() < end, "the command has kept the terminal"
             time.sleep(0.01)
 
-    def expect(self, text: str, seconds: float = 120) -> str:
+    def expect(self, text: str, seconds: float = 120 * PATIENCE) -> str:
         """What is printed up to ``text``, from where the last call stopped.
 
         Raises AssertionError with the screen where it does not come.

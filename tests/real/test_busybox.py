@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,6 +14,7 @@ import pytest
 
 import anyarch
 from anyarch.engine.cache import CodeCache
+from tests.real.starting import PATIENCE, anyarch_run
 from tests.real.sysroot import Machine, sysroot
 
 CASES = Path(__file__).with_name("busybox_cases.txt")
@@ -65,7 +65,7 @@ def run_script(command: list[str], script: str, folder: Path) -> str:
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
-        timeout=120,
+        timeout=120 * PATIENCE,
         check=False,
     )
     return done.stdout.decode(errors="backslashreplace").rstrip("\n")
@@ -75,7 +75,7 @@ def run_script(command: list[str], script: str, folder: Path) -> str:
 def test_applet(case: Case, busybox: Path, tmp_path: Path) -> None:
     if os.environ.get("BLESS"):
         pytest.skip("the outputs are being blessed")
-    command = [sys.executable, "-m", "anyarch", "run", str(busybox)]
+    command = anyarch_run(str(busybox))
     assert run_script(command, case.script, tmp_path) == case.output
 
 
@@ -93,5 +93,5 @@ def test_bless(tmp_path: Path) -> None:
 
 
 def test_uname(machine: Machine, busybox: Path, tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "anyarch", "run", str(busybox)]
+    command = anyarch_run(str(busybox))
     assert run_script(command, "uname -m; uname -s", tmp_path) == f"{machine.uname}\nLinux"

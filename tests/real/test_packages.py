@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 from typing import Final
 
@@ -18,6 +17,7 @@ import pytest
 
 import anyarch
 from anyarch.engine.cache import CodeCache
+from tests.real.starting import PATIENCE, anyarch_run
 from tests.real.sysroot import Machine
 from tests.real.test_busybox import Case, read_cases
 
@@ -53,7 +53,7 @@ def environment(folder: Path) -> dict[str, str]:
 
 def run(root: Path | None, script: str, folder: Path, timeout: float = 120) -> tuple[int, str]:
     """Status and output of a script for bash; on this machine where there is no ``root``."""
-    guest = [sys.executable, "-m", "anyarch", "run", "-L", str(root)] if root else []
+    guest = anyarch_run("-L", str(root)) if root else []
     done = subprocess.run(
         [*guest, "/bin/bash", "-c", f"unset PYTHONPATH\n{script}"],
         cwd=folder,
@@ -61,7 +61,7 @@ def run(root: Path | None, script: str, folder: Path, timeout: float = 120) -> t
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
-        timeout=timeout,
+        timeout=timeout * PATIENCE,
         check=False,
     )
     return done.returncode, done.stdout.decode(errors="backslashreplace").rstrip("\n")

@@ -8,7 +8,6 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 import time
 import urllib.error
 import urllib.request
@@ -19,6 +18,7 @@ from typing import Final
 
 import pytest
 
+from tests.real.starting import PATIENCE, anyarch_run
 from tests.real.test_packages import all_packages, environment
 
 pytestmark = all_packages
@@ -52,7 +52,7 @@ def serving(
 ) -> Iterator[subprocess.Popen[bytes]]:
     """A server that accepts connections; it is told to end."""
     server = subprocess.Popen(
-        [sys.executable, "-m", "anyarch", "run", "-L", root, *command],
+        [*anyarch_run("-L", str(root)), *command],
         cwd=folder,
         env=environment(folder),
         stdin=subprocess.DEVNULL,
@@ -60,7 +60,7 @@ def serving(
         stderr=subprocess.PIPE,
     )
     try:
-        end = time.monotonic() + 60
+        end = time.monotonic() + 60 * PATIENCE
         while server.poll() is None and time.monotonic() < end:
             with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 5):
                 break
@@ -68,14 +68,14 @@ def serving(
         yield server
     finally:
         server.terminate()
-        _, errors = server.communicate(timeout=60)
+        _, errors = server.communicate(timeout=60 * PATIENCE)
         print(errors.decode(errors="replace"))
 
 
 def get(port: int, path: str, **headers: str) -> bytes:
     """What a server answers."""
     request = urllib.request.Request(f"http://127.0.0.1:{port}{path}", headers=headers)
-    with urllib.request.urlopen(request, timeout=60) as answer:
+    with urllib.request.urlopen(request, timeout=60 * PATIENCE) as answer:
         body: bytes = answer.read()
         packed = answer.headers["Content-Encoding"] == "gzip"
         return gzip.decompress(body) if packed else body

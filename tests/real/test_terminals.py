@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from pathlib import Path
 
 import pytest
 
+from tests.real.starting import PATIENCE, anyarch_run
 from tests.real.terminal import Terminal
 from tests.real.test_packages import all_packages, environment, run
 
@@ -17,7 +17,7 @@ pytestmark = all_packages
 @pytest.mark.parametrize("shell", ["bash --norc --noprofile -i", "dash -i"])
 def test_job_control(shell: str, interactive_root: Path, tmp_path: Path) -> None:
     name, *options = shell.split()
-    command = [sys.executable, "-m", "anyarch", "run", "-L", interactive_root, f"/bin/{name}"]
+    command = [*anyarch_run("-L", str(interactive_root)), f"/bin/{name}"]
     settings = dict(environment(tmp_path), PS1="ready> ", TERM="dumb")
     # A program says so once it is in the foreground: what is typed before that is the shell's.
     program = "sh -c 'echo begun; exec sleep 1000'\r"
@@ -51,19 +51,20 @@ def test_job_control(shell: str, interactive_root: Path, tmp_path: Path) -> None
         terminal.expect("status 130\r\n24 80\r\n")
         terminal.expect("ready> ")
         terminal.type("exit 7\r")
-        assert terminal.process.wait(60) == 7
+        assert terminal.process.wait(60 * PATIENCE) == 7
 
 
 def test_hangup(interactive_root: Path, tmp_path: Path) -> None:
     """A shell whose terminal goes away ends of SIGHUP, and its jobs with it."""
-    command = [sys.executable, "-m", "anyarch", "run", "-L", interactive_root, "/bin/bash"]
+    command = [*anyarch_run("-L", str(interactive_root)), "/bin/bash"]
     settings = dict(environment(tmp_path), PS1="ready> ", TERM="dumb")
     with Terminal([*command, "--norc", "-i"], tmp_path, settings) as terminal:
         terminal.expect("ready> ")
         terminal.type("sh -c 'trap \"echo hung up > told; exit\" HUP; echo a; sleep 1000 & wait'\r")
         terminal.expect("\na\r\n")
     assert terminal.process.returncode in (-1, 129)
-    end = time.monotonic() + 30  # the job is told by the kernel, and may be after the shell
+    # The job is told by the kernel, and may be after the shell.
+    end = time.monotonic() + 30 * PATIENCE
     told = tmp_path / "told"
     while not (told.exists() and told.read_text()) and time.monotonic() < end:
         time.sleep(0.1)
@@ -73,9 +74,9 @@ def test_hangup(interactive_root: Path, tmp_path: Path) -> None:
 def test_tmux(interactive_root: Path, tmp_path: Path) -> None:
     settings = dict(environment(tmp_path), TERM="xterm", SHELL="/bin/sh", PS1="$ ", ENV="")
     tmux = ["/usr/bin/tmux", "-L", "test", "-f", "/dev/null"]
-    command = [sys.executable, "-m", "anyarch", "run", "-L", interactive_root, *tmux]
+    command = [*anyarch_run("-L", str(interactive_root)), *tmux]
     with Terminal([*command, "new-session", "-s", "work"], tmp_path, settings) as terminal:
-        terminal.expect("[work]", 120)  # the status line
+        terminal.expect("[work]")  # the status line
         script = (
             "t='tmux -L test'; $t send-keys -t work 'echo $((6 * 7))' Enter\n"
             "for i in $(seq 200); do $t capture-pane -p -t work | grep -q '^42' && break\n"
@@ -88,4 +89,4 @@ def test_tmux(interactive_root: Path, tmp_path: Path) -> None:
         _, output = run(interactive_root, script, tmp_path, 300)
         assert output.split("\n") == ["42", "2", "sleep", "0"]
         terminal.expect("[server exited]")
-        assert terminal.process.wait(60) == 1  # as tmux says that
+        assert terminal.process.wait(60 * PATIENCE) == 1  # as tmux says that

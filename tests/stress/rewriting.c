@@ -1,6 +1,6 @@
 /* Threads that write machine code and run it, under signals and beside forks, for as many seconds as
    the argument says; the second argument chooses kinds of rewriting. Exit status 0 if every call of
-   new code gave what its latest version gives. For riscv64. */
+   new code gave what its latest version gives. For riscv64 and AArch64. */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <pthread.h>
@@ -34,13 +34,14 @@ static void fail(const char *what, long got, long expected)
         fprintf(stderr, "%s: %ld, expected %ld\n", what, got, expected);
 }
 
+#if defined __riscv
 static uint32_t addi(int rd, int rs1, int value)
 {
     return (uint32_t)(value & 0xfff) << 20 | rs1 << 15 | rd << 7 | 0x13;
 }
 
 /* f(n): 0 + version for each of n turns of a loop; a0 = x10, a1 = x11, a2 = x12. */
-static int write_loop(uint32_t *at, int version)
+static void write_loop(uint32_t *at, int version)
 {
     at[0] = addi(11, 10, 0);
     at[1] = addi(10, 0, 0);
@@ -48,7 +49,6 @@ static int write_loop(uint32_t *at, int version)
     at[3] = addi(11, 11, -1);
     at[4] = 0xfe059ce3;                   /* bnez a1, again */
     at[5] = 0x00008067;                   /* ret */
-    return 6;
 }
 
 /* g(n): f(n) + version, where f is `distance` bytes further. */
@@ -70,6 +70,53 @@ static void announce(void *code, long nbytes)
     syscall(SYS_riscv_flush_icache, code, (char *)code + nbytes, 0);
 }
 
+/* By instructions alone. */
+static void announce_locally(void *code, long nbytes)
+{
+    (void)code, (void)nbytes;
+    __asm__ volatile("fence.i" ::: "memory");
+}
+#else
+static uint32_t add_immediate(int rd, int rn, int value)
+{
+    return 0x91000000 | (uint32_t)value << 10 | rn << 5 | rd;
+}
+
+/* f(n): 0 + version for each of n turns of a loop. */
+static void write_loop(uint32_t *at, int version)
+{
+    at[0] = 0xaa0003e1;                   /* mov x1, x0 */
+    at[1] = 0xd2800000;                   /* mov x0, #0 */
+    at[2] = add_immediate(0, 0, version); /* again: */
+    at[3] = 0xf1000421;                   /* subs x1, x1, #1 */
+    at[4] = 0x54ffffc1;                   /* b.ne again */
+    at[5] = 0xd65f03c0;                   /* ret */
+}
+
+/* g(n): f(n) + version, where f is `distance` bytes further. */
+static void write_caller(uint32_t *at, int version, int distance)
+{
+    at[0] = 0xa9bf7bfd;                   /* stp x29, x30, [sp, #-16]! */
+    at[1] = 0x94000000 | (uint32_t)(distance - 4) >> 2; /* bl f */
+    at[2] = add_immediate(0, 0, version);
+    at[3] = 0xa8c17bfd;                   /* ldp x29, x30, [sp], #16 */
+    at[4] = 0xd65f03c0;
+}
+
+static void announce(void *code, long nbytes)
+{
+    __builtin___clear_cache((char *)code, (char *)code + nbytes);
+}
+
+/* A line at a time, of the smallest size that there is. */
+static void announce_locally(void *code, long nbytes)
+{
+    for (char *at = code; at < (char *)code + nbytes; at += 16)
+        __asm__ volatile("dc cvau, %0\n dsb ish\n ic ivau, %0" ::"r"(at) : "memory");
+    __asm__ volatile("dsb ish\n isb" ::: "memory");
+}
+#endif
+
 static void *map(int prot, int flags, int fd)
 {
     void *found = mmap(0, 2 * PAGE, prot, flags, fd, 0);
@@ -87,7 +134,7 @@ static void expect(const char *what, function code, long turns, long expected)
         fail(what, got, expected);
 }
 
-/* A page of its own, writable and executable; announced by fence.i and by the system call. */
+/* A page of its own, writable and executable; announced in both ways. */
 static void *own_page(void *argument)
 {
     uint32_t *code = map(7, MAP_PRIVATE | MAP_ANONYMOUS, -1);
@@ -96,7 +143,7 @@ static void *own_page(void *argument)
         if (version % 3 != 0)
             write_caller(code, version, 2048);
         if (version % 2)
-            __asm__ volatile("fence.i" ::: "memory");
+            announce_locally(code, PAGE);
         else
             announce(code, PAGE);
         int caller = version % 3 != 0 ? version : version - 1 ? version - 1 : 2000;
@@ -133,7 +180,7 @@ static void *two_mappings(void *argument)
     for (int version = 1; !stop; version = version % 2000 + 1) {
         write_loop(writable, version);
         if (version % 2)
-            __asm__ volatile("fence.i" ::: "memory");
+            announce_locally(code, PAGE);
         else
             announce(code, PAGE);
         for (int i = 0; i < version % 16 + 1; i++)
