@@ -449,6 +449,14 @@ int main(int argc, char **argv) {
 """
 
 
+def _session_priority(number: int) -> int | None:
+    """That of the processes of a session among those of others: "/autogroup-7 nice 19"."""
+    try:
+        return int(Path(f"/proc/{number}/autogroup").read_text().split()[-1])
+    except (OSError, ValueError, IndexError):
+        return None
+
+
 def test_what_a_child_has_left_is_compiled_after_its_end(cache: Path, tmp_path: Path) -> None:
     program, _ = _build(tmp_path, MANY)
     store = RegionStore(CodeCache(str(cache)))
@@ -460,6 +468,7 @@ def test_what_a_child_has_left_is_compiled_after_its_end(cache: Path, tmp_path: 
         return sum(len(list(store.load(key))) for key in keys)
 
     before = after = 0
+    priorities: set[int | None] = set()  # of the sessions of those that go on
     more: list[str] = []
     while after <= before and time.monotonic() < deadline:  # as busy as the machine may be
         more.append("more")
@@ -468,10 +477,13 @@ def test_what_a_child_has_left_is_compiled_after_its_end(cache: Path, tmp_path: 
         )
         assert done.returncode == 0, done.stderr
         before = count()
-        while _compilers(marker) and time.monotonic() < deadline:
-            time.sleep(0.05)
+        while (left := _compilers(marker)) and time.monotonic() < deadline:
+            priorities.update(_session_priority(number) for number in left)
+            time.sleep(0.01)
         after = count()
     assert after > before
+    if Path("/proc/self/autogroup").exists():
+        assert 19 in priorities
 
 
 CALLING: Final = """

@@ -32,6 +32,7 @@ from tests.fuzz.lockstep import (
     Maker,
     NativeEngine,
     Pages,
+    areas,
     fill,
     operations,
 )
@@ -326,7 +327,7 @@ class Followed:
 
 def follow_reference(case: Calls, *, exact: bool) -> Followed:
     """By the reference engine."""
-    state, memory = State(ARCHITECTURE.layout), Pages(case)
+    state, memory = State(ARCHITECTURE.layout), Pages(areas(case))
     fill(state, case)
     engine = Reference(ARCHITECTURE, state, memory)
     points = follow(engine, exact=exact, budget=LIMIT)

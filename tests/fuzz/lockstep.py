@@ -355,9 +355,10 @@ def destinations(form: Form, word: int) -> Iterator[int]:
 class Pages:
     """Memory of the reference engine: pages with protections."""
 
-    def __init__(self, case: Case) -> None:
+    def __init__(self, mapped: Sequence[tuple[int, bytes, int]]) -> None:
+        """What is mapped as of :func:`areas`."""
         self.pages: dict[int, tuple[bytearray, int]] = {}
-        for address, data, prot in areas(case):
+        for address, data, prot in mapped:
             for offset in range(0, len(data), PAGE):
                 self.pages[address + offset] = bytearray(data[offset : offset + PAGE]), prot
 
@@ -408,7 +409,7 @@ def fill(state: State, case: Case) -> None:
 
 def run_reference(case: Case, budget: int = LIMIT) -> Outcome:
     """Run a case by the reference engine."""
-    state, memory = State(ARCHITECTURE.layout), Pages(case)
+    state, memory = State(ARCHITECTURE.layout), Pages(areas(case))
     fill(state, case)
     engine = Reference(ARCHITECTURE, state, memory)
     ended = engine.run(budget)

@@ -357,13 +357,14 @@ class _Service:
             return
         from anyarch.engine.cache import lock_file
         from anyarch.engine.leftovers import Leftovers
+        from anyarch.host.priority import stand_back
 
         try:
             self._store.cache.make_directory()
             lock = lock_file(os.path.join(self._store.cache.path, _LEFT_LOCK), wait=False)
         except OSError:  # another goes on for a guest of its own: one at a time is enough
             return
-        os.nice(15)
+        stand_back()
         left = Leftovers.unpack(self._left)
         least, most = _LEFT_SECONDS
         until = time.process_time() + min(max(least, _LEFT_TIMES * left.seconds), most)
