@@ -5,7 +5,8 @@ compiler: in its checkout `make autotools`, then `./configure --host=riscv64-lin
 --prefix=DEST CC=riscv64-linux-gnu-gcc LDFLAGS=-static`, and `make` in lib and libs, `make` and
 `make install` in testcases/kernel/syscalls. FOLDER is then DEST/testcases/bin, and the list is
 runtest/syscalls of the checkout. musl's libc-test: `make -k RUN_TEST=true` with CC, AR and RANLIB
-for a riscv64 musl, which runs nothing; FOLDER is src, with `--match static`.
+for a riscv64 musl, which runs nothing; FOLDER is src, with `--match static`. For AArch64 likewise,
+with `--guest aarch64`.
 
 Run LTP's with `--isolate`, above all as root: they send signals to every process, change settings
 and users, and mount. musl's do no harm, and write to /tmp, which `--isolate` does not let them.
@@ -44,8 +45,7 @@ from tests.linux_suites.suite import (
     run,
 )
 
-QEMU: Final = "qemu-riscv64"
-EM_RISCV: Final = 243
+MACHINES: Final = {"riscv64": 243, "aarch64": 183}  # numbers in ELF headers
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -60,9 +60,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--match", default="", help="only names that this expression is found in")
     parser.add_argument("--exclude", help="no names that this expression is found in")
     parser.add_argument(
+        "--guest", default="riscv64", choices=list(MACHINES), help="what was built for (riscv64)"
+    )
+    parser.add_argument(
         "--under",
         action="append",
-        help=f"anyarch, native or a QEMU program; repeatable (anyarch, and {QEMU} if installed)",
+        help="anyarch, native or a QEMU program; repeatable (anyarch, and the guest's QEMU)",
     )
     parser.add_argument("--engine", help="engine of anyarch (its default)")
     parser.add_argument("--eager", action="store_true", help="compile all code before it runs")
@@ -75,7 +78,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for signum in (signal.SIGHUP, signal.SIGQUIT):  # what nohup and shells ignore
         signal.signal(signum, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    default = ["anyarch", QEMU] if shutil.which(QEMU) else ["anyarch"]
+    emulator = f"qemu-{options.guest}"
+    default = ["anyarch", emulator] if shutil.which(emulator) else ["anyarch"]
     flags = ["--engine", options.engine] if options.engine else []
     flags += ["--jit-eager"] if options.eager else []
     flags += ["-L", options.root] if options.root else []
@@ -99,7 +103,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             each = partial(run_case, launch=launch, seconds=options.seconds, logs=logs)
             if options.isolate:
                 qemu = shutil.which(name) if name.startswith("qemu") else None
-                execute_with(qemu, EM_RISCV)
+                execute_with(qemu, MACHINES[options.guest])
             with ThreadPoolExecutor(options.jobs) as pool:
                 outcomes[name] = list(pool.map(each, chosen))
     except Error as error:
