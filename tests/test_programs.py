@@ -13,7 +13,8 @@ import pytest
 import anyarch
 from anyarch import JitOptions
 from anyarch._native import native_code, native_key
-from anyarch.engine.cache import CodeCache
+from anyarch.engine.cache import REGIONS, CodeCache
+from anyarch.engine.store import RegionStore
 from tests.compilers import wait_for_compilers
 from tests.programs.build import AARCH64, HOST, RISCV, RISCV_BITMANIP, Target, compile_c
 
@@ -62,8 +63,10 @@ def test_output_equals_native(source: Path, target: Target, engine: str) -> None
 
 @pytest.mark.parametrize(("source", "target"), CASES)
 def test_all_compiled_and_then_from_the_cache(source: Path, target: Target, tmp_path: Path) -> None:
-    """Nothing is left to the interpreter; then the code that was kept runs, and it is all that is
-    needed: a second run finds everything compiled. The last looks only where samples hit."""
+    """Nothing is left to the interpreter; then the code that was kept runs. All that a second run
+    compiles is where the first never was, which depends on time in some programs, and the one
+    region that belongs to no file, where signal handlers end. The last run looks where samples hit.
+    """
     if not ALL_EAGER and (target is not RISCV or source.stem not in BRIEF):
         pytest.skip("compiling all code takes long: only with ANYARCH_EAGER=all")
     expected = run_native(compile_c(source, HOST))
@@ -72,16 +75,27 @@ def test_all_compiled_and_then_from_the_cache(source: Path, target: Target, tmp_
     native_code(name)
     for file in Path(CodeCache().path).glob(native_key(name, "flat") + "*"):
         shutil.copy(file, tmp_path)
+    cache = CodeCache(str(tmp_path))
     for turn, eager in enumerate((True, True, False)):
+        before = stored_regions(cache)
         options = JitOptions(eager=eager, cache=str(tmp_path))
         result = anyarch.run(
             program, ARGUMENTS, engine="jit", jit=options, statistics=True, timeout=900
         )
         assert outcome(result) == expected
-        if turn == 0:
+        if eager:
             wait_for_compilers(str(tmp_path))
         if turn == 1 and result.statistics is not None:  # a signal leaves no time to write them
-            assert result.statistics["regions"]["compiled"]["regions"] == 0
+            compiled = result.statistics["regions"]["compiled"]["regions"]
+            if source.stem in BRIEF:
+                assert compiled == 0
+            assert compiled <= stored_regions(cache) - before + 1
+
+
+def stored_regions(cache: CodeCache) -> int:
+    """How many regions are kept in a cache."""
+    keys = [entry.key for entry in cache.entries() if entry.kind == REGIONS]
+    return sum(len(list(RegionStore(cache).load(key))) for key in keys)
 
 
 @pytest.mark.skipif(shutil.which("qemu-aarch64") is None, reason="qemu-aarch64 is not installed")

@@ -11,6 +11,7 @@ import struct
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from typing import Final
 
 from anyarch._native import native_code
@@ -66,6 +67,15 @@ INTEGER: Final = [
 ]
 
 
+@lru_cache(4)
+def _assemble(text: str, labels: tuple[str, ...]) -> tuple[bytes, list[int]]:
+    """The code of a text, and the addresses of labels in it."""
+    listed = "".join(f"\n.dword {name}" for name in labels)
+    data = assemble(ARCHITECTURE, f"{text}\nbrk 0{listed}", CODE)
+    end = len(data) - 8 * len(labels)
+    return data[:end], list(struct.unpack(f"<{len(labels)}Q", data[end:]))
+
+
 @dataclass(frozen=True, slots=True)
 class Program:
     """Assembly text, the labels that its tables lead to, and the state that it starts from."""
@@ -81,16 +91,16 @@ class Program:
     data: bytes
 
     def code(self) -> bytes:
-        return assemble(ARCHITECTURE, f"{self.text}\nbrk 0", CODE)
+        return self._assembled()[0]
 
     def places(self) -> list[int]:
         """The addresses of the labels."""
-        return self._addresses(list(self.labels))
+        return self._assembled()[1][: len(self.labels)]
 
     def tables(self) -> bytes:
         """The page of tables."""
         addresses = struct.pack(f"<{len(self.labels)}Q", *self.places())
-        found = self._addresses([name for pair in self.offsets for name in pair])
+        found = self._assembled()[1][len(self.labels) :]
         halves = b"".join(
             struct.pack("<h", target - anchor >> 2)
             for target, anchor in zip(found[::2], found[1::2], strict=True)
@@ -98,10 +108,10 @@ class Program:
         assert max(len(addresses), len(halves)) <= PAGE // 2
         return addresses.ljust(PAGE // 2, b"\xa5") + halves.ljust(PAGE // 2, b"\xa5")
 
-    def _addresses(self, labels: list[str]) -> list[int]:
-        listed = "".join(f"\n.dword {name}" for name in labels)
-        data = assemble(ARCHITECTURE, self.text + listed, CODE)
-        return list(struct.unpack(f"<{len(labels)}Q", data[len(data) - 8 * len(labels) :]))
+    def _assembled(self) -> tuple[bytes, list[int]]:
+        return _assemble(
+            self.text, (*self.labels, *(name for pair in self.offsets for name in pair))
+        )
 
     def areas(self) -> list[tuple[int, bytes, int]]:
         """What is mapped: address, contents, protection."""
