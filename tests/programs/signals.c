@@ -88,11 +88,15 @@ static void timers(void)
     while (counts[SIGALRM] < 2)
         spins++;
     printf("spinning loop interrupted %d\n", spins > 0);
-    setitimer(ITIMER_REAL, &soon, NULL);
+    /* Again and again: the first may come before the read does. */
+    struct itimerval often = {.it_value.tv_usec = 20000, .it_interval.tv_usec = 20000};
+    struct itimerval never = {.it_value.tv_usec = 0};
+    setitimer(ITIMER_REAL, &often, NULL);
     char byte;
     int ends[2];
     if (pipe(ends) == 0)
         printf("read %d %d\n", (int)read(ends[0], &byte, 1), errno == EINTR);
+    setitimer(ITIMER_REAL, &never, NULL);
     sigprocmask(SIG_BLOCK, &set, NULL);
     setitimer(ITIMER_REAL, &soon, NULL);
     siginfo_t info;
