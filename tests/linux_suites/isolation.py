@@ -57,6 +57,9 @@ def isolate(writable: Iterable[Path]) -> int | None:
         if inner:
             os._exit(_wait(inner))
         _prepare([path.resolve() for path in writable])
+        suite = os.fork()
+        if suite:
+            os._exit(_reap(suite))
         return None
     os.close(ready[1])
     if os.read(ready[0], 1):
@@ -70,6 +73,14 @@ def isolate(writable: Iterable[Path]) -> int | None:
 
 def _wait(child: int) -> int:
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) & 0xFF
+
+
+def _reap(child: int) -> int:
+    """As a namespace's first process, which orphans are left to: take them all, until one ends."""
+    while True:
+        pid, status = os.wait()
+        if pid == child:
+            return os.waitstatus_to_exitcode(status) & 0xFF
 
 
 def _map_users(child: int) -> None:

@@ -135,6 +135,23 @@ def test_isolated_programs_see_only_each_other(
         assert "Read-only file system" in (logs / "native" / f"{name}.log").read_text()
 
 
+def test_orphans_of_isolated_programs_are_taken(tmp_path: Path) -> None:
+    shutil.copy("/bin/sh", tmp_path / "program")
+    script = tmp_path / "script"
+    script.write_text(
+        "(true &)\nfor i in $(seq 100); do\n"
+        "grep -q '^State:.*Z' /proc/[0-9]*/status 2>/dev/null || exit 0; sleep 0.1\ndone; exit 1\n"
+    )
+    listed = tmp_path / "list"
+    listed.write_text(f"orphan program {script}\n")
+    command = [sys.executable, "-m", "tests.linux_suites", str(tmp_path), "--list", str(listed)]
+    command += ["--under", "native", "--logs", str(tmp_path / "logs"), "--isolate"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    if "no namespaces" in done.stderr:
+        pytest.skip("this machine does not allow namespaces")
+    assert (tmp_path / "logs" / "native" / "orphan.log").read_text() == "pass\n", done.stderr
+
+
 def test_what_cannot_be_used(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([str(tmp_path), "--under", "no-such-emulator"]) == 2
     assert "is not installed" in capsys.readouterr().err
