@@ -6,6 +6,7 @@ import contextlib
 import ctypes
 import errno
 import os
+import shutil
 import struct
 import subprocess
 import sys
@@ -101,6 +102,26 @@ def test_a_timer_that_outlives_the_program(tmp_path: Path) -> None:
     )
     done = anyarch.run(program)
     assert (done.status, done.signal) == (3, None)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+def test_a_user_who_cannot_read_our_files(tmp_path: Path) -> None:
+    """What is loaded when first needed is loaded before the guest gives up root's rights."""
+    private = tmp_path / "private"
+    private.mkdir(0o700)
+    shutil.copytree(Path(anyarch.__file__).parent, private / "anyarch")
+    program = compile_c(FOLDER.with_name("root_programs") / "rights.c", RISCV)
+    done = subprocess.run(
+        [sys.executable, "-m", "anyarch", "run", program],
+        cwd="/",
+        env=dict(os.environ, PYTHONPATH=str(private), ANYARCH_CACHE=CodeCache().path),
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    expected = "0 65534 -1 Operation not permitted\n0.33333333333333331\n"
+    assert (done.returncode, done.stdout) == (0, expected), done.stderr
 
 
 def test_trace_shows_calls_and_signals(tmp_path: Path) -> None:

@@ -212,6 +212,11 @@ class Process:
 
         thread.engine.load_rare()
 
+    def lose_rights(self, thread: Thread) -> None:
+        """The process may become a user who cannot read the interpreter's files."""
+        if not all(_is_public(module) for module in (os.__file__, __file__)):
+            self.confine(thread)
+
     def grow_stack(self) -> None:
         """The limit on the stack may be higher now."""
         grow_stack(self.space, self._stack_limit)
@@ -601,6 +606,22 @@ class Process:
         if self.options.verbose and text not in self._noted:
             self._noted.add(text)
             print(f"anyarch: {text}", file=sys.stderr, flush=True)
+
+
+@cache
+def _is_public(path: str) -> bool:
+    """Whether every user can read a file."""
+    try:
+        modes = [os.stat(folder).st_mode for folder in _ancestors(os.path.realpath(path))]
+        return bool(os.stat(path).st_mode & 4) and all(mode & 1 for mode in modes)
+    except OSError:
+        return False
+
+
+def _ancestors(path: str) -> list[str]:
+    """The folders that a file is in, from the root."""
+    parts = path.split("/")[1:-1]
+    return ["/" + "/".join(parts[:count]) for count in range(len(parts) + 1)]
 
 
 @cache

@@ -24,13 +24,9 @@ for _name, _signature in {
     "getegid": "",
     "getresuid": "ruid:struct_out.int euid:struct_out.int suid:struct_out.int",
     "getresgid": "rgid:struct_out.int egid:struct_out.int sgid:struct_out.int",
-    "setuid": "uid:uid",
     "setgid": "gid:uid",
-    "setreuid": "ruid:uid euid:uid",
     "setregid": "rgid:uid egid:uid",
-    "setresuid": "ruid:uid euid:uid suid:uid",
     "setresgid": "rgid:uid egid:uid sgid:uid",
-    "setfsuid": "uid:uid",
     "setfsgid": "gid:uid",
     "getgroups": "size:int list:pointer",
     "setgroups": "size:size list:pointer",
@@ -87,6 +83,34 @@ for _name, _signature in {
 
 _NEWNS: Final = 0x20000
 _NS_GET_NSTYPE: Final = 0xB703  # ioctl_nsfs(2)
+
+
+@PROCESSES.handled("setuid", "uid:uid")
+def setuid(thread: Thread, user: int) -> int:
+    """Become another user."""
+    thread.process.lose_rights(thread)
+    return thread.call("setuid", user)
+
+
+@PROCESSES.handled("setreuid", "ruid:uid euid:uid")
+def setreuid(thread: Thread, real: int, effective: int) -> int:
+    """Become another user, really or in effect."""
+    thread.process.lose_rights(thread)
+    return thread.call("setreuid", real, effective)
+
+
+@PROCESSES.handled("setresuid", "ruid:uid euid:uid suid:uid")
+def setresuid(thread: Thread, real: int, effective: int, saved: int) -> int:
+    """Become another user, really, in effect, or later."""
+    thread.process.lose_rights(thread)
+    return thread.call("setresuid", real, effective, saved)
+
+
+@PROCESSES.handled("setfsuid", "uid:uid")
+def setfsuid(thread: Thread, user: int) -> int:
+    """Become another user before files."""
+    thread.process.lose_rights(thread)
+    return thread.call("setfsuid", user)
 
 
 @PROCESSES.handled("setns", "fd:fd nstype:flags.clone")
