@@ -11,7 +11,7 @@ from collections.abc import Mapping
 import pytest
 from hypothesis import given
 
-from tests.aarch64.functions import CODE, Author, Engine, Program, follow_reference
+from tests.aarch64.functions import CODE, MIDDLE, NBYTES, Author, Engine, Program, follow_reference
 from tests.fuzz.functions import differences, ends
 from tests.test_lockstep import SEEDS, repeated
 
@@ -54,6 +54,37 @@ def check(program: Program, engine: Engine, choice: int) -> None:
         if problems(smaller, engine, choice):
             program = smaller
     pytest.fail(f"{program}\n" + "\n".join(problems(program, engine, choice)[:20]))
+
+
+def test_a_reservation_that_the_reference_engine_took_holds(engines: Engines) -> None:
+    """In a mode that the host does not have a region with floating point is stepped, and what comes
+    behind a step is native: a loop over both ends nevertheless."""
+    text = (
+        "l1: ldaxr x1, [x25]\nadd x2, x1, 5\nstlxr w3, x2, [x25]\ncbnz w3, l1\n"
+        "fadd d0, d0, d1\nbrk 0"
+    )
+    registers = [0] * 32
+    registers[25] = MIDDLE
+    flush_to_zero = 8
+    program = Program(text, (), (), tuple(registers), (0,) * 32, 0, flush_to_zero, 0, bytes(NBYTES))
+    engine = engines["fast"]
+    engine.prepare(program)
+    assert engine.jit.add(CODE)
+    assert not differences(follow_reference(program, exact=True), engine.follow())
+
+
+def test_a_callee_that_writes_flags_under_a_condition(engines: Engines) -> None:
+    """Behind a call flags may be overwritten by an instruction that leaves some of them."""
+    text = "subs wzr, w0, w1\nbl f\nb.hi out\nadd x2, x2, 1\nout: brk 0\nf: rmif x3, 5, 9\nret x30"
+    for engine in engines.values():
+        for nzcv in range(16):
+            registers = (1, 2, 0, nzcv << 5, *range(4, 32))
+            program = Program(text, (), (), registers, (0,) * 32, nzcv, 0, 0, bytes(NBYTES))
+            engine.prepare(program)
+            if not engine.engine.arena.eager:
+                assert engine.jit.add(CODE)
+            expected = follow_reference(program, exact=True)
+            assert not differences(expected, engine.follow())
 
 
 @pytest.mark.parametrize("form", ["fast", "precise", "bounded", "eager"])

@@ -35,6 +35,7 @@ IN_CONTEXT: Final = 1  # value of the record field: a region stored its pc
 _STACK_RESERVE: Final = 1 << 16  # for the frames of one region and what it calls
 # The bytes of the stop field: asked from outside, a pass through Python wanted, one instruction
 # only. Each has one writer at a time, so that none can undo another.
+_NO_ADDRESS: Final = (1 << 64) - 1
 _STOP, _PASS, _STEPPING = (FIELDS["stop"][0] + index for index in range(3))
 _NOTES: Final = FIELDS["notes"][0] >> 2
 _UNLIMITED: Final = 1 << 62  # a budget that is never spent
@@ -406,8 +407,12 @@ class Interpreter:
         assert self.architecture.decoder is not None
 
     def _emulate(self) -> Exit | None:
-        """Let the reference engine run the instruction at ``state.pc``."""
+        """Let the reference engine run the instruction at ``state.pc``. There is one reservation:
+        a load may take it here, and native code store where it holds."""
+        machine = self.reference.machine
+        machine.reservation = self._reservation
         ended = self.reference.step()
+        self._reservation = machine.reservation
         if self.counting and ended is None:
             self._set("remaining", self._get("remaining") - 1)
         status = self.architecture.float_status
@@ -419,6 +424,20 @@ class Interpreter:
         ):
             self.arena.go_plain()  # handlers know more modes
         return ended
+
+    @property
+    def _reservation(self) -> tuple[int, int] | None:
+        """The address and the value that were reserved."""
+        address, low = self._get("reservation_address"), self._get("reservation_value")
+        high = self._u64[(FIELDS["reservation_value"][0] >> 3) + 1]
+        return None if address == _NO_ADDRESS else (address, high << 64 | low)
+
+    @_reservation.setter
+    def _reservation(self, held: tuple[int, int] | None) -> None:
+        address, value = held or (_NO_ADDRESS, 0)
+        self._set("reservation_address", address)
+        self._set("reservation_value", value & _NO_ADDRESS)
+        self._u64[(FIELDS["reservation_value"][0] >> 3) + 1] = value >> 64
 
     def _provide(self) -> Exit | None:
         """Have the code at ``state.pc`` compiled, or run an instruction that cannot be."""

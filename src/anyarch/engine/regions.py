@@ -334,7 +334,9 @@ class RegionCompiler:
             written = {
                 found.constant(effect.node.args[0])
                 for effect in graph.effects
-                if effect.node.op == "write" and effect.node.attrs[0] == file and not effect.guard
+                if effect.node.op == "write"
+                and effect.node.attrs[0] == file
+                and effect.guard is None
             }
             if len(written) == self.architecture.layout.by_name[file].count:
                 continue
