@@ -11,7 +11,16 @@ from collections.abc import Mapping
 import pytest
 from hypothesis import given
 
-from tests.aarch64.functions import CODE, MIDDLE, NBYTES, Author, Engine, Program, follow_reference
+from tests.aarch64.functions import (
+    CODE,
+    MIDDLE,
+    NBYTES,
+    STACK,
+    Author,
+    Engine,
+    Program,
+    follow_reference,
+)
 from tests.fuzz.functions import differences, ends
 from tests.test_lockstep import SEEDS, repeated
 
@@ -75,10 +84,13 @@ def test_a_reservation_that_the_reference_engine_took_holds(engines: Engines) ->
 
 def test_a_callee_that_writes_flags_under_a_condition(engines: Engines) -> None:
     """Behind a call flags may be overwritten by an instruction that leaves some of them."""
-    text = "subs wzr, w0, w1\nbl f\nb.hi out\nadd x2, x2, 1\nout: brk 0\nf: rmif x3, 5, 9\nret x30"
+    text = (
+        "subs wzr, w0, w1\nbl f\nb.hi out\nadd x2, x2, 1\nout: brk 0\nf: rmif x3, 5, 9\n"
+        "stp x29, x30, [sp, -16]!\nbl g\nldp x29, x30, [sp], 16\nret x30\ng: ret x30"
+    )
     for engine in engines.values():
         for nzcv in range(16):
-            registers = (1, 2, 0, nzcv << 5, *range(4, 32))
+            registers = (1, 2, 0, nzcv << 5, *range(4, 31), STACK)
             program = Program(text, (), (), registers, (0,) * 32, nzcv, 0, 0, bytes(NBYTES))
             engine.prepare(program)
             if not engine.engine.arena.eager:
