@@ -59,6 +59,7 @@ SINGLES: Final = (
 )  # fmt: skip
 HALVES: Final = (0, 0x8000, 1, 0x3FF, 0x400, 0x3C00, 0x7BFF, 0x7C00, 0xFC00, 0x7E00, 0x7C01, 0x3800)
 
+KEPT: Final = ARCHITECTURE.convention.kept  # registers that are exact at all faults
 FORMS: Final = [form for each in ARCHITECTURE.isa.instructions for form in each.forms()]
 BY_NAME: Final = {form.name: form for form in FORMS}
 
@@ -504,12 +505,12 @@ def compile_all(jit: Jit, *entries: int, limit: int = 8) -> int:
 def differences(
     expected: Outcome, found: Outcome, *, steps: bool = False, registers: bool = True
 ) -> list[str]:
-    """What differs, a line each."""
+    """What differs, a line each; without ``registers`` of those only what regions keep."""
     result = []
     if expected.ended != found.ended:
         result.append(f"ended with {found.ended}, expected {expected.ended}")
     for (file, index, value), (_, _, got) in zip(expected.registers, found.registers, strict=True):
-        if registers and value != got:
+        if (registers or (file, index) in KEPT) and value != got:
             result.append(f"{file}{index} is {got:#x}, expected {value:#x}")
     for start, before, after in (
         (DATA, expected.data, found.data),

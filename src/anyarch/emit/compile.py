@@ -31,6 +31,8 @@ from anyarch.errors import CompileError
 if TYPE_CHECKING:
     from llvmlite.binding import ModuleRef, TargetMachine
 
+    from anyarch.emit.variables import Ranges
+
 
 class Blob:
     """Position-independent code and constants, and the offset of each global symbol.
@@ -39,7 +41,7 @@ class Blob:
     the file in place of copying; `path` is empty for a blob that is only in memory.
     """
 
-    __slots__ = ("code", "lines", "path", "position", "symbols")
+    __slots__ = ("code", "lines", "path", "position", "symbols", "variables")
 
     def __init__(
         self, code: bytes, symbols: dict[str, int], path: str = "", position: int = 0
@@ -49,6 +51,7 @@ class Blob:
         self.path = path
         self.position = position
         self.lines: list[tuple[int, int]] = []  # (offset, line) of the debug information
+        self.variables: dict[int, Ranges] = {}  # of the debug information, by the line
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Blob):
@@ -79,6 +82,7 @@ def compile_blob(llvm_text: str, *, opt: int = 2, places: Mapping[str, int] | No
     blob = _link([found], places or {})
     if "!DICompileUnit" in llvm_text:
         blob.lines = _read_lines(found)
+        blob.variables = _read_variables(found)
     return blob
 
 
@@ -159,9 +163,6 @@ def _target_machine(opt: int, *, narrow: bool, static: bool) -> TargetMachine:
     if (opt, narrow, static) not in _machines:
         # Merging equal ends of blocks would lose which guest instruction one of them belongs to.
         llvm.set_option("", "--enable-tail-merge=false")
-        # Debug information has lines and no variables: those need not be followed.
-        llvm.set_option("", "--experimental-debug-variable-locations=false")
-        llvm.set_option("", "--livedebugvalues-input-bb-limit=0")
         llvm.initialize_native_target()
         llvm.initialize_native_asmprinter()
         llvm.initialize_native_asmparser()
@@ -311,6 +312,24 @@ def _read_lines(found: Object) -> list[tuple[int, int]]:
             }
             return read_lines(section.content, addresses)
     return []
+
+
+def _read_variables(found: Object) -> dict[int, Ranges]:
+    from anyarch.emit.variables import read_variables
+
+    sections = {section.name: section for section in found.sections}
+    info = sections.get(".debug_info")
+    if info is None:
+        return {}
+    abbreviations, lists = (
+        found.content(sections[name]) if name in sections else b""
+        for name in (".debug_abbrev", ".debug_loc")
+    )
+    addresses = {
+        offset: found.symbols[index].value + addend
+        for offset, _, index, addend in found.relocations(info)
+    }
+    return read_variables(found.content(info), abbreviations, lists, addresses)
 
 
 def _resolve(symbol: Symbol, sections: list[Section], where: str) -> int:

@@ -61,7 +61,7 @@ def _run(
             line += base + (code - first) % span
             rows.append((offset, line))
         elif code == 0:
-            size, at = _unsigned(data, at)
+            size, at = read_unsigned(data, at)
             if data[at] == _END_SEQUENCE:
                 offset, line = 0, 1
             elif data[at] == _SET_ADDRESS:
@@ -70,10 +70,10 @@ def _run(
         elif code == _COPY:
             rows.append((offset, line))
         elif code == _ADVANCE_PC:
-            step, at = _unsigned(data, at)
+            step, at = read_unsigned(data, at)
             offset += step
         elif code == _ADVANCE_LINE:
-            step, after = _unsigned(data, at)
+            step, after = read_unsigned(data, at)
             bits = 7 * (after - at)
             line += step - (step >> bits - 1 << bits)
             at = after
@@ -84,10 +84,10 @@ def _run(
             at += 2
         else:
             for _ in range(counts[code - 1]):
-                _, at = _unsigned(data, at)
+                _, at = read_unsigned(data, at)
 
 
-def _unsigned(data: bytes, at: int) -> tuple[int, int]:
+def read_unsigned(data: bytes, at: int) -> tuple[int, int]:
     """An LEB128 number, and the place behind it."""
     value = shift = 0
     while True:

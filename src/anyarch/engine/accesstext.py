@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Final
 
-from anyarch.engine.convention import VECTOR_TYPES, Place
+from anyarch.engine.convention import CALL, VECTOR_TYPES, Place
 from anyarch.engine.regionfloats import scalar_of
 from anyarch.engine.registertext import RegisterText
 from anyarch.ir.graph import Node
@@ -43,6 +43,8 @@ class AccessText(RegisterText):
         """An instruction that LLVM may merge a load into, with the location of that load; and the
         origin of its result."""
         _, found, location = text.partition(", !dbg ")
+        if CALL in text:  # no load becomes part of it
+            return text, None
         if found:
             return text, (location, 0) if text.startswith(("load", "bitcast")) else None
         origins = [self.origins[name] for name in _NAME.findall(text) if name in self.origins]
@@ -52,8 +54,14 @@ class AccessText(RegisterText):
         return f"{text}, !dbg {location}", (location, steps + 1) if steps < _STEPS else None
 
     def announce(self) -> None:
-        """Kept registers have to be in the context; where we are the debug location tells."""
+        """Kept registers have to be in the context, unless a table tells where they are; where we
+        are the debug location tells."""
         self._keep()
+        if self.here.pc in self.untraced:
+            for place in self.convention.traced:
+                kind, value = self._raw(place)
+                pointer = self.context(self.convention.offset(place))
+                self.line(f"store volatile {kind} {value}, {pointer}, align 8")
 
     def memory(self, address: str) -> str:
         kind = "ptr" if self.compiler.direct else _SEGMENT

@@ -12,7 +12,7 @@ import threading
 from bisect import bisect_right
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol, TypeAlias
 from weakref import WeakSet
 
 from anyarch.engine.blockcode import CodeReader
@@ -63,6 +63,8 @@ REGION_TABLE_BITS: Final = 16  # of the entries of compiled regions, see engine/
 REGION_TABLE_NBYTES: Final = 8 << REGION_TABLE_BITS
 ARENA_NBYTES: Final = 1 << 28
 BLOCK_CAPACITY: Final = 1 << 20
+# The guest's pc, and values of registers by their place among those that its convention traces.
+Located: TypeAlias = tuple[int, list[tuple[int, int]]]
 DROPPED_LIMIT: Final = 1 << 16  # blocks: a guest that writes code for ever needs no more memory
 PAGE_WRITE, PAGE_EXEC, PAGE_CODE, PAGE_HOOK = 2, 4, 8, 16
 _PAGE: Final = 4096
@@ -138,7 +140,8 @@ class RecordArena:
         self.on_exact: Callable[[], None] | None = None  # faults are to be restarted
         self.is_plain = False  # handlers run alone
         self.on_flush: Callable[[], None] | None = None  # no block is left that leads to a region
-        self.locate_region: Callable[[int], int | None] | None = None  # guest pc of a host one
+        # By host address and registers: the guest's pc, and registers that are not in the context.
+        self.locate_region: Callable[[int, tuple[int, ...]], Located | None] | None = None
         space.on_code_change = self._change_range
 
     def __del__(self) -> None:

@@ -8,19 +8,50 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Iterable
+from itertools import pairwise
 from typing import Final
 
 from anyarch.data import dataclass
 from anyarch.engine.digests import blake2b
 
-# pc, entry, instructions, cells, ranges, tables, lines, code, precise, digest
-_HEAD: Final = struct.Struct("<QIIHHHIIB16s")
+# pc, entry, instructions, cells, ranges, tables, lines, traces, code, precise, digest
+_HEAD: Final = struct.Struct("<QIIHHHIIIB16s")
 _TABLE: Final = struct.Struct("<QI")  # address, size
 CALLS: Final = 1 << 63  # in a cell: it is called, not jumped to
 STUB_NBYTES: Final = 48
 _LINE: Final = struct.Struct("<Ii")  # offset in the code, guest pc relative to the region's
+# Offset in the code from which on it holds, which traced register, see Trace.
+_TRACE: Final = struct.Struct("<IBbBqi")
 _U64: Final = struct.Struct("<Q")
 _PAGE: Final = 4096
+_MASK: Final = (1 << 64) - 1
+_SIGN: Final = 1 << 63
+CONTEXT: Final = -2  # in place of a host register: none is needed
+
+
+@dataclass(frozen=True, slots=True)
+class Trace:
+    """Where a traced register is, from an offset in the code on.
+
+    It is ``number`` more than ``register`` of the host (as DWARF numbers them) holds; or what is
+    at that address, ``in_memory``, and ``addend``. Without a host register (-1) it is ``number``;
+    with CONTEXT it is where the context has it.
+    """
+
+    offset: int
+    index: int  # in the convention's `traced`
+    register: int
+    number: int
+    in_memory: bool = False
+    addend: int = 0
+
+    def value(self, registers: tuple[int, ...], read: Callable[[int], int]) -> int:
+        """The register's, from those of the host; ``read`` reads host memory."""
+        base = registers[self.register] if self.register >= 0 else 0
+        found = base + self.number
+        if self.in_memory:
+            found = read(found & _MASK) + self.addend
+        return found & _MASK
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +62,7 @@ class CompiledRegion:
     linked to, CALLS added where it calls, and ``code`` ends with a stub for each of them, which has
     code there run. ``ranges`` is the guest code [start, end) that ``digest`` is of. ``lines`` are
     packed places of accesses, ascending: see :meth:`locate`. ``tables`` are constants that it
-    relies on: address and contents.
+    relies on: address and contents. ``traces`` are packed, ascending: see :meth:`traced`.
     """
 
     pc: int
@@ -44,6 +75,7 @@ class CompiledRegion:
     lines: bytes = b""
     precise: bool = False  # all registers are exact at faults too
     tables: tuple[tuple[int, bytes], ...] = ()
+    traces: bytes = b""
 
     @property
     def pages(self) -> set[int]:
@@ -80,6 +112,16 @@ class CompiledRegion:
         relative: int = _LINE.unpack_from(self.lines, (low - 1) * _LINE.size)[1]
         return self.pc + relative
 
+    def traced(self, offset: int) -> list[Trace]:
+        """Where registers are at the access whose instruction is at an offset of the code, other
+        than in the context."""
+        found: dict[int, Trace] = {}
+        for start, index, register, in_memory, number, addend in _TRACE.iter_unpack(self.traces):
+            if start > offset:
+                break
+            found[index] = Trace(start, index, register, number, bool(in_memory), addend)
+        return [trace for trace in found.values() if trace.register != CONTEXT]
+
     def pack(self) -> bytes:
         """As bytes."""
         numbers = [*self.cells, *(edge for pair in self.ranges for edge in pair)]
@@ -92,6 +134,7 @@ class CompiledRegion:
                 len(self.ranges),
                 len(self.tables),
                 len(self.lines),
+                len(self.traces),
                 len(self.code),
                 self.precise,
                 self.digest,
@@ -99,6 +142,7 @@ class CompiledRegion:
             + struct.pack(f"<{len(numbers)}Q", *numbers)
             + b"".join(_TABLE.pack(at, len(data)) + data for at, data in self.tables)
             + self.lines
+            + self.traces
             + self.code
         )
 
@@ -109,7 +153,7 @@ def unpack(data: bytes) -> list[CompiledRegion]:
     at = 0
     while at < len(data):
         head = _HEAD.unpack_from(data, at)
-        pc, entry, count, cells, ranges, tables, lines, nbytes, precise, digest = head
+        pc, entry, count, cells, ranges, tables, lines, traces, nbytes, precise, digest = head
         at += _HEAD.size
         numbers = struct.unpack_from(f"<{cells + 2 * ranges}Q", data, at)
         at += 8 * len(numbers)
@@ -118,8 +162,10 @@ def unpack(data: bytes) -> list[CompiledRegion]:
             address, size = _TABLE.unpack_from(data, at)
             at += _TABLE.size + size
             constants.append((address, data[at - size : at]))
-        if at + lines + nbytes > len(data):
+        if at + lines + traces + nbytes > len(data):
             raise ValueError("a packed region is cut off")
+        places = [at, at + lines, at + lines + traces, at + lines + traces + nbytes]
+        parts = [data[start:end] for start, end in pairwise(places)]
         edges = numbers[cells:]
         regions.append(
             CompiledRegion(
@@ -129,19 +175,36 @@ def unpack(data: bytes) -> list[CompiledRegion]:
                 numbers[:cells],
                 tuple(zip(edges[::2], edges[1::2], strict=True)),
                 digest,
-                data[at + lines : at + lines + nbytes],
-                data[at : at + lines],
+                parts[2],
+                parts[0],
                 bool(precise),
                 tuple(constants),
+                parts[1],
             )
         )
-        at += lines + nbytes
+        at = places[-1]
     return regions
 
 
 def pack_lines(rows: Iterable[tuple[int, int]], pc: int) -> bytes:
     """Rows of (offset, guest pc) as :attr:`CompiledRegion.lines`."""
     return b"".join(_LINE.pack(offset, at - pc) for offset, at in sorted(rows))
+
+
+def pack_traces(traces: Iterable[Trace]) -> bytes:
+    """As :attr:`CompiledRegion.traces`: what changes, in the order of offsets."""
+    latest: dict[int, tuple[int, bool, int, int]] = {}
+    parts = []
+    for trace in sorted(traces, key=lambda trace: trace.offset):
+        where = trace.register, trace.in_memory, trace.number, trace.addend
+        if latest.get(trace.index) != where:
+            latest[trace.index] = where
+            register, in_memory, number, addend = where
+            signed = (number & _MASK ^ _SIGN) - _SIGN
+            parts.append(
+                _TRACE.pack(trace.offset, trace.index, register, in_memory, signed, addend)
+            )
+    return b"".join(parts)
 
 
 def digest_of(ranges: Iterable[tuple[int, int]], read: Callable[[int, int], bytes]) -> bytes:

@@ -18,10 +18,13 @@ from typing import TYPE_CHECKING, Final, Protocol
 from anyarch.data import dataclass
 from anyarch.engine.bundle import (
     CALLS,
+    CONTEXT,
     STUB_NBYTES,
     CompiledRegion,
+    Trace,
     digest_of,
     pack_lines,
+    pack_traces,
     unpack,
 )
 from anyarch.errors import CompileError, DefinitionError, MemoryFault
@@ -55,7 +58,8 @@ _IDLE: Final = 1.0  # seconds without a request after which there is time for ot
 # for who had many things to do longer has more to be compiled; but not less and not more than this.
 _LEFT_TIMES: Final = 10.0
 _LEFT_SECONDS: Final = 30.0, 120.0
-_BUILDS: Final = 3  # of a region until all its accesses are in its line table
+_BUILDS: Final = 3  # of a region until all its accesses are in its tables
+_FAR: Final = 1 << 31
 _LEFT_LOCK: Final = "leftovers"  # held by the one of a cache's compilers that does that
 _GARBAGE: Final = 50_000  # objects after which the compiler looks for cycles
 _PATIENCE: Final = 8  # compilers that die before one answers; then there is none to be had
@@ -399,6 +403,7 @@ class RegionMaker(Protocol):
 def compile_with(compiler: object) -> RegionMaker:
     """What :func:`serve` needs, from a RegionCompiler."""
     from anyarch.emit.compile import Blob, compile_blob, skip_scheduling
+    from anyarch.emit.variables import STACK_POINTER, Location, Ranges
     from anyarch.engine.regions import RegionCompiler
     from anyarch.engine.regiontext import RegionEmitter
     from anyarch.host.code import CELL_DISTANCE
@@ -421,13 +426,16 @@ def compile_with(compiler: object) -> RegionMaker:
         if region is None:
             return None
         guarded: set[int] = set()
+        untraced: set[int] = set()
         for _ in range(_BUILDS):
-            emitter, blob = build(region, precise=request.precise, guarded=guarded)
+            emitter, blob = build(region, request.precise, guarded, untraced)
             lines = {line for _, line in blob.lines}
             missing = {pc for line, pc in enumerate(emitter.pcs, 1) if line not in lines}
-            if missing <= guarded:
+            traces, lost = trace(emitter, blob, untraced)
+            if missing <= guarded and lost <= untraced:
                 break
             guarded |= missing  # accesses that were merged into something else
+            untraced |= lost  # where LLVM does not say where registers are
         ranges = tuple(region.ranges)
         return CompiledRegion(
             pc,
@@ -440,6 +448,7 @@ def compile_with(compiler: object) -> RegionMaker:
             pack_lines(((at, emitter.pcs[line - 1]) for at, line in blob.lines if line), pc),
             request.precise,
             tuple(region.tables),
+            pack_traces(traces),
         )
 
     def stubs(cells: list[int]) -> bytes:
@@ -450,8 +459,41 @@ def compile_with(compiler: object) -> RegionMaker:
         )
         return b"".join(stub.ljust(STUB_NBYTES) for stub in made)
 
-    def build(region: Region, *, precise: bool, guarded: set[int]) -> tuple[RegionEmitter, Blob]:
-        emitter = RegionEmitter(compiler, region, precise=precise, guarded=guarded)
+    def trace(
+        emitter: RegionEmitter, blob: Blob, untraced: set[int]
+    ) -> tuple[list[Trace], set[int]]:
+        """Where registers are at each access; and the pcs at which that is not known."""
+        traces, lost = [], set()
+        for index in range(len(emitter.convention.traced) if not emitter.precise else 0):
+            ranges = blob.variables.get(index + 1, [])
+            for offset, line in blob.lines:
+                if not line:
+                    continue
+                pc = emitter.pcs[line - 1]
+                found = None if pc in untraced else place_at(ranges, offset)
+                if found is not None:
+                    number, register = found.offset, found.register
+                    memory = found.in_memory, found.addend
+                    traces.append(Trace(offset, index, register, number, *memory))
+                else:
+                    lost.add(pc)
+                    traces.append(Trace(offset, index, CONTEXT, 0))
+        return traces, lost
+
+    def place_at(ranges: Ranges, offset: int) -> Location | None:
+        """Where a variable is, if it is one of the host's registers or on its stack."""
+        for start, end, location in ranges:
+            if start <= offset < end:
+                is_stack = location.register == STACK_POINTER and -_FAR <= location.addend < _FAR
+                return location if is_stack or not location.in_memory else None
+        return None
+
+    def build(
+        region: Region, precise: bool, guarded: set[int], untraced: set[int]
+    ) -> tuple[RegionEmitter, Blob]:
+        emitter = RegionEmitter(
+            compiler, region, precise=precise, guarded=guarded, untraced=untraced
+        )
         return emitter, compile_blob(emitter.text(), places={"cells": CELL_DISTANCE})
 
     return compile_region

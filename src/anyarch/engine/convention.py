@@ -3,6 +3,9 @@
 A region is a function that gets the link register, then the registers of the architecture's
 :class:`Convention`, and returns the pc to continue at and the same registers. Everything else is
 in the context. Between two regions that is all; the functions here lead from and to other code.
+
+The pc that is given tells the link register, too: what returns through that leaves it so. Else
+the pc is given with NOTED, and the link register is in the context.
 """
 
 from __future__ import annotations
@@ -19,6 +22,7 @@ ATTRIBUTES: Final = (
     "attributes #2 = { nounwind strictfp null_pointer_is_valid "
     '"no-stack-arg-probe" "no-realign-stack" "no_callee_saved_registers" }'
 )
+NOTED: Final = 1  # in the pc that a function gives: the link register is in the context
 FROM_REGION: Final = 2  # who polls, where a region jumps to code of another kind
 FROM_CALL: Final = 4  # the same, where it calls
 OFFSET_BITS: Final = 28  # of an entry's place relative to region_base
@@ -38,7 +42,8 @@ class RegionConvention:
         self.layout = architecture.layout
         declared = architecture.convention
         self.link = declared.link
-        self.kept = frozenset(declared.kept)
+        self.traced = declared.traced
+        self.stored = frozenset(declared.kept) - {*declared.traced}  # to the context, on change
         self.passed: tuple[Place, ...] = declared.integers + declared.vectors
         self.types = dict.fromkeys(declared.integers, "i64") | {
             place: VECTOR_TYPES[self.layout.by_name[place[0]].size] for place in declared.vectors
@@ -70,15 +75,16 @@ class RegionConvention:
                 "declare void @aa_drop(ptr)",
                 self._entry(),
                 f"define hidden {head}call({own}) #2 {{\n{self.context()}\n{self._commit('in.')}"
-                f"{self._run('%in.0')}}}",
+                f"{self._commit_link()}{self._run('%in.0')}}}",
                 f"define hidden {head}goto({own}) #2 {{\n{self.context()}\n{self._commit('in.')}"
-                f"{self._run()}}}",
+                f"{self._commit_link()}{self._run()}}}",
                 f"define hidden {head}return({own}) #2 {{\n{self.context()}\n{self._commit('in.')}"
-                f"{_store('pc', '%in.0')}{self._run()}}}",
+                f"{self._commit_result('%in.0')}{self._run()}}}",
                 f"define hidden {head}leave({own}) #2 {{\n{self.context()}\n{self._commit('in.')}"
-                f"{_store('record', '1')}{_load('code', 'exit_code', 'i32')}"
+                f"{self._commit_link()}{_store('record', '1')}{_load('code', 'exit_code', 'i32')}"
                 "  call void @aa_leave(ptr %context, i32 %code)\n  unreachable\n}",
                 f"define hidden {head}drop({own}) #2 {{\n{self.context()}\n{self._commit('in.')}"
+                f"{self._commit_link()}"
                 "  call void @aa_drop(ptr %context)\n  unreachable\n}",
             ]
         )
@@ -102,7 +108,7 @@ class RegionConvention:
             f"{loads}  %entry.p = getelementptr i8, ptr %record, i64 16\n"
             "  %entry = load ptr, ptr %entry.p, align 8\n"
             f"  %out = call {CALL} {self.result} %entry({self.arguments(link, values)}) #2\n"
-            f"{extracts}{self._commit('out.')}{_store('pc', '%out.0')}  ret i32 0\n}}"
+            f"{extracts}{self._commit('out.')}{self._commit_result('%out.0')}  ret i32 0\n}}"
         )
 
     def context(self) -> str:
@@ -120,7 +126,40 @@ class RegionConvention:
             f"  %{prefix}p{i} = getelementptr i8, ptr %context, i64 {self.offset(place)}\n"
             f"  store {t} %{prefix}{i}, ptr %{prefix}p{i}, align 8\n"
             for i, (place, t) in enumerate(self.types.items(), 1)
-            if place not in self.kept
+        )
+
+    def _commit_link(self, value: str = "%in.0") -> str:
+        if self.link is None:
+            return ""
+        return (
+            f"  %link.sp = getelementptr i8, ptr %context, i64 {self.offset(self.link)}\n"
+            f"  store i64 {value}, ptr %link.sp, align 8\n"
+        )
+
+    def _commit_result(self, value: str) -> str:
+        """The pc that a function gave, and the link register if it tells that too."""
+        if self.link is None:
+            return _store("pc", value)
+        return (
+            f"  %note = and i64 {value}, {NOTED}\n  %returned = xor i64 {value}, %note\n"
+            f"{_store('pc', '%returned')}"
+            f"  %linked = icmp eq i64 %note, 0\n"
+            f"  %before.p = getelementptr i8, ptr %context, i64 {self.offset(self.link)}\n"
+            f"  %before = load i64, ptr %before.p, align 8\n"
+            f"  %linked.v = select i1 %linked, i64 {value}, i64 %before\n"
+            f"{self._commit_link('%linked.v')}"
+        )
+
+    def _result(self, pc: str) -> str:
+        """`%result`, of what guest code did that has returned to a pc, an even one."""
+        if self.link is None:
+            return f"  %result = add i64 {pc}, 0\n"
+        return (
+            f"  %link.lp = getelementptr i8, ptr %context, i64 {self.offset(self.link)}\n"
+            "  %link.l = load i64, ptr %link.lp, align 8\n"
+            f"  %link.same = icmp eq i64 %link.l, {pc}\n"
+            f"  %link.noted = or i64 {pc}, {NOTED}\n"
+            f"  %result = select i1 %link.same, i64 {pc}, i64 %link.noted\n"
         )
 
     def _reload(self, prefix: str) -> tuple[str, list[str]]:
@@ -140,6 +179,10 @@ class RegionConvention:
         """
         loads, values = self._reload("back")
         source = FROM_CALL if expected else FROM_REGION
+        if not expected:  # where no instruction can be is for the engine to tell
+            wanted = "  %odd = and i64 %next, 1\n  %wanted = icmp eq i64 %odd, 0\n"
+        else:
+            wanted = f"  %wanted = icmp eq i64 %next, {expected}\n"
         lines = [
             _load("memory", "memory_base", "ptr"),
             "  br label %run\nrun:\n",
@@ -149,13 +192,14 @@ class RegionConvention:
             "  br i1 %ended, label %leave, label %back\nleave:\n",
             "  call void @aa_leave(ptr %context, i32 %status)\n  unreachable\nback:\n",
             _load("next", "pc", "i64"),
-            f"  %wanted = icmp eq i64 %next, {expected or '%next'}\n",
+            wanted,
             "  br i1 %wanted, label %done, label %run\ndone:\n",
             loads,
+            self._result("%next"),
         ]
         last = "undef"
         for i, (t, value) in enumerate(
-            zip(["i64", *self.types.values()], ["%next", *values], strict=True)
+            zip(["i64", *self.types.values()], ["%result", *values], strict=True)
         ):
             lines.append(f"  %r{i} = insertvalue {self.result} {last}, {t} {value}, {i}\n")
             last = f"%r{i}"

@@ -7,7 +7,7 @@ from typing import Final
 from anyarch.engine.accesstext import AccessText
 from anyarch.engine.arena import REGION_TABLE_BITS as TABLE_BITS
 from anyarch.engine.bundle import CALLS
-from anyarch.engine.convention import CALL, OFFSET_BITS
+from anyarch.engine.convention import CALL, NOTED, OFFSET_BITS, Place
 from anyarch.engine.jumptables import Table
 from anyarch.engine.records import field_offset
 from anyarch.engine.regions import ROOT, Key
@@ -49,7 +49,7 @@ class FlowText(AccessText):
         self._keep(leaving=True)
         self._spill(rare=True)
         self.store_field("exit_code", str(int(code)))
-        self._tail_call(self._native("region_leave"), link="undef")
+        self._tail_call(self._native("region_leave"))
 
     def _native(self, name: str) -> str:
         pointer = self.context(field_offset(name))
@@ -66,7 +66,7 @@ class FlowText(AccessText):
     def _link(self) -> str:
         """The value of the link register."""
         link = self.convention.link
-        if link is None or link not in self.used:
+        if link is None:
             return "%in.0"
         return self.let(f"load i64, ptr {variable_of(link)}, align 8")
 
@@ -95,7 +95,7 @@ class FlowText(AccessText):
         self.label(dropping)
         self.stop_poll(str(self.region.pc))
         self.store_field("pc", str(self.region.pc))
-        self._tail_call(self._native("region_drop"), link="undef")
+        self._tail_call(self._native("region_drop"))
         self.label(going)
 
     def _go(self, pc: int) -> None:
@@ -143,17 +143,23 @@ class FlowText(AccessText):
             self._go(known)
         elif self.here.arms:
             self._switch(self.value(target))
-        elif self.compiler.is_return(self.here, target):
-            self._return(self.value(target))
+        elif (register := self.compiler.returns_through(self.here, target)) is not None:
+            self._return(self.value(target), register)
         else:
             self.find(self.value(target))
 
-    def _return(self, pc: str) -> None:
+    def _return(self, pc: str, register: Place) -> None:
         if self.block_key[0] != ROOT:
             self._return_inside(pc)
             return
         self._keep()
         self._spill()
+        if register == self.convention.link:
+            self._check_link(pc)
+            pc = self._link()
+        elif self.convention.link is not None:
+            self._spill([self.convention.link])
+            pc = self.let(f"or i64 {pc}, {NOTED}")
         last = "undef"
         values = zip(
             ["i64", *self.convention.types.values()], [pc, *self._travelling()], strict=True
@@ -161,6 +167,20 @@ class FlowText(AccessText):
         for index, (kind, value) in enumerate(values):
             last = self.let(f"insertvalue {self.convention.result} {last}, {kind} {value}, {index}")
         self.line(f"ret {self.convention.result} {last}")
+
+    def _check_link(self, pc: str) -> None:
+        """What returns says that the link register is the pc. Where it is not, or could be taken
+        for one with NOTED, others go on there."""
+        link = self._link()
+        difference = self.let(f"xor i64 {pc}, {link}")
+        note = self.let(f"and i64 {link}, {NOTED}")
+        other = self.let(f"icmp ne i64 {self.let(f'or i64 {difference}, {note}')}, 0")
+        plain, odd = self.name("plain"), self.name("odd")
+        self.branch(other, odd, plain, unlikely=True)
+        self.label(odd)
+        self.store_field("pc", pc)
+        self._tail_call(self._native("region_goto"))
+        self.label(plain)
 
     def _return_inside(self, pc: str) -> None:
         """From an inlined function, mostly to where it was called. No poll: the caller's own code
@@ -261,16 +281,18 @@ class FlowText(AccessText):
             self.store_field("pc", pc)
             function = self._look_up(pc, "region_call")
         self._spill()
-        link = str(self.here.next_pc)
-        if self.compiler.links(self.here) != self.convention.link:
-            link = self._link()
+        is_linked = self.compiler.links(self.here) == self.convention.link
+        wanted = self.here.next_pc
+        link = str(wanted) if is_linked else self._link()
+        if not is_linked and self.convention.link is not None:
+            wanted |= NOTED
         operands = self.convention.arguments(link, self._travelling())
         result = self.let(f"call {CALL} {self.convention.result} {function}({operands}) #2")
         pc, *values = (
             self.let(f"extractvalue {self.convention.result} {result}, {index}")
             for index in range(len(self.convention.passed) + 1)
         )
-        other = self.let(f"icmp ne i64 {pc}, {self.here.next_pc}")
+        other = self.let(f"icmp ne i64 {pc}, {wanted}")
         elsewhere, expected = self.name("elsewhere"), self.name("expected")
         self.branch(other, elsewhere, expected, unlikely=True)
         self.label(elsewhere)
@@ -278,6 +300,8 @@ class FlowText(AccessText):
         self.label(expected)
         for place, value in zip(self.convention.passed, values, strict=True):
             self._put(place, value)
+        if self.convention.link is not None and not is_linked:
+            self._reload_one(self.convention.link)
         if self.precise:
             self._commit_passed()
         self.dirty = set()
@@ -338,6 +362,8 @@ class FlowText(AccessText):
         self._reload(place for place in self.used if place not in self.convention.types)
         for place in self.convention.passed:
             self._reload_one(place)
+        if self.convention.link is not None:
+            self._reload_one(self.convention.link)
         self.stop_poll(self._next_pc())
         self._check_mode(self.here.next_pc)
 

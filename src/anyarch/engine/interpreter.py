@@ -24,6 +24,7 @@ from anyarch.host.context import (
     ExitCode,
 )
 from anyarch.host.stack import Stack
+from anyarch.host.x86_64 import DWARF_ORDER
 from anyarch.isa.registers import State
 
 if TYPE_CHECKING:
@@ -271,10 +272,12 @@ class Interpreter:
             if found is not None:
                 self._set("record", found)
             elif self.arena.locate_region is not None:
-                pc = self.arena.locate_region(host)
-                if pc is not None:
+                located = self.arena.locate_region(host, self._fault_registers())
+                if located is not None:
                     self._set("record", IN_CONTEXT)
-                    self.state.pc = pc
+                    self.state.pc, traced = located
+                    for index, value in traced:
+                        self.state.set(*self.architecture.convention.traced[index], value)
                     return code
         record = self._get("record")
         if record == IN_CONTEXT:
@@ -288,6 +291,11 @@ class Interpreter:
         if self.counting and code is not ExitCode.BUDGET:
             self._uncount(first, start)
         return code
+
+    def _fault_registers(self) -> tuple[int, ...]:
+        """The host's at the instruction that faulted, in DWARF's order."""
+        start = FIELDS["fault_registers"][0] >> 3
+        return tuple(self._u64[start + place] for place in DWARF_ORDER)
 
     def _uncount(self, first: int, pc: int) -> None:
         """Give back the instructions of the block that did not complete."""

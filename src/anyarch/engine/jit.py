@@ -16,7 +16,7 @@ from itertools import chain
 from typing import Final, Protocol
 
 from anyarch.data import dataclass
-from anyarch.engine.arena import RecordArena
+from anyarch.engine.arena import Located, RecordArena
 from anyarch.engine.bundle import CALLS, STUB_NBYTES, CompiledRegion, digest_of
 from anyarch.engine.compiler import WINDOW, Request
 from anyarch.engine.convention import table_entry
@@ -70,6 +70,11 @@ class Installed:
     region: CompiledRegion
     way: tuple[int, int]  # its record, and the code that leads there from blocks
     address: int
+
+
+def _read_word(pointer: int) -> int:
+    """What host memory has at a pointer."""
+    return ctypes.c_uint64.from_address(pointer).value
 
 
 class Jit:
@@ -478,8 +483,9 @@ class Jit:
             self._cells.setdefault(pc, []).append((cell + 8 * place, stub))
         ctypes.memmove(cell, struct.pack(f"<{len(values)}Q", *values), 8 * len(values))
 
-    def locate(self, host: int) -> int | None:
-        """The guest pc of an access that faulted at a host address, where a region is there."""
+    def locate(self, host: int, registers: tuple[int, ...]) -> Located | None:
+        """Of an access that faulted at a host address, where a region is there: the guest's pc, and
+        its registers that are in ``registers`` of the host, in DWARF's order, or on its stack."""
         index = bisect_right(self._places, host, key=_first) - 1
         if index < 0:
             return None
@@ -489,7 +495,11 @@ class Jit:
                 self._precise.add(region.pc)
                 if region.pc in self.installed:
                     self._remove_region(region.pc)
-        return region.locate(host - address)
+        pc = region.locate(host - address)
+        if pc is None:
+            return None
+        traces = region.traced(host - address)
+        return pc, [(trace.index, trace.value(registers, _read_word)) for trace in traces]
 
     def keep_exact(self) -> None:
         """From here on have registers exact at all faults: what has faulted will be run again."""

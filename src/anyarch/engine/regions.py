@@ -456,6 +456,10 @@ class RegionCompiler:
 
     def is_return(self, found: Occurrence, target: Node) -> bool:
         """Whether a computed jump goes where a return address is kept."""
+        return self.returns_through(found, target) is not None
+
+    def returns_through(self, found: Occurrence, target: Node) -> tuple[str, int] | None:
+        """The register with a return address that a computed jump goes to, if there is one."""
         stack, registers = [target], set()
         while stack:
             node = stack.pop()
@@ -463,7 +467,10 @@ class RegionCompiler:
                 file = str(node.attrs[0])
                 registers.add(self.architecture.layout.place(file, found.constant(node.args[0])))
             stack.extend(node.args)
-        return bool(registers & set(self.architecture.return_registers))
+        for register in self.architecture.return_registers:
+            if register in registers:
+                return register
+        return None
 
 
 def loops(blocks: dict[Key, Block]) -> set[Key]:

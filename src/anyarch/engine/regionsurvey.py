@@ -26,11 +26,12 @@ class RegionSurvey(EffectEmitter):
         *,
         precise: bool = False,
         guarded: Set[int] = frozenset(),
+        untraced: Set[int] = frozenset(),
     ) -> None:
         super().__init__(Graph("region"), set(), compiler.architecture, bounded=compiler.bounded)
         self.compiler, self.region, self.blocks = compiler, region, region.blocks
         self.convention = RegionConvention(compiler.architecture)
-        self.precise, self.guarded = precise, guarded
+        self.precise, self.guarded, self.untraced = precise, guarded, untraced
         self.cells: list[int] = []
         self.goes_on = False  # to other code, other than by returning
         self.pcs: list[int] = []
@@ -42,6 +43,10 @@ class RegionSurvey(EffectEmitter):
         self.block_key: Key = self.root
         self.in_context = {self.status.rounding[0]} if self.status else set()
         self.used: dict[Place, None] = {}
+        if self.convention.link is not None:
+            self.used[self.convention.link] = None
+        self.held_link: set[Key] = set()  # blocks where the link register may hold no constant
+        self.holds_link = False
         self.entry_dirty: dict[Key, set[Place]] = {}
         self.eager: set[Place] = set()  # written to the context at once
         self.vector_files = {file for file, _ in self.architecture.convention.vectors}
@@ -109,6 +114,38 @@ class RegionSurvey(EffectEmitter):
                     self.entry_dirty[successor] |= out
                     work.append(successor)
         self._survey_loops(gains)
+        self._survey_link()
+
+    def _survey_link(self) -> None:
+        """Blocks where the link register may hold something other than a constant."""
+        work = [self.root]
+        for block in self.blocks.values():  # whatever comes before, it does behind these
+            holds = False
+            for found in block.instructions:
+                holds = self._holds_link(found, holds)
+            if holds:
+                work += block.successors
+        while work:
+            key = work.pop()
+            if key in self.held_link or key not in self.blocks:
+                continue
+            self.held_link.add(key)
+            holds = True
+            for found in self.blocks[key].instructions:
+                holds = self._holds_link(found, holds)
+            if holds:
+                work += self.blocks[key].successors
+
+    def _holds_link(self, found: Occurrence, before: bool) -> bool:
+        """Whether the link register may hold no constant after an instruction."""
+        for effect in found.template.graph.effects:
+            if effect.node.op == "syscall":
+                return True
+            if effect.node.op == "write":
+                index, value = effect.node.args
+                if (str(effect.node.attrs[0]), found.constant(index)) == self.convention.link:
+                    before = value.number not in found.template.constants
+        return before
 
     def _survey_loops(self, gains: dict[Key, set[Place]]) -> None:
         """What is written before loops and never in them goes to the context at once: else it would
@@ -159,5 +196,6 @@ class RegionSurvey(EffectEmitter):
             self.precise
             or place in self.eager
             or place in self.convention.types
-            or place in self.convention.kept
+            or place in self.convention.stored
+            or place == self.convention.link
         )

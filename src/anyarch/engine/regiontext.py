@@ -26,6 +26,7 @@ from anyarch.ir.graph import Node
 
 # Effects before which registers have to be the guest's.
 _LEAVING: Final = frozenset("jump exit exception syscall set_rounding flags set_flags".split())
+FIRST_TRACED: Final = 12  # the metadata of the first register whose place is in a table
 _HEADER: Final = f"""\
 target triple = "x86_64-unknown-linux-gnu"
 @cells = external hidden global [1 x ptr]
@@ -37,12 +38,14 @@ attributes #1 = {{ strictfp }}
 !3 = !{{!"rsp"}}
 !4 = !DIFile(filename: "guest", directory: "")
 !5 = distinct !DICompileUnit(language: DW_LANG_C, file: !4, isOptimized: true, \
-runtimeVersion: 0, emissionKind: LineTablesOnly)
+runtimeVersion: 0, emissionKind: FullDebug)
 !6 = !{{i32 2, !"Debug Info Version", i32 3}}
 !9 = {STACK_ALIGNMENT}
 !7 = distinct !DISubprogram(name: "region", scope: !4, file: !4, type: !8, unit: !5, \
 spFlags: DISPFlagDefinition)
 !8 = !DISubroutineType(types: !1)
+!10 = !DIBasicType(size: 64, encoding: DW_ATE_unsigned)
+!11 = !DILocation(line: 0, scope: !7)
 !llvm.dbg.cu = !{{!5}}
 !llvm.module.flags = !{{!6, !9}}
 """
@@ -54,7 +57,8 @@ class RegionEmitter(FlowText):
 
     ``precise`` writes each register to the context when it changes. At the pcs in ``guarded`` LLVM
     is kept from merging a load with a store, or with what is made of its value: its place would be
-    lost.
+    lost. At those in ``untraced`` all kept registers are in the context; elsewhere the debug
+    variables of the convention's ``traced`` ones, numbered from line 1, tell where these are.
 
     Its bases have the parts: registers (survey, flags, text), memory, control flow.
     """
@@ -72,9 +76,15 @@ class RegionEmitter(FlowText):
             f"!{FIRST_LOCATION + index} = !DILocation(line: {index + 1}, scope: !7)"
             for index in range(len(self.pcs))
         ]
+        traced = [
+            f'!{FIRST_TRACED + index} = !DILocalVariable(name: "r", arg: {index + 1}, scope: !7, '
+            f"file: !4, line: {index + 1}, type: !10)"
+            for index in range(len(self.convention.traced))
+        ]
         module = "\n".join(
             [
                 _HEADER,
+                *traced,
                 *locations,
                 *self.tables,
                 f"define hidden {CALL} {self.convention.result} @region"
@@ -100,17 +110,22 @@ class RegionEmitter(FlowText):
             if self._is_flag(place):
                 continue
             self.line(f"{variable_of(place)} = alloca {self._type(place)}, align 8")
+            if place in self.convention.traced and not self.precise:
+                variable = f"!{FIRST_TRACED + self.convention.traced.index(place)}"
+                self.line(
+                    f"#dbg_declare(ptr {variable_of(place)}, {variable}, !DIExpression(), !11)"
+                )
             for fmt in self._formats(place):
                 self.line(f"{variable_of(place)}.{fmt} = alloca {floats.TYPES[fmt]}, align 8")
         self.lines.append(STACK_POINTER if self.compiler.direct else self.convention.context())
         for index, place in enumerate(self.convention.passed, 1):
             self._put(place, f"%in.{index}")
+        link = self.convention.link
+        if link is not None:
+            self._put(link, "%in.0")
         if self.precise:
             self._commit_passed()
-        link = self.convention.link
-        if link in self.used and link is not None:
-            self._put(link, "%in.0")
-        self._reload(place for place in self.used if place != link)
+        self._reload(self.used)
         # What only returns, and polls in its loops, ends soon and needs little stack.
         if self.goes_on:
             self._check_stack("%sp")
@@ -120,7 +135,7 @@ class RegionEmitter(FlowText):
 
     def _block(self, block: Block) -> None:
         self.label(label_of(block.key))
-        self.block_key = block.key
+        self.block_key, self.holds_link = block.key, block.key in self.held_link
         self.dirty = set(self.entry_dirty[block.key])
         self.known, self.loaded, self.pending, self.origins = {}, set(), {}, {}
         self.entries = {found.table.load: "" for found in block.instructions if found.table}
@@ -166,6 +181,7 @@ class RegionEmitter(FlowText):
         if ended or not self.jumps():
             return False
         self._learn(found)
+        self.holds_link = self._holds_link(found, self.holds_link)
         if any(effect.node.op == "set_rounding" for effect in self.graph.effects):
             self._check_mode(found.next_pc)
         return self.finish()

@@ -87,13 +87,16 @@ class RegisterText(FlagText):
         if file in self.vector_files:
             self._write_vector(place, node.args[1])
         else:
+            is_traced = place in self.convention.traced and not self.precise
+            if is_traced and (place != self.convention.link or self.holds_link):
+                self._hold(place)
             super()._write(node)
         if file in self.in_context:
             return
         self.loaded = {address for address in self.loaded if address[0] != place}
         if self._gets_dirty(place):
             self.dirty.add(place)
-        elif place in self.convention.kept and not self.precise:
+        elif place in self.convention.stored and not self.precise:
             self.pending[place] = None
         elif self.precise or place in self.eager:
             value = self.value(node.args[1])
@@ -101,6 +104,11 @@ class RegisterText(FlagText):
             pointer = self.context(self.convention.offset(place))
             order = "volatile " if self.precise else ""
             self.line(f"store {order}i{size} {value}, {pointer}, align 8")
+
+    def _hold(self, place: Place) -> None:
+        """Have LLVM know until here what a register holds: a fault before this may want it."""
+        kind, value = self._raw(place)
+        self.line(f"call void (...) @llvm.fake.use({kind} {value})")
 
     def _write_vector(self, place: Place, value: Node) -> None:
         scalar = scalar_of(value)
@@ -300,7 +308,8 @@ class RegisterText(FlagText):
 
     def _commit_passed(self) -> None:
         """Write the registers that travel to the context."""
-        self._spill(place for place in self.convention.passed if place not in self.convention.kept)
+        link = self.convention.link
+        self._spill(self.convention.passed if link is None else (link, *self.convention.passed))
 
     def _reload(self, places: Iterable[Place]) -> None:
         """Read registers that do not travel; what is not used falls away."""
@@ -308,7 +317,7 @@ class RegisterText(FlagText):
         for place in places:
             if self._is_flag(place):
                 flags = True
-            elif place not in self.convention.types:
+            elif place not in self.convention.types and place != self.convention.link:
                 self._reload_one(place)
         if flags:
             self._reload_flags()
@@ -319,8 +328,8 @@ class RegisterText(FlagText):
         self._put(place, self.let(f"load {kind}, {pointer}, align 8"))
 
     def _keep(self, *, leaving: bool = False) -> None:
-        """Bring the kept registers in the context up to date: they are until the next write, unless
-        this is only on a path that leaves, or guarded."""
+        """Bring the stored registers in the context up to date: they are until the next write,
+        unless this is only on a path that leaves, or guarded."""
         for place in self.pending:
             kind, value = self._raw(place)
             pointer = self.context(self.convention.offset(place))

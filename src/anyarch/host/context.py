@@ -73,6 +73,7 @@ FIELDS: Final[dict[str, tuple[int, int]]] = {
     "region_drop": (392, 8),  # continue at pc on an empty stack
     "region_table": (400, 8),  # host pointer: region entries by hash of pc, see engine/convention
     "region_base": (408, 8),  # host pointer that the table's entries are relative to
+    "fault_registers": (640, 128),  # of the host at that instruction, as in its signal frame
     "fault_host": (416, 8),  # host address of the instruction that faulted, 0 once it was seen
     "signal_mask": (512, 8),  # what the guest blocks
     "signals_held": (520, 8),  # nonzero: signals have arrived that the mask may hold back

@@ -247,6 +247,10 @@ leave:
   store volatile i32 %code, ptr %fault_code.p
   {_field("host.p", "context", "fault_host")}
   store volatile i64 %pc, ptr %host.p
+  {_at("registers.p", "uc", machine.UC_REGISTERS)}
+  {_field("registers.c", "context", "fault_registers")}
+  %registers = load <16 x i64>, ptr %registers.p, align 8
+  store volatile <16 x i64> %registers, ptr %registers.c, align 8
   {_field("continue.p", "context", "leave_pointer")}
   %continue = load volatile i64, ptr %continue.p
   %context.i = ptrtoint ptr %context to i64

@@ -15,6 +15,10 @@ from anyarch.host.context import FIELDS
 UC_STACK: Final = 16  # ss_sp, ss_flags, ss_size
 UC_ARGUMENT_0: Final = 104  # rdi
 UC_ARGUMENT_1: Final = 112  # rsi
+UC_REGISTERS: Final = 40  # r8 to r15, then the others
+REGISTERS_NBYTES: Final = 128
+# Where in there each register is, by its number in DWARF (System V ABI, figure 3.36).
+DWARF_ORDER: Final = (13, 12, 14, 11, 9, 8, 10, 15, 0, 1, 2, 3, 4, 5, 6, 7)
 UC_PC: Final = 168
 UC_SIGMASK: Final = 296
 

@@ -34,9 +34,9 @@ class Convention:
     """How compiled regions call each other: registers as (file, number) that stay in the host's.
 
     ``link`` has the return address at a call. ``integers`` (at most ten, of 64 bits) and
-    ``vectors`` (at most sixteen) are arguments and results of every region. ``kept`` ones are
-    written to the context as soon as they change, so that they are right at a fault too. ``flags``
-    is a file of at most eight registers of eight bits, computed when something reads them.
+    ``vectors`` (at most sixteen) are arguments and results of every region. ``kept`` ones are right
+    at a fault too. ``flags`` is a file of at most eight registers of eight bits, computed when
+    something reads them.
     """
 
     link: tuple[str, int] | None = None
@@ -44,6 +44,11 @@ class Convention:
     vectors: tuple[tuple[str, int], ...] = ()
     kept: tuple[tuple[str, int], ...] = ()
     flags: str = ""
+
+    @property
+    def traced(self) -> tuple[tuple[str, int], ...]:
+        """Kept ones that stay in the host's: where they are at a fault a table tells."""
+        return tuple(place for place in self.kept if place == self.link or place in self.integers)
 
 
 @dataclass(frozen=True)
