@@ -18,10 +18,8 @@ from typing import TYPE_CHECKING, Final, Protocol
 from anyarch.data import dataclass
 from anyarch.engine.bundle import (
     CALLS,
-    CONTEXT,
     STUB_NBYTES,
     CompiledRegion,
-    Trace,
     digest_of,
     pack_lines,
     pack_traces,
@@ -59,7 +57,6 @@ _IDLE: Final = 1.0  # seconds without a request after which there is time for ot
 _LEFT_TIMES: Final = 10.0
 _LEFT_SECONDS: Final = 30.0, 120.0
 _BUILDS: Final = 3  # of a region until all its accesses are in its tables
-_FAR: Final = 1 << 31
 _LEFT_LOCK: Final = "leftovers"  # held by the one of a cache's compilers that does that
 _GARBAGE: Final = 50_000  # objects after which the compiler looks for cycles
 _PATIENCE: Final = 8  # compilers that die before one answers; then there is none to be had
@@ -403,9 +400,9 @@ class RegionMaker(Protocol):
 def compile_with(compiler: object) -> RegionMaker:
     """What :func:`serve` needs, from a RegionCompiler."""
     from anyarch.emit.compile import Blob, compile_blob, skip_scheduling
-    from anyarch.emit.variables import STACK_POINTER, Location, Ranges
     from anyarch.engine.regions import RegionCompiler
     from anyarch.engine.regiontext import RegionEmitter
+    from anyarch.engine.tracing import trace
     from anyarch.host.code import CELL_DISTANCE
     from anyarch.host.stack import STACK_NBYTES
     from anyarch.host.x86_64 import call_stub
@@ -431,7 +428,7 @@ def compile_with(compiler: object) -> RegionMaker:
             emitter, blob = build(region, request.precise, guarded, untraced)
             lines = {line for _, line in blob.lines}
             missing = {pc for line, pc in enumerate(emitter.pcs, 1) if line not in lines}
-            traces, lost = trace(emitter, blob, untraced)
+            traces, lost = trace(emitter, blob)
             if missing <= guarded and lost <= untraced:
                 break
             guarded |= missing  # accesses that were merged into something else
@@ -458,35 +455,6 @@ def compile_with(compiler: object) -> RegionMaker:
             for cell, helper in zip(cells, helpers, strict=True)
         )
         return b"".join(stub.ljust(STUB_NBYTES) for stub in made)
-
-    def trace(
-        emitter: RegionEmitter, blob: Blob, untraced: set[int]
-    ) -> tuple[list[Trace], set[int]]:
-        """Where registers are at each access; and the pcs at which that is not known."""
-        traces, lost = [], set()
-        for index in range(len(emitter.convention.traced) if not emitter.precise else 0):
-            ranges = blob.variables.get(index + 1, [])
-            for offset, line in blob.lines:
-                if not line:
-                    continue
-                pc = emitter.pcs[line - 1]
-                found = None if pc in untraced else place_at(ranges, offset)
-                if found is not None:
-                    number, register = found.offset, found.register
-                    memory = found.in_memory, found.addend
-                    traces.append(Trace(offset, index, register, number, *memory))
-                else:
-                    lost.add(pc)
-                    traces.append(Trace(offset, index, CONTEXT, 0))
-        return traces, lost
-
-    def place_at(ranges: Ranges, offset: int) -> Location | None:
-        """Where a variable is, if it is one of the host's registers or on its stack."""
-        for start, end, location in ranges:
-            if start <= offset < end:
-                is_stack = location.register == STACK_POINTER and -_FAR <= location.addend < _FAR
-                return location if is_stack or not location.in_memory else None
-        return None
 
     def build(
         region: Region, precise: bool, guarded: set[int], untraced: set[int]

@@ -71,6 +71,9 @@ class RegionSurvey(EffectEmitter):
         self.scalars: Scalars = {}  # registers whose variable is that of a number alone
         self.pending: dict[Place, None] = {}  # kept registers that the context does not have yet
         self.known: dict[Place, int] = {}  # registers that hold a constant in this block
+        self.raised: dict[
+            Place, str
+        ] = {}  # registers that hold 2**32 times something in this block
         self.loaded: set[tuple[Place, int]] = set()  # addresses (register, offset) loaded from
         self.entries: dict[int, str] = {}  # by pc: where a jump table's entry was loaded from
         # Values and variables that hold what was loaded, or something made of it: the debug

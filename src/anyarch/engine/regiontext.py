@@ -137,6 +137,7 @@ class RegionEmitter(FlowText):
         self.label(label_of(block.key))
         self.block_key, self.holds_link = block.key, block.key in self.held_link
         self.dirty = set(self.entry_dirty[block.key])
+        self.raised = {}
         self.known, self.loaded, self.pending, self.origins = {}, set(), {}, {}
         self.entries = {found.table.load: "" for found in block.instructions if found.table}
         self.scalars = dict(self.entry_scalars[block.key])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Final
 
 from anyarch.emit import floats
 from anyarch.engine.convention import VECTOR_TYPES, Place
@@ -13,6 +14,9 @@ from anyarch.engine.regionfloats import register_of, scalar_of
 from anyarch.engine.regions import Key, Occurrence
 from anyarch.host.context import REGISTERS
 from anyarch.ir.graph import Node
+
+_HALF: Final = 32
+_MOST_SCALE: Final = 3  # of x86's addresses
 
 
 class RegisterText(FlagText):
@@ -33,7 +37,35 @@ class RegisterText(FlagText):
                 return bits
         if node.op in ("extract", "velement") and node.size in (32, 64):
             return self._element(node)
+        if node.op == "shr" and (index := self._index(node)):
+            return index
         return super().value(node)
+
+    def _index(self, node: Node) -> str:
+        """An index of 32 bits that one instruction has shifted up and this one shifts down, to
+        where it scales; empty where it is none.
+
+        LLVM would make one mask of that, which is more than an address can have; so it is not
+        shown that the upper half is zero."""
+        register, count = node.args
+        if register.op != "register" or count.number not in self.constants or node.size != 64:
+            return ""
+        place = self.registers.place(str(register.attrs[0]), self.here.constant(register.args[0]))
+        down = self.here.constant(count)
+        if place not in self.raised or not _HALF - _MOST_SCALE <= down < _HALF:
+            return ""
+        low = self.let(f'call i64 asm "movl ${{1:k}}, ${{0:k}}", "=r,r"(i64 {self.raised[place]})')
+        result = self.let(f"shl i64 {low}, {_HALF - down}")
+        self.bind(node, result)
+        return result
+
+    def _raises(self, value: Node) -> str:
+        """The index of 32 bits that a value has in its upper half, or nothing."""
+        if value.op != "shl" or value.size != 64 or value.args[1].number not in self.constants:
+            return ""
+        if self.here.constant(value.args[1]) != _HALF or value.args[0].op != "register":
+            return ""
+        return self.value(value.args[0])
 
     def _element(self, node: Node) -> str:
         """A lane of a vector, extracted as a number: else it would come by a general register."""
@@ -91,6 +123,10 @@ class RegisterText(FlagText):
             if is_traced and (place != self.convention.link or self.holds_link):
                 self._hold(place)
             super()._write(node)
+            raised = self._raises(node.args[1]) if len(self._known) == 1 else ""
+            self.raised.pop(place, None)
+            if raised:
+                self.raised[place] = raised
         if file in self.in_context:
             return
         self.loaded = {address for address in self.loaded if address[0] != place}
