@@ -17,7 +17,14 @@ _STEPS: Final = 5  # from a load to what LLVM may merge it into
 
 
 class AccessText(RegisterText):
-    """Writes loads and stores, and keeps what LLVM merges them with at their place."""
+    """Writes loads and stores, and keeps what LLVM merges them with at their place.
+
+    An access has an odd line, what it may become part of the even one behind that.
+    """
+
+    def pc_of(self, line: int) -> int:
+        """The guest's pc that a line of the debug information, from 1 on, stands for."""
+        return self.pcs[(line - 1) // 2]
 
     def let(self, text: str) -> str:
         if self.origins or "!dbg" in text:
@@ -46,7 +53,8 @@ class AccessText(RegisterText):
         if CALL in text:  # no load becomes part of it
             return text, None
         if found:
-            return text, (location, 0) if text.startswith(("load", "bitcast")) else None
+            user = f"!{int(location[1:]) + 1}"
+            return text, (user, 0) if text.startswith(("load", "bitcast")) else None
         origins = [self.origins[name] for name in _NAME.findall(text) if name in self.origins]
         if not origins:
             return text, None
@@ -75,7 +83,7 @@ class AccessText(RegisterText):
     def access(self, text: str) -> str:
         if not self.pcs or self.pcs[-1] != self.here.pc:
             self.pcs.append(self.here.pc)
-        return f"{text}, !dbg !{FIRST_LOCATION + len(self.pcs) - 1}"
+        return f"{text}, !dbg !{FIRST_LOCATION + 2 * len(self.pcs) - 2}"
 
     def _load(self, node: Node) -> str:
         kind = self._float_kind(node)

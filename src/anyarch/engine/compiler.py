@@ -426,8 +426,8 @@ def compile_with(compiler: object) -> RegionMaker:
         untraced: set[int] = set()
         for _ in range(_BUILDS):
             emitter, blob = build(region, request.precise, guarded, untraced)
-            lines = {line for _, line in blob.lines}
-            missing = {pc for line, pc in enumerate(emitter.pcs, 1) if line not in lines}
+            places = {(line - 1) // 2 for _, line in blob.lines}
+            missing = {pc for place, pc in enumerate(emitter.pcs) if place not in places}
             traces, lost = trace(emitter, blob)
             if missing <= guarded and lost <= untraced:
                 break
@@ -442,7 +442,7 @@ def compile_with(compiler: object) -> RegionMaker:
             ranges,
             digest_of(ranges, request.read_code),
             blob.code.ljust(-(-len(blob.code) // 16) * 16) + stubs(emitter.cells),
-            pack_lines(((at, emitter.pcs[line - 1]) for at, line in blob.lines if line), pc),
+            pack_lines(((at, emitter.pc_of(line)) for at, line in blob.lines if line), pc),
             request.precise,
             tuple(region.tables),
             pack_traces(traces),

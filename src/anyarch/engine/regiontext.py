@@ -53,7 +53,7 @@ spFlags: DISPFlagDefinition)
 
 class RegionEmitter(FlowText):
     """Writes the module of a region; afterwards ``cells`` are the pcs that it is linked to, and
-    ``pcs`` the guest addresses that lines of its debug information stand for, from line 1.
+    ``pcs`` the guest addresses that lines of its debug information stand for, two each.
 
     ``precise`` writes each register to the context when it changes. At the pcs in ``guarded`` LLVM
     is kept from merging a load with a store, or with what is made of its value: its place would be
@@ -74,7 +74,7 @@ class RegionEmitter(FlowText):
             body = body.replace("entry:\n", "entry:\n  %status = alloca i32, align 4\n", 1)
         locations = [
             f"!{FIRST_LOCATION + index} = !DILocation(line: {index + 1}, scope: !7)"
-            for index in range(len(self.pcs))
+            for index in range(2 * len(self.pcs))
         ]
         traced = [
             f'!{FIRST_TRACED + index} = !DILocalVariable(name: "r", arg: {index + 1}, scope: !7, '

@@ -22,6 +22,7 @@ def trace(emitter: RegionEmitter, blob: Blob) -> tuple[list[Trace], set[int]]:
     traces: list[Trace] = []
     lost: set[int] = set()
     rows = sorted(blob.lines)
+    apart = {line for _, line in rows if line % 2}  # accesses that are no part of anything else
     ends = [*(offset for offset, _ in rows[1:]), len(blob.code)]
     for index in range(len(emitter.convention.traced) if not emitter.precise else 0):
         ranges = blob.variables.get(index + 1, [])
@@ -29,10 +30,12 @@ def trace(emitter: RegionEmitter, blob: Blob) -> tuple[list[Trace], set[int]]:
         for (offset, line), end in zip(rows, ends, strict=True):
             if not line:
                 continue
-            pc = emitter.pcs[line - 1]
+            pc = emitter.pc_of(line)
             # The access may be any of the row's instructions.
             for at in [offset, *edges[bisect_right(edges, offset) : bisect_left(edges, end)]]:
                 found = None if pc in emitter.untraced else _location(ranges, at)
+                if found is None and line - 1 in apart:
+                    continue
                 if found is None:
                     lost.add(pc)
                     traces.append(Trace(at, index, CONTEXT, 0))
