@@ -145,7 +145,8 @@ class RegionConvention:
             f"{_store('pc', '%returned')}"
             f"  %linked = icmp eq i64 %note, 0\n"
             f"  %before.p = getelementptr i8, ptr %context, i64 {self.offset(self.link)}\n"
-            f"  %before = load i64, ptr %before.p, align 8\n"
+            # A region writes there by a way that LLVM does not know.
+            "  %before = load volatile i64, ptr %before.p, align 8\n"
             f"  %linked.v = select i1 %linked, i64 {value}, i64 %before\n"
             f"{self._commit_link('%linked.v')}"
         )
