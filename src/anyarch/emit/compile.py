@@ -322,14 +322,14 @@ def _read_variables(found: Object) -> dict[int, Ranges]:
     if info is None:
         return {}
     abbreviations, lists = (
-        found.content(sections[name]) if name in sections else b""
+        sections[name].content if name in sections else b""
         for name in (".debug_abbrev", ".debug_loc")
     )
     addresses = {
         offset: found.symbols[index].value + addend
         for offset, _, index, addend in found.relocations(info)
     }
-    return read_variables(found.content(info), abbreviations, lists, addresses)
+    return read_variables(info.content, abbreviations, lists, addresses)
 
 
 def _resolve(symbol: Symbol, sections: list[Section], where: str) -> int:

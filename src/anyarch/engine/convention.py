@@ -180,7 +180,9 @@ class RegionConvention:
         """
         loads, values = self._reload("back")
         source = FROM_CALL if expected else FROM_REGION
-        if not expected:  # where no instruction can be is for the engine to tell
+        if not expected and self.link is None:
+            wanted = "  %wanted = icmp eq i64 0, 0\n"
+        elif not expected:  # where no instruction can be is for the engine to tell
             wanted = "  %odd = and i64 %next, 1\n  %wanted = icmp eq i64 %odd, 0\n"
         else:
             wanted = f"  %wanted = icmp eq i64 %next, {expected}\n"
