@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Final
-
 from anyarch.engine.accesstext import AccessText
 from anyarch.engine.arena import REGION_TABLE_BITS as TABLE_BITS
 from anyarch.engine.bundle import CALLS
 from anyarch.engine.convention import CALL, NOTED, OFFSET_BITS, Place
 from anyarch.engine.jumptables import Table
 from anyarch.engine.records import field_offset
+from anyarch.engine.regionloops import polls_before
 from anyarch.engine.regions import ROOT, Key
 from anyarch.engine.registertext import variable_of
 from anyarch.host.context import ExitCode
 from anyarch.ir.graph import Node
-
-POLLED_ARMS: Final = 4  # of a jump table that lead backwards and poll on their own
 
 
 class FlowText(AccessText):
@@ -105,10 +102,20 @@ class FlowText(AccessText):
             self._exit_to(pc)
             return
         self._keep()
-        if pc <= self.here.pc:
-            self.stop_poll(str(pc))
+        self._go_inside(key)
+
+    def _go_inside(self, key: Key) -> None:
+        """Continue at a block."""
         self._agree(key)
-        self.line(f"br label %{label_of(key)}")
+        self.line(f"br label %{self._way_to(key)}")
+
+    def _way_to(self, key: Key) -> str:
+        """The label for a block, or of a poll on the way there."""
+        copy, polls = self.loops.polls(self.block_key, self.copy, key)
+        if not polls:
+            return label_of(key, copy)
+        lazy = frozenset((place, result.fmt) for place, result in self.lazy.items())
+        return self.ways_back.setdefault((key, lazy), self.name("back"))
 
     def _cell(self, pc: int, *, call: bool = False) -> str:
         """The function that the cell for a pc is linked to."""
@@ -183,8 +190,7 @@ class FlowText(AccessText):
         self.label(plain)
 
     def _return_inside(self, pc: str) -> None:
-        """From an inlined function, mostly to where it was called. No poll: the caller's own code
-        has one if it goes back."""
+        """From an inlined function, mostly to where it was called."""
         expected, goes_on = self.block_key[0], self.goes_on
         elsewhere, back = self.name("elsewhere"), self.name("back")
         other = self.let(f"icmp ne i64 {pc}, {expected}")
@@ -198,39 +204,30 @@ class FlowText(AccessText):
         if (ROOT, expected) not in self.blocks:
             self._exit_to(expected)
             return
-        self._agree((ROOT, expected))
-        self.line(f"br label %{label_of((ROOT, expected))}")
+        self._go_inside((ROOT, expected))
 
     def _switch(self, pc: str) -> None:
         """Jump to one of the targets that are known, or wherever else."""
         self._keep()
-        backward = {arm for arm in self.here.arms if arm <= self.here.pc}
-        if len(backward) > POLLED_ARMS:  # as in an interpreter, where all lead back
+        if polls_before(self.here):
             self.stop_poll(pc)
-            backward.clear()
         missing = self.name("other")
-        arms = {arm: self._arm(arm, missing, backward) for arm in self.here.arms}
+        arms = {arm: self._arm(arm, missing) for arm in self.here.arms}
         table = self.here.table
         if table is not None and (entry := self.entries[table.load]):
             self._switch_entry(table, entry, arms, missing)
         else:
             self._switch_target(pc, arms, missing)
-        for arm in backward:
-            self.label(arms[arm])
-            self._go(arm)
         self.label(missing)
         self.find(pc)
 
-    def _arm(self, pc: int, missing: str, backward: set[int]) -> str:
-        """The label of a known target, or of the way there."""
+    def _arm(self, pc: int, missing: str) -> str:
+        """The label of a known target."""
         key = self.block_key[0], pc
         if key not in self.blocks:
-            backward.discard(pc)
             return missing
-        if pc in backward:
-            return self.name("arm")
         self._agree(key)
-        return label_of(key)
+        return self._way_to(key)
 
     def _switch_entry(self, table: Table, entry: str, arms: dict[int, str], missing: str) -> None:
         """By the address of the entry that was loaded: what it holds is known."""
@@ -270,8 +267,7 @@ class FlowText(AccessText):
         self._keep()
         known = self._fold(self.here, target)
         if self.here.is_inlined and known is not None:
-            self._agree((self.here.next_pc, known))
-            self.line(f"br label %{label_of((self.here.next_pc, known))}")
+            self._go_inside((self.here.next_pc, known))
             return
         if known is not None and not known & CALLS:
             self._forget_flags(known)
@@ -368,6 +364,7 @@ class FlowText(AccessText):
         self._check_mode(self.here.next_pc)
 
 
-def label_of(key: Key) -> str:
-    """The label of a block."""
-    return f"b{key[1]:x}" if key[0] == ROOT else f"i{key[0]:x}.{key[1]:x}"
+def label_of(key: Key, copy: int = 0) -> str:
+    """The label of a block, or of a copy of it."""
+    label = f"b{key[1]:x}" if key[0] == ROOT else f"i{key[0]:x}.{key[1]:x}"
+    return f"{label}.{copy}" if copy else label

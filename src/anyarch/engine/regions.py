@@ -7,7 +7,7 @@ small functions that call nothing. What it is made of is here; ``engine.regionte
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -473,12 +473,12 @@ class RegionCompiler:
         return None
 
 
-def loops(blocks: dict[Key, Block]) -> set[Key]:
-    """The blocks that can follow themselves."""
-    return set().union(*components(blocks))
+def loops(blocks: Mapping[Key, Block]) -> dict[Key, int]:
+    """The blocks that can follow themselves, by the number of the loop nest that they are in."""
+    return {key: number for number, nest in enumerate(components(blocks)) for key in nest}
 
 
-def components(blocks: dict[Key, Block]) -> list[set[Key]]:
+def components(blocks: Mapping[Key, Block]) -> list[set[Key]]:
     """The loop nests: blocks that can follow each other (strongly connected components, Tarjan
     1972)."""
     order: dict[Key, int] = {}

@@ -9,7 +9,8 @@ from anyarch.engine.deferral import Check, Group
 from anyarch.engine.effects import EffectEmitter, uses_rounding
 from anyarch.engine.regionflags import PACKED, FlagUse
 from anyarch.engine.regionfloats import FloatUse, Result, Scalars
-from anyarch.engine.regions import ROOT, Key, Occurrence, Region, RegionCompiler, loops
+from anyarch.engine.regionloops import Loops
+from anyarch.engine.regions import ROOT, Key, Occurrence, Region, RegionCompiler
 from anyarch.ir.graph import Graph, Node
 
 
@@ -36,6 +37,8 @@ class RegionSurvey(EffectEmitter):
         self.goes_on = False  # to other code, other than by returning
         self.pcs: list[int] = []
         self.tables: list[str] = []
+        # By head and results whose NaNs are as they are: labels of the polls on the way back to it.
+        self.ways_back: dict[tuple[Key, frozenset[tuple[Place, str]]], str] = {}
         self.answers: dict[object, str] = {}  # labels of blocks that leave at polls
         self.shared: list[str] = []  # their lines
         self.root: Key = (ROOT, region.pc)
@@ -61,6 +64,8 @@ class RegionSurvey(EffectEmitter):
             self.flag_use = FlagUse(self.blocks, file, self.root, self._forgets)
         self.flags_kind: int | None = PACKED  # None where it is a variable
         self.flag_values: dict[int, str] = {}  # that this block has computed
+        self.loops = Loops(self.blocks, self._forgets, unrolls=not precise)
+        self.copy = 0  # of an unrolled block, the one that is being written
         self._survey()
         self._survey_floats()
         self.dirty: set[Place] = set()
@@ -153,7 +158,7 @@ class RegionSurvey(EffectEmitter):
     def _survey_loops(self, gains: dict[Key, set[Place]]) -> None:
         """What is written before loops and never in them goes to the context at once: else it would
         occupy host registers all through the loops, for the sake of the region's end."""
-        looping = loops(self.blocks)
+        looping = self.loops.looping
         lasting: set[Place] = set().union(*(self.entry_dirty[key] for key in looping))
         in_loops: set[Place] = set().union(*(gains[key] for key in looping))
         self.eager = {

@@ -7,6 +7,7 @@ access has a debug location, whose line is the index of the guest's pc.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Final
 
 from anyarch.emit import floateffects, floats, tininess
@@ -18,8 +19,8 @@ from anyarch.engine.deferral import LIMIT as GROUP_LIMIT
 from anyarch.engine.effects import leaves_after
 from anyarch.engine.flowtext import FlowText, label_of
 from anyarch.engine.regionflags import INPUTS
-from anyarch.engine.regionfloats import register_of, scalar_of
-from anyarch.engine.regions import Block, Occurrence
+from anyarch.engine.regionfloats import Result, register_of, scalar_of
+from anyarch.engine.regions import Block, Key, Occurrence
 from anyarch.engine.registertext import variable_of
 from anyarch.host.context import ExitCode
 from anyarch.ir.graph import Node
@@ -65,8 +66,11 @@ class RegionEmitter(FlowText):
 
     def text(self) -> str:
         """The module: the region's function, named ``region``."""
-        for block in self.blocks.values():
-            self._block(block)
+        for key, block in self.blocks.items():
+            for copy in range(self.loops.copies(key)):
+                self._block(block, copy)
+        for (head, lazy), label in self.ways_back.items():
+            self._poll_back(head, dict(lazy), label)
         blocks, self.lines = self.lines, []
         self._entry()
         body = "\n".join([*self.lines, *blocks, *self.shared])
@@ -133,19 +137,13 @@ class RegionEmitter(FlowText):
         self._check_scalars()
         self.line(f"br label %{label_of(self.root)}")
 
-    def _block(self, block: Block) -> None:
-        self.label(label_of(block.key))
-        self.block_key, self.holds_link = block.key, block.key in self.held_link
-        self.dirty = set(self.entry_dirty[block.key])
-        self.raised = {}
-        self.known, self.loaded, self.pending, self.origins = {}, set(), {}, {}
+    def _block(self, block: Block, copy: int) -> None:
+        self.label(label_of(block.key, copy))
+        self.copy = copy
+        self._begin(block)
         self.entries = {found.table.load: "" for found in block.instructions if found.table}
-        self.scalars = dict(self.entry_scalars[block.key])
-        if self.flag_use is not None:
-            self.flags_kind, self.flag_values = self.flag_use.entry.get(block.key), {}
         exact = self.precise or self.float_rules == "arm"  # there every NaN tells its origin
         results = {} if exact else self.float_use.results(block)
-        self.lazy, self.implied = {}, {}
         last = block.instructions[-1]
         for index, found in enumerate(block.instructions):
             self._show_numbers(index)
@@ -156,6 +154,27 @@ class RegionEmitter(FlowText):
         self._settle()
         self._show_numbers(len(block.instructions))
         self._go(last.next_pc)
+
+    def _begin(self, block: Block) -> None:
+        """What is known where a block begins."""
+        self.block_key, self.holds_link = block.key, block.key in self.held_link
+        self.dirty = set(self.entry_dirty[block.key])
+        self.raised = {}
+        self.known, self.loaded, self.pending, self.origins = {}, set(), {}, {}
+        self.scalars = dict(self.entry_scalars[block.key])
+        self.lazy, self.implied = {}, {}
+        if self.flag_use is not None:
+            self.flags_kind, self.flag_values = self.flag_use.entry.get(block.key), {}
+
+    def _poll_back(self, head: Key, lazy: Mapping[Place, str], label: str) -> None:
+        """Poll on the way back to the head of a loop."""
+        block = self.blocks[head]
+        self.label(label)
+        self._begin(block)
+        self._enter(block.instructions[0])
+        self.lazy = {place: Result(fmt, None, frozenset()) for place, fmt in lazy.items()}
+        self.stop_poll(str(block.pc))
+        self.line(f"br label %{label_of(head)}")
 
     def _instruction(self, found: Occurrence) -> bool:
         """Emit one instruction; whether control goes on behind it in this block."""

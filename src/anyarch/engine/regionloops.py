@@ -1,0 +1,105 @@
+"""Loops of a region: where they poll, and which of them are small enough to be unrolled.
+
+Every cycle goes backwards somewhere, to the head of a loop; but one poll is enough in a cycle. So
+as few heads poll as cut all cycles, and ways that part and meet between two polls may become
+selects.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Final
+
+from anyarch.engine.regions import Block, Key, Occurrence, loops
+
+POLLED_ARMS: Final = 4  # backward arms of a jump table from which on it polls before it jumps
+_COPIES: Final = 4  # of a loop's body, at most
+_UNROLLED: Final = 24  # guest instructions that all copies have together
+
+
+def polls_before(found: Occurrence) -> bool:
+    """Whether a jump through a table polls: as in an interpreter, where all arms lead back."""
+    return sum(arm <= found.pc for arm in found.arms) > POLLED_ARMS
+
+
+class Loops:
+    """The loops of a region's blocks; ``forgets`` says after which instructions registers come anew
+    from elsewhere. Loops are left as they are unless ``unrolls``."""
+
+    def __init__(
+        self,
+        blocks: Mapping[Key, Block],
+        forgets: Callable[[Occurrence], bool],
+        *,
+        unrolls: bool,
+    ) -> None:
+        self._blocks, self._forgets = blocks, forgets
+        self.looping = loops(blocks)
+        self.heads = self._heads()
+        # By block: the head and the number of copies of the loop that it is copied with.
+        self._unrolled: dict[Key, tuple[Key, int]] = {}
+        if unrolls:
+            for head in self.heads:
+                self._unroll(head)
+
+    def copies(self, key: Key) -> int:
+        """How often a block is there."""
+        return self._unrolled.get(key, (key, 1))[1]
+
+    def polls(self, key: Key, copy: int, target: Key) -> tuple[int, bool]:
+        """The copy of a block that one leads to, and whether there is a poll on the way: in an
+        unrolled loop only from the last copy to the first."""
+        loop, at = self._unrolled.get(target), 0
+        if loop is not None and self._unrolled.get(key) == loop:
+            at = (copy + (target == loop[0])) % loop[1]
+        last = self._blocks[key].instructions[-1]
+        return at, (
+            not at
+            and target in self.heads
+            and self.looping.get(key) == self.looping[target]
+            and not (polls_before(last) and target[1] in last.arms)
+        )
+
+    def _heads(self) -> set[Key]:
+        """Blocks such that each cycle has one of them, or a jump that polls before."""
+        inner = {key: self._blocks[key] for key in self.looping}
+        rest = {
+            key: block for key, block in inner.items() if not polls_before(block.instructions[-1])
+        }
+        found = {
+            target
+            for key, block in inner.items()
+            for target in block.successors
+            if target in inner and self._is_backward(key, target)
+        }
+        for head in sorted(found):
+            others = found - {head}
+            if not loops({key: block for key, block in rest.items() if key not in others}):
+                found = others
+        return found
+
+    def _is_backward(self, key: Key, target: Key) -> bool:
+        return key[0] == target[0] and target[1] <= self._blocks[key].instructions[-1].pc
+
+    def _unroll(self, head: Key) -> None:
+        """Have copies of a small loop, if it has no other in it."""
+        before: dict[Key, list[Key]] = {}
+        for key in self.looping:
+            for target in self._blocks[key].successors:
+                before.setdefault(target, []).append(key)
+        body = {head}
+        work = [key for key in before[head] if self._is_backward(key, head)]
+        while work and len(body) <= _UNROLLED:
+            key = work.pop()
+            if key not in body:
+                body.add(key)
+                work += before.get(key, ())
+        instructions = [each for key in body for each in self._blocks[key].instructions]
+        copies = min(_COPIES, _UNROLLED // len(instructions))
+        if copies > 1 and body & self.heads == {head} and all(map(self._is_simple, instructions)):
+            self._unrolled |= dict.fromkeys(body, (head, copies))
+
+    def _is_simple(self, found: Occurrence) -> bool:
+        if found.arms or found.is_inlined or not found.template.is_native:
+            return False
+        return not self._forgets(found)
