@@ -6,6 +6,7 @@ import re
 from typing import Final
 
 from anyarch.engine.convention import CALL, VECTOR_TYPES, Place
+from anyarch.engine.ordering import stores
 from anyarch.engine.regionfloats import scalar_of
 from anyarch.engine.registertext import RegisterText
 from anyarch.ir.graph import Node
@@ -144,6 +145,12 @@ class AccessText(RegisterText):
         ):
             self.bind(value, self._sealed(self.value(value), value.size))
         super()._store(node)
+
+    def _fence(self, node: Node) -> None:
+        if node.attrs[0] == "seq_cst" and self.settled and not stores(self.here):
+            self.line('fence syncscope("singlethread") seq_cst')
+        else:
+            super()._fence(node)
 
     def _address_of(self, node: Node) -> tuple[Place, int] | None:
         """An address as a register and a constant."""

@@ -112,7 +112,7 @@ class FlowText(AccessText):
     def _way_to(self, key: Key) -> str:
         """The label for a block, or of a poll on the way there."""
         copy, polls = self.loops.polls(self.block_key, self.copy, key)
-        if not polls:
+        if not polls or self.is_first:
             return label_of(key, copy)
         lazy = frozenset((place, result.fmt) for place, result in self.lazy.items())
         return self.ways_back.setdefault((key, lazy), self.name("back"))

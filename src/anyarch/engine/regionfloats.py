@@ -95,21 +95,26 @@ class FloatUse:
     def needed(self, root: Key) -> Scalars:
         """Registers that have to hold scalars where the region begins.
 
-        The first block may check whether they are singles; or it is the head of a loop, which
-        leaves scalars in registers of 128 bits. What is above these at the entry is kept apart.
+        The first block may take them for singles; or it is the head of a loop which leaves scalars
+        in registers that it reads. What is above one of 128 bits at the entry is kept apart.
         """
-        return dict.fromkeys(self._checked(root), "f32") or self._looped(root)
-
-    def _looped(self, root: Key) -> Scalars:
+        checked = self._checked(root)
+        wanted = dict.fromkeys(checked, "f32")
         before = [key for key, block in self._blocks.items() if root in block.successors]
-        wanted: Scalars = {}
+        if before:
+            wanted = self._returned(root, before, wanted)
+            checked |= self._read_first(root)
+        return {place: fmt for place, fmt in wanted.items() if place in checked}
+
+    def _returned(self, root: Key, before: list[Key], wanted: Scalars) -> Scalars:
+        """What holds scalars on all ways back to the root, with those wanted if they may be."""
         for block in self._blocks.values():
             for found in block.instructions:
                 for place, value, _ in self._writes(found):
                     scalar = scalar_of(value)
-                    if scalar is not None and value.size == 128:
-                        wanted[place] = scalar[1]
-        while before and wanted:
+                    if scalar is not None:
+                        wanted.setdefault(place, scalar[1])
+        while True:
             entry = self.scalars(root, wanted)
             left = dict(wanted)
             for key in before:
@@ -118,10 +123,33 @@ class FloatUse:
                     self.step(found, after)
                 left = _agreed(left, after)
             if left == wanted:
-                live = self._read_first(root)
-                return {place: fmt for place, fmt in wanted.items() if place in live}
+                return wanted
             wanted = left
-        return {}
+
+    def unwritten(self, root: Key) -> dict[Key, set[Place]]:
+        """Registers that are taken for singles and, where a block begins, as they were at the root:
+        whether they are is asked once."""
+        asked = {
+            place
+            for block in self._blocks.values()
+            for found in block.instructions
+            for node in found.template.live
+            if _is_check(node) and (place := self._place(found, node.args[0].args[0])) is not None
+        }
+        entry = dict.fromkeys(self._blocks, asked)
+        work = list(self._blocks) if asked else []
+        while work:
+            key = work.pop()
+            out = entry[key]
+            for found in self._blocks[key].instructions:
+                if not found.template.is_native or self._forgets(found):
+                    out = set()
+                out = out - {place for place, _, _ in self._writes(found)}
+            for successor in self._blocks[key].successors:
+                if successor in entry and not entry[successor] <= out:
+                    entry[successor] = entry[successor] & out
+                    work.append(successor)
+        return entry
 
     def _read_first(self, root: Key) -> set[Place]:
         """Registers that may be read before they are written."""

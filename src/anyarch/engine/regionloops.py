@@ -13,8 +13,8 @@ from typing import Final
 from anyarch.engine.regions import Block, Key, Occurrence, loops
 
 POLLED_ARMS: Final = 4  # backward arms of a jump table from which on it polls before it jumps
-_COPIES: Final = 4  # of a loop's body, at most
-_UNROLLED: Final = 24  # guest instructions that all copies have together
+_COPIES: Final = (4, 2)  # of a loop's body
+_UNROLLED: Final = 32  # guest instructions that all copies have together, at most
 
 
 def polls_before(found: Occurrence) -> bool:
@@ -45,6 +45,10 @@ class Loops:
     def copies(self, key: Key) -> int:
         """How often a block is there."""
         return self._unrolled.get(key, (key, 1))[1]
+
+    def is_inside(self, key: Key) -> bool:
+        """Whether a block is in a loop, but not its head."""
+        return key in self.looping and key not in self.heads
 
     def polls(self, key: Key, copy: int, target: Key) -> tuple[int, bool]:
         """The copy of a block that one leads to, and whether there is a poll on the way: in an
@@ -95,7 +99,7 @@ class Loops:
                 body.add(key)
                 work += before.get(key, ())
         instructions = [each for key in body for each in self._blocks[key].instructions]
-        copies = min(_COPIES, _UNROLLED // len(instructions))
+        copies = next((n for n in _COPIES if n * len(instructions) <= _UNROLLED), 1)
         if copies > 1 and body & self.heads == {head} and all(map(self._is_simple, instructions)):
             self._unrolled |= dict.fromkeys(body, (head, copies))
 

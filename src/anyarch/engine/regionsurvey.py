@@ -7,6 +7,7 @@ from collections.abc import Set
 from anyarch.engine.convention import Place, RegionConvention
 from anyarch.engine.deferral import Check, Group
 from anyarch.engine.effects import EffectEmitter, uses_rounding
+from anyarch.engine.ordering import Ordering
 from anyarch.engine.regionflags import PACKED, FlagUse
 from anyarch.engine.regionfloats import FloatUse, Result, Scalars
 from anyarch.engine.regionloops import Loops
@@ -65,6 +66,9 @@ class RegionSurvey(EffectEmitter):
         self.flags_kind: int | None = PACKED  # None where it is a variable
         self.flag_values: dict[int, str] = {}  # that this block has computed
         self.loops = Loops(self.blocks, self._forgets, unrolls=not precise)
+        self.ordering = Ordering(self.blocks, self.root, self._forgets)
+        self.settled = False  # whether no store is on its way
+        self.is_first = False  # whether the block is one that no loop comes back to
         self.copy = 0  # of an unrolled block, the one that is being written
         self._survey()
         self._survey_floats()
@@ -178,6 +182,9 @@ class RegionSurvey(EffectEmitter):
         )
         self.root_scalars = self.float_use.needed(self.root)
         self.entry_scalars = self.float_use.scalars(self.root, self.root_scalars)
+        self.entry_unwritten = self.float_use.unwritten(self.root)
+        self.unwritten: set[Place] = set()  # registers as they were at the entry
+        self.singles: dict[Place, str] = {}  # what these are as singles
         self.lazy: dict[Place, Result] = {}  # registers with a NaN not canonical yet
         # By register: others, not canonical yet, that hold no NaN where it holds none.
         self.implied: dict[Place, set[Place]] = {}

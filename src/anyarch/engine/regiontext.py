@@ -28,6 +28,8 @@ from anyarch.ir.graph import Node
 # Effects before which registers have to be the guest's.
 _LEAVING: Final = frozenset("jump exit exception syscall set_rounding flags set_flags".split())
 FIRST_TRACED: Final = 12  # the metadata of the first register whose place is in a table
+_FIRST: Final = "begin"  # label of the first block, where loops come back to another of it
+_CANONICAL: Final = 0x7FC00000  # the NaN of a register that holds no single
 _HEADER: Final = f"""\
 target triple = "x86_64-unknown-linux-gnu"
 @cells = external hidden global [1 x ptr]
@@ -68,7 +70,10 @@ class RegionEmitter(FlowText):
         """The module: the region's function, named ``region``."""
         for key, block in self.blocks.items():
             for copy in range(self.loops.copies(key)):
-                self._block(block, copy)
+                self._block(block, label_of(key, copy), copy)
+        if self.loops.is_inside(self.root):
+            self.is_first = True
+            self._block(self.blocks[self.root], _FIRST)
         for (head, lazy), label in self.ways_back.items():
             self._poll_back(head, dict(lazy), label)
         blocks, self.lines = self.lines, []
@@ -135,10 +140,13 @@ class RegionEmitter(FlowText):
             self._check_stack("%sp")
         self._check_mode(self.region.pc)
         self._check_scalars()
-        self.line(f"br label %{label_of(self.root)}")
+        for place, name in self.singles.items():
+            self._take_single(place, name)
+        first = _FIRST if self.loops.is_inside(self.root) else label_of(self.root)
+        self.line(f"br label %{first}")
 
-    def _block(self, block: Block, copy: int) -> None:
-        self.label(label_of(block.key, copy))
+    def _block(self, block: Block, label: str, copy: int = 0) -> None:
+        self.label(label)
         self.copy = copy
         self._begin(block)
         self.entries = {found.table.load: "" for found in block.instructions if found.table}
@@ -151,6 +159,7 @@ class RegionEmitter(FlowText):
             self.canonical_nans = self.result is None
             if not self._instruction(found):
                 return
+            self.settled = self.ordering.step(found, self.settled)
         self._settle()
         self._show_numbers(len(block.instructions))
         self._go(last.next_pc)
@@ -162,7 +171,9 @@ class RegionEmitter(FlowText):
         self.raised = {}
         self.known, self.loaded, self.pending, self.origins = {}, set(), {}, {}
         self.scalars = dict(self.entry_scalars[block.key])
+        self.unwritten = set(self.entry_unwritten[block.key])
         self.lazy, self.implied = {}, {}
+        self.settled = self.ordering.entry[block.key]
         if self.flag_use is not None:
             self.flags_kind, self.flag_values = self.flag_use.entry.get(block.key), {}
 
@@ -368,10 +379,21 @@ class RegionEmitter(FlowText):
                 self.store_field("pc", str(self.region.pc))
                 self.end(ExitCode.EMULATE)
                 self.label(staying)
-            low = self.let(f"trunc i{size} {bits} to i{number}")
-            t = floats.TYPES[fmt]
-            # Opaque, or LLVM would keep the bits in an integer register all through a loop.
-            opaque = self.let(
-                f'call {t} asm "", "=x,0"({t} {self.let(f"bitcast i{number} {low} to {t}")})'
-            )
+            t, low = floats.TYPES[fmt], self.let(f"trunc i{size} {bits} to i{number}")
+            opaque = self.let(self._opaque(t, low))
             self.line(f"store {t} {opaque}, ptr {variable_of(place)}.{fmt}, align 8")
+
+    def _take_single(self, place: Place, name: str) -> None:
+        """What a register is as a single: a NaN unless it has ones above one."""
+        kind, value = self._raw(place)
+        bits = self.let(f"bitcast {kind} {value} to i64")
+        boxed = self.let(f"icmp uge i64 {bits}, {-1 << 32}")
+        low = self.let(f"trunc i64 {bits} to i32")
+        single = self.let(f"select i1 {boxed}, i32 {low}, i32 {_CANONICAL}")
+        self.line(f"{name} = {self._opaque('float', single)}")
+
+    def _opaque(self, kind: str, bits: str) -> str:
+        """A number from its bits, which LLVM would else keep in a general register in a loop."""
+        size = floats.SIZES[{"float": "f32", "double": "f64"}[kind]]
+        number = self.let(f"bitcast i{size} {bits} to {kind}")
+        return f'call {kind} asm "", "=x,0"({kind} {number})'

@@ -35,6 +35,10 @@ class RegisterText(FlagText):
                 bits = self.let(f"bitcast {kind} {number} to i{node.size}")
                 self.numbers[bits] = number
                 return bits
+            if place in self.unwritten and place not in self.scalars and node.op == "select":
+                bits = self.let(f"bitcast float {self._single(place)} to i32")
+                self.numbers[bits] = self._single(place)
+                return bits
         if node.op in ("extract", "velement") and node.size in (32, 64):
             return self._element(node)
         if node.op == "shr" and (index := self._index(node)):
@@ -221,9 +225,13 @@ class RegisterText(FlagText):
         is_lazy = place in self.lazy and not as_is
         if place not in self.scalars:
             value = self.let(f"load {kind}, ptr {variable_of(place)}, align 8")
-            if is_lazy:
-                value = floats.canonical(self, self.lazy[place].fmt, value)
-            return kind, value
+            if not is_lazy:
+                return kind, value
+            if self.lazy[place].fmt == "f64":
+                return kind, floats.canonical(self, "f64", value)
+            low = self.let(f"trunc i64 {self.let(f'bitcast {kind} {value} to i64')} to i32")
+            number = self.let(f"bitcast i32 {low} to float")
+            return kind, self._boxed(kind, floats.canonical(self, "f32", number))
         number = self._number(place)
         if is_lazy:
             number = floats.canonical(self, self.lazy[place].fmt, number)
@@ -236,16 +244,25 @@ class RegisterText(FlagText):
                 rest = self.let(f"bitcast {kind} {old} to {whole}")
             joined = self.let(f"insertelement {whole} {rest}, {element} {number}, i32 0")
             return kind, self.let(f"bitcast {whole} {joined} to {kind}")
-        low = self.let(f"zext i32 {self.let(f'bitcast float {number} to i32')} to i64")
-        return kind, self.let(f"bitcast i64 {self.let(f'or i64 {low}, {-1 << 32}')} to {kind}")
+        return kind, self._boxed(kind, number)
+
+    def _boxed(self, kind: str, single: str) -> str:
+        """The whole of a register that holds a single."""
+        low = self.let(f"zext i32 {self.let(f'bitcast float {single} to i32')} to i64")
+        return self.let(f"bitcast i64 {self.let(f'or i64 {low}, {-1 << 32}')} to {kind}")
 
     def _number(self, place: Place) -> str:
         """The number in a register that holds a scalar."""
         fmt = self.scalars[place]
         return self.let(f"load {floats.TYPES[fmt]}, ptr {variable_of(place)}.{fmt}, align 8")
 
+    def _single(self, place: Place) -> str:
+        """The single in a register that is as it was at the entry, where that was looked at."""
+        return self.singles.setdefault(place, f"%single.{place[1]}")
+
     def _forget_number(self, place: Place) -> None:
         """A register is overwritten: what was known of its NaN is so no more."""
+        self.unwritten.discard(place)
         self.lazy.pop(place, None)
         self.implied.pop(place, None)
         for places in self.implied.values():
