@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Set
 from typing import Final
 
 from anyarch.emit import floats
@@ -281,8 +281,19 @@ class RegisterText(FlagText):
         for place in sorted(due - implied):
             by_format.setdefault(self.lazy[place].fmt, []).append(place)
         for fmt, places in by_format.items():
+            if len(places) % 2:  # another is compared for nothing
+                places += self._shown_next(fmt, due | implied)
             for first, second in zip(places[::2], [*places[1::2], *places[-1:]], strict=False):
                 self._show_two(fmt, first, second)
+
+    def _shown_next(self, fmt: str, others: Set[Place]) -> list[Place]:
+        """The result, if there is one, whose NaN has to be canonical next."""
+        later = [
+            (result.until, place)
+            for place, result in self.lazy.items()
+            if result.until is not None and result.fmt == fmt and place not in others
+        ]
+        return [min(later)[1]] if later else []
 
     def _show_two(self, fmt: str, first: Place, second: Place) -> None:
         settled = self.lazy.keys() & {first, second} | self.implied[first] | self.implied[second]
