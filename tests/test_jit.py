@@ -457,6 +457,16 @@ h: addi sp, sp, -16; sd ra, 0(sp); {_ADD}; jal ra, leaf
 leaf: {_ADD}; ret
 end: nop
 """
+WORDS = """
+    li t1, 0x8877665544332211; sd t1, 0(s0); sd t1, 8(s0); li t2, 0x21000; sd t1, -3(t2)
+    lbu a0, 0(s0); lbu a1, 1(s0); lb a2, 2(s0); lb a3, 3(s0)
+    lbu a4, 4(s0); lb a5, 5(s0); lbu a6, 6(s0); lb a7, 7(s0)
+    lbu s1, 9(s0); lbu s2, 8(s0); lbu s3, 11(s0); lbu s4, 10(s0); add s1, s1, s2; add s3, s3, s4
+    lbu s5, -3(t2); lbu s6, -2(t2); lbu s7, -1(t2); lbu s8, 0(t2)
+    lbu s9, -2(t2); lbu s10, -1(t2); lbu t2, 0(t2)
+    slli s6, s6, 8; slli s7, s7, 16; slli s8, s8, 24; or s5, s5, s6; or s7, s7, s8; or s5, s5, s7
+    lbu t3, 8(s0); sb t1, 9(s0); lbu t4, 9(s0); lbu t5, 12(s0); lbu s0, 13(s0)
+"""
 ENDINGS = {
     "ecall": "li a0, 5; addi a7, a0, 2; ecall; addi a1, a0, 1",
     "ecall-in-loop": "li s1, 3\nagain: addi a0, a0, 1; addi s1, s1, -1; bgtz s1, again; ecall",
@@ -469,6 +479,9 @@ ENDINGS = {
     "store": "li a0, 5; li t1, 0x9000; sd a0, 0(s0); addi s3, a0, 7; sd a1, 0(t1); sd a1, 8(s0)",
     "unused-load": "li t1, 0x9000; sd t1, 0(s0); ld a1, 0(t1); li a1, 0; sd t1, 8(s0)",
     "single": "ld a1, 0(s0); li t1, 0x9000; flw ft0, 0(t1); ld a2, 8(s0); sd a2, 16(s0)",
+    "bytes": "addi t1, s0, -2; lbu a0, 2(t1); lbu a1, 3(t1); li t1, 0x9000; lbu a2, 0(t1)"
+    "; lbu a3, 1(t1); lbu a4, 2(t1); lbu a5, 3(t1)",
+    "bytes-across": "li t1, 0x23ffe; lbu a2, 0(t1); lbu a3, 1(t1); lbu a4, 2(t1); lbu a5, 3(t1)",
     "half": "ld a1, 0(s0); li t1, 0x9000; flh ft0, 0(t1); ld a2, 8(s0); sd a2, 16(s0)",
     "byte": "ld a1, 0(s0); li t1, 0x9000; lbu a0, 0(t1); ld a2, 8(s0); sb a0, 16(s0)",
     "load-after-call": "jal ra, f; li t1, 0x9000; ld a1, 0(t1); j end\nf: ebreak; ret\nend: nop",
@@ -509,6 +522,7 @@ PROGRAMS = {
     "singles": SINGLES,
     "nans": NANS,
     "late-nans": LATE_NANS,
+    "words": WORDS,
     **ENDINGS,
 }
 
@@ -827,6 +841,7 @@ def test_hooked_code_is_not_compiled(engines: Engines) -> None:
 COUNTERS = """
 again: addi a0, a0, 1; addi a1, a1, 3; jal ra, f; add a2, a0, a1; addi a3, a3, 1
 inner: addi a4, a4, 1; andi t1, a4, 7; bnez t1, inner
+other: addi a6, a6, 1; andi t1, a6, 3; bnez t1, other
     j again
 f: addi a5, a5, 2; ret
 """
@@ -866,8 +881,11 @@ def test_the_state_is_exact_at_stops(variant: str, engines: Engines) -> None:
             elif offset == 20:
                 assert state.get("x", 13) == turns
                 assert 8 * (turns - 1) <= inner < 8 * turns  # on every way to the loop's head
+            elif offset == 32:
+                assert inner == 8 * turns
+                assert 4 * (turns - 1) <= state.get("x", 16) < 4 * turns
             else:
-                assert offset in (12, 36)  # back from f, or in it
+                assert offset in (12, 48)  # back from f, or in it
                 assert (state.get("x", 13), inner) == (turns - 1, 8 * (turns - 1))
     finally:
         done.set()

@@ -5,14 +5,17 @@ from __future__ import annotations
 import re
 from typing import Final
 
-from anyarch.engine.convention import CALL, VECTOR_TYPES, Place
+from anyarch.engine.adjacency import Address, Word
+from anyarch.engine.convention import CALL, VECTOR_TYPES
 from anyarch.engine.ordering import stores
 from anyarch.engine.regionfloats import scalar_of
+from anyarch.engine.regions import Occurrence
 from anyarch.engine.registertext import RegisterText
 from anyarch.ir.graph import Node
 
 _SEGMENT: Final = "ptr addrspace(256)"  # relative to gs
 FIRST_LOCATION: Final = 20  # the metadata of the first pc
+_PAGE: Final = 4096  # bytes: what may be there or not
 _NAME: Final = re.compile(r"%[\w.]+")
 _STEPS: Final = 5  # from a load to what LLVM may merge it into
 
@@ -81,9 +84,10 @@ class AccessText(RegisterText):
             return f"{_SEGMENT} inttoptr (i64 {offset} to {_SEGMENT})"
         return super().context(offset)
 
-    def access(self, text: str) -> str:
-        if not self.pcs or self.pcs[-1] != self.here.pc:
-            self.pcs.append(self.here.pc)
+    def access(self, text: str, pc: int | None = None) -> str:
+        pc = self.here.pc if pc is None else pc
+        if not self.pcs or self.pcs[-1] != pc:
+            self.pcs.append(pc)
         return f"{text}, !dbg !{FIRST_LOCATION + 2 * len(self.pcs) - 2}"
 
     def _load(self, node: Node) -> str:
@@ -95,12 +99,16 @@ class AccessText(RegisterText):
             result = self.let(self.access(f"bitcast {kind} {loaded} to i{node.size}"))
             is_guarded = self.here.pc in self.guarded
             return self._sealed(result, node.size) if is_guarded else result
-        result = super()._load(node)
+        word = self.words.get(self.here.pc)
+        if word is not None and self.guarded.isdisjoint(word.pcs):
+            result = self._byte_of(word, node)
+        else:
+            result = super()._load(node)
         if self.here.pc in self.entries:
             self.entries[self.here.pc] = self.value(node.args[0])
         if self.here.pc in self.guarded and node.size <= 64:
             result = self._sealed(result, node.size)
-        address = self._address_of(node.args[0])
+        address = self._address_of(self.here, node.args[0])
         if address is not None:
             self.loaded.add(address)
         return result
@@ -141,7 +149,7 @@ class AccessText(RegisterText):
             self.line(self.access(f"store volatile {kind} {stored}, {pointer}, align 1"))
             return
         if value.number not in self.constants and (
-            self.here.pc in self.guarded or self._address_of(node.args[0]) in self.loaded
+            self.here.pc in self.guarded or self._address_of(self.here, node.args[0]) in self.loaded
         ):
             self.bind(value, self._sealed(self.value(value), value.size))
         super()._store(node)
@@ -152,13 +160,45 @@ class AccessText(RegisterText):
         else:
             super()._fence(node)
 
-    def _address_of(self, node: Node) -> tuple[Place, int] | None:
-        """An address as a register and a constant."""
+    def _byte_of(self, word: Word, node: Node) -> str:
+        """One of the bytes that are loaded together with the first."""
+        if self.here.pc == word.pcs[0]:
+            self.loaded_words[word] = self._load_word(word, node)
+        shift = 8 * word.pcs.index(self.here.pc)
+        shifted = self.let(f"lshr i{word.size} {self.loaded_words[word]}, {shift}")
+        return self.let(f"trunc i{word.size} {shifted} to i8")
+
+    def _load_word(self, word: Word, node: Node) -> str:
+        """All bytes at once, or each on its own where a page ends between them."""
+        self.announce()
+        address = self.value(node.args[0])
+        t, nbytes = f"i{word.size}", len(word.pcs)
+        inside = self.let(f"and i64 {address}, {_PAGE - 1}")
+        across = self.let(f"icmp ugt i64 {inside}, {_PAGE - nbytes}")
+        apart, together, done = self.name("apart"), self.name("together"), self.name("done")
+        self.branch(across, apart, together, unlikely=True)
+        self.label(apart)
+        joined = "0"
+        for index, pc in enumerate(word.pcs):
+            pointer = self.memory(self.let(f"add i64 {address}, {index}"))
+            byte = self.let(self.access(f"load volatile i8, {pointer}, align 1", pc))
+            wide = self.let(f"shl {t} {self.let(f'zext i8 {byte} to {t}')}, {8 * index}")
+            joined = self.let(f"or {t} {joined}, {wide}")
+        self.line(f"br label %{done}")
+        self.label(together)
+        pointer = self.memory(address)
+        whole = self.let(self.access(f"load volatile {t}, {pointer}, align 1"))
+        self.line(f"br label %{done}")
+        self.label(done)
+        return self.let(f"phi {t} [ {joined}, %{apart} ], [ {whole}, %{together} ]")
+
+    def _address_of(self, found: Occurrence, node: Node) -> Address | None:
+        """An instruction's address as a register and a constant."""
         offset = 0
-        if node.op == "add" and node.args[1].number in self.constants:
-            node, offset = node.args[0], self.here.constant(node.args[1])
+        if node.op == "add" and node.args[1].number in found.template.constants:
+            node, offset = node.args[0], found.constant(node.args[1])
         if node.op == "sext" and node.args[0].op == "extract":  # of which a tag is not part
             node = node.args[0].args[0]
         if node.op != "register":
             return None
-        return self.registers.place(str(node.attrs[0]), self.here.constant(node.args[0])), offset
+        return self.registers.place(str(node.attrs[0]), found.constant(node.args[0])), offset

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Set
+from collections.abc import Mapping, Set
 
+from anyarch.engine.adjacency import Word
 from anyarch.engine.convention import Place, RegionConvention
 from anyarch.engine.deferral import Check, Group
 from anyarch.engine.effects import EffectEmitter, uses_rounding
@@ -84,6 +85,8 @@ class RegionSurvey(EffectEmitter):
             Place, str
         ] = {}  # registers that hold 2**32 times something in this block
         self.loaded: set[tuple[Place, int]] = set()  # addresses (register, offset) loaded from
+        self.words: Mapping[int, Word] = {}  # that the block loads as bytes, by pc
+        self.loaded_words: dict[Word, str] = {}
         self.entries: dict[int, str] = {}  # by pc: where a jump table's entry was loaded from
         # Values and variables that hold what was loaded, or something made of it: the debug
         # location of that load, and in how many steps.

@@ -13,6 +13,7 @@ from typing import Final
 from anyarch.emit import floateffects, floats, tininess
 from anyarch.emit.llvm import declarations
 from anyarch.engine.accesstext import FIRST_LOCATION
+from anyarch.engine.adjacency import words
 from anyarch.engine.convention import ATTRIBUTES, CALL, STACK_ALIGNMENT, STACK_POINTER, Place
 from anyarch.engine.deferral import DEFERRED, Check, Contents, Deferred, Group
 from anyarch.engine.deferral import LIMIT as GROUP_LIMIT
@@ -152,6 +153,13 @@ class RegionEmitter(FlowText):
         self.entries = {found.table.load: "" for found in block.instructions if found.table}
         exact = self.precise or self.float_rules == "arm"  # there every NaN tells its origin
         results = {} if exact else self.float_use.results(block)
+        self.words, self.loaded_words = {}, {}
+        if not self.precise and not self.bounded and not self.entries:
+            self.words = words(
+                block.instructions,
+                self._address_of,
+                {*self.convention.stored, *self.convention.traced},
+            )
         last = block.instructions[-1]
         for index, found in enumerate(block.instructions):
             self._show_numbers(index)
