@@ -38,6 +38,8 @@ def words(
 ) -> Mapping[int, Word]:
     """By the pcs of their loads, the words that a block loads as bytes, without a write between
     them of a register that is ``exact`` at faults."""
+    if sum(map(_loads_byte, instructions)) < min(_SIZES):
+        return {}
     found: dict[int, Word] = {}
     loads: dict[Address, int] = {}  # since something was stored, or the register was written
     for each in instructions:
@@ -77,3 +79,12 @@ def _joined(loads: Mapping[Address, int]) -> dict[int, Word]:
                 found |= dict.fromkeys(pcs, word)
                 break
     return found
+
+
+def _loads_byte(found: Occurrence) -> bool:
+    """Whether loading a byte is what an instruction does first."""
+    if not found.template.is_native or not found.template.graph.effects:
+        return False
+    first = found.template.graph.effects[0]
+    node = first.node
+    return node.op == "load" and node.size == 8 and node.attrs[0] == "plain" and first.guard is None

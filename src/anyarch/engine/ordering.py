@@ -16,7 +16,8 @@ _STORES: Final = frozenset({"store", "store_conditional"})
 
 
 class Ordering:
-    """What a region has stored; ``forgets`` says after which instructions other code ran."""
+    """What a region has stored, if it has a barrier at all; ``forgets`` says after which
+    instructions other code ran."""
 
     def __init__(
         self, blocks: Mapping[Key, Block], root: Key, forgets: Callable[[Occurrence], bool]
@@ -24,7 +25,7 @@ class Ordering:
         self._forgets = forgets
         self.entry = dict.fromkeys(blocks, True)  # whether nothing may be on its way at a block
         self.entry[root] = False
-        work = list(blocks)
+        work = list(blocks) if any(map(_has_barrier, blocks.values())) else []
         while work:
             key = work.pop()
             settled = self.entry[key]
@@ -55,3 +56,11 @@ class Ordering:
 def stores(found: Occurrence) -> bool:
     """Whether an instruction may store."""
     return any(effect.node.op in _STORES | _BARRIERS for effect in found.template.graph.effects)
+
+
+def _has_barrier(block: Block) -> bool:
+    return any(
+        effect.node.op == "fence"
+        for found in block.instructions
+        for effect in found.template.graph.effects
+    )

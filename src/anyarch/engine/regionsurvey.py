@@ -34,6 +34,7 @@ class RegionSurvey(EffectEmitter):
         super().__init__(Graph("region"), set(), compiler.architecture, bounded=compiler.bounded)
         self.compiler, self.region, self.blocks = compiler, region, region.blocks
         self.convention = RegionConvention(compiler.architecture)
+        self.forgetting: dict[int, bool] = {}  # by pc
         self.precise, self.guarded, self.untraced = precise, guarded, untraced
         self.cells: list[int] = []
         self.goes_on = False  # to other code, other than by returning
@@ -201,9 +202,12 @@ class RegionSurvey(EffectEmitter):
 
     def _forgets(self, found: Occurrence) -> bool:
         """Whether registers come anew from elsewhere after an instruction."""
-        ops = {effect.node.op for effect in found.template.graph.effects}
-        is_call = self.compiler.links(found) is not None and not found.is_inlined
-        return "syscall" in ops or is_call
+        known = self.forgetting.get(found.pc)
+        if known is None:
+            ops = {effect.node.op for effect in found.template.graph.effects}
+            is_call = self.compiler.links(found) is not None and not found.is_inlined
+            known = self.forgetting[found.pc] = "syscall" in ops or is_call
+        return known
 
     def _is_flag(self, place: Place) -> bool:
         return self.flag_use is not None and place[0] == self.flag_use.file.name
