@@ -39,7 +39,7 @@ class Loops:
         # By block: the head and the number of copies of the loop that it is copied with.
         self._unrolled: dict[Key, tuple[Key, int]] = {}
         if unrolls:
-            for head in self.heads:
+            for head in sorted(self.heads):
                 self._unroll(head)
 
     def copies(self, key: Key) -> int:
@@ -51,18 +51,19 @@ class Loops:
         return key in self.looping and key not in self.heads
 
     def polls(self, key: Key, copy: int, target: Key) -> tuple[int, bool]:
-        """The copy of a block that one leads to, and whether there is a poll on the way: in an
-        unrolled loop only from the last copy to the first."""
-        loop, at = self._unrolled.get(target), 0
+        """The copy of a block that one leads to, and whether there is a poll on the way: to a head,
+        in an unrolled loop from the last copy to the first; and into such a loop from one around
+        it, wherever that is."""
+        loop = self._unrolled.get(target)
         if loop is not None and self._unrolled.get(key) == loop:
             at = (copy + (target == loop[0])) % loop[1]
+            polled = not at and target == loop[0]
+        else:
+            at, polled = 0, loop is not None or target in self.heads
+        if not polled or self.looping.get(key) != self.looping[target]:
+            return at, False
         last = self._blocks[key].instructions[-1]
-        return at, (
-            not at
-            and target in self.heads
-            and self.looping.get(key) == self.looping[target]
-            and not (polls_before(last) and target[1] in last.arms)
-        )
+        return at, not (polls_before(last) and target[1] in last.arms)
 
     def _heads(self) -> set[Key]:
         """Blocks such that each cycle has one of them, or a jump that polls before."""
@@ -87,6 +88,20 @@ class Loops:
 
     def _unroll(self, head: Key) -> None:
         """Have copies of a small loop, if it has no other in it."""
+        for body in (self._cycles(head), self._natural_loop(head)):
+            instructions = [each for key in body for each in self._blocks[key].instructions]
+            copies = next((n for n in _COPIES if n * len(instructions) <= _UNROLLED), 1)
+            if (
+                copies > 1
+                and body & self.heads == {head}
+                and body.isdisjoint(self._unrolled)
+                and all(map(self._is_simple, instructions))
+            ):
+                self._unrolled |= dict.fromkeys(body, (head, copies))
+                return
+
+    def _natural_loop(self, head: Key) -> set[Key]:
+        """What comes back to a head by a backward branch, if it is entered there only."""
         before: dict[Key, list[Key]] = {}
         for key in self.looping:
             for target in self._blocks[key].successors:
@@ -98,10 +113,13 @@ class Loops:
             if key not in body:
                 body.add(key)
                 work += before.get(key, ())
-        instructions = [each for key in body for each in self._blocks[key].instructions]
-        copies = next((n for n in _COPIES if n * len(instructions) <= _UNROLLED), 1)
-        if copies > 1 and body & self.heads == {head} and all(map(self._is_simple, instructions)):
-            self._unrolled |= dict.fromkeys(body, (head, copies))
+        return body
+
+    def _cycles(self, head: Key) -> set[Key]:
+        """What can come back to a head without passing another, wherever it is entered."""
+        others = self.heads - {head}
+        rest = loops({key: self._blocks[key] for key in self.looping if key not in others})
+        return {key for key, number in rest.items() if number == rest[head]}
 
     def _is_simple(self, found: Occurrence) -> bool:
         if found.arms or found.is_inlined or not found.template.is_native:
