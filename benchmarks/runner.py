@@ -35,7 +35,7 @@ FLAGS: Final = ("-ffp-contract=off",)
 # RV64GC has no vectors, so the native programs that it is compared with have none either.
 SCALAR: Final = (*FLAGS, "-fno-vectorize", "-fno-slp-vectorize")
 SECONDS: Final = 1000
-COMPILER_SECONDS: Final = 60  # that a compiler goes on with what a program has left, at most
+COMPILER_SECONDS: Final = 180  # that a compiler goes on with what a program has left, at most
 HELLO: Final = ROOT / "examples" / "hello.c"
 # Engines that keep nothing for the next run.
 STATELESS: Final = ("interp", "reference")
