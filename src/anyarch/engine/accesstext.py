@@ -113,6 +113,31 @@ class AccessText(RegisterText):
             self.loaded.add(address)
         return result
 
+    def _load_reserved(self, node: Node) -> str:
+        if self.update is None:
+            return super()._load_reserved(node)
+        place = self.here, self.graph, self.constants, self._known
+        self.here, self._known = self.update.found, [{}]
+        self.graph, self.constants = self.here.template.graph, self.here.template.constants
+        operand = self.value(self.update.operand)
+        self.here, self.graph, self.constants, self._known = place
+        size = self.update.operand.size
+        if size > node.size:
+            operand = self.let(f"trunc i{size} {operand} to i{node.size}")
+        pointer = self._address(node.args[0], node.size // 8)
+        return self.let(
+            self.access(
+                f"atomicrmw volatile {self.update.operation} {pointer}, i{node.size} {operand} "
+                f"seq_cst, align {node.size // 8}"
+            )
+        )
+
+    def _store_conditional(self, node: Node) -> str:
+        if self.update is None:
+            return super()._store_conditional(node)
+        self._clear_reservation(node)
+        return "true"
+
     def _sealed(self, value: str, size: int) -> str:
         """The value, of which LLVM does not know what it is made from."""
         if size <= 64:

@@ -13,6 +13,7 @@ from anyarch.engine.regionflags import PACKED, FlagUse
 from anyarch.engine.regionfloats import FloatUse, Result, Scalars
 from anyarch.engine.regionloops import Loops
 from anyarch.engine.regions import ROOT, Key, Occurrence, Region, RegionCompiler
+from anyarch.engine.updates import Update
 from anyarch.ir.graph import Graph, Node
 
 
@@ -76,6 +77,7 @@ class RegionSurvey(EffectEmitter):
         self._survey_floats()
         self.dirty: set[Place] = set()
         self.defers = not precise and not self.bounded and self.float_rules == "arm"
+        self.update: Update | None = None  # that the block is
         self.group = Group()  # of floating-point results that are looked at later
         self.made: dict[int, Check] | None = None  # results of an instruction of the group, by node
         self.result: Result | None = None  # of the instruction, if its NaN may stay as it is

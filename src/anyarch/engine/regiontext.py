@@ -23,6 +23,7 @@ from anyarch.engine.regionflags import INPUTS
 from anyarch.engine.regionfloats import Result, register_of, scalar_of
 from anyarch.engine.regions import Block, Key, Occurrence
 from anyarch.engine.registertext import variable_of
+from anyarch.engine.updates import find_update
 from anyarch.host.context import ExitCode
 from anyarch.ir.graph import Node
 
@@ -153,6 +154,7 @@ class RegionEmitter(FlowText):
         self.entries = {found.table.load: "" for found in block.instructions if found.table}
         exact = self.precise or self.float_rules == "arm"  # there every NaN tells its origin
         results = {} if exact else self.float_use.results(block)
+        self.update = None if self.precise else find_update(block, self.registers)
         self.words, self.loaded_words = {}, {}
         if not self.precise and not self.bounded and not self.entries:
             self.words = words(
