@@ -70,7 +70,7 @@ class AccessText(RegisterText):
         are the debug location tells."""
         self._keep()
         if self.here.pc in self.untraced:
-            for place in self.convention.traced:
+            for place in self.traced:
                 kind, value = self._raw(place)
                 pointer = self.context(self.convention.offset(place))
                 self.line(f"store volatile {kind} {value}, {pointer}, align 8")

@@ -298,8 +298,7 @@ class FlowText(AccessText):
             self._put(place, value)
         if self.convention.link is not None and not is_linked:
             self._reload_one(self.convention.link)
-        if self.precise:
-            self._commit_passed()
+        self._commit_exact()
         self.dirty = set()
         self._reload(self.used)
         self._check_mode(self.here.next_pc)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Set
+from typing import Final
 
 from anyarch.engine.adjacency import Word
 from anyarch.engine.convention import Place, RegionConvention
@@ -15,6 +16,8 @@ from anyarch.engine.regionloops import Loops
 from anyarch.engine.regions import ROOT, Key, Occurrence, Region, RegionCompiler
 from anyarch.engine.updates import Update
 from anyarch.ir.graph import Graph, Node
+
+_UNTRACED: Final = 2  # accesses that store traced registers on their own, at most
 
 
 class RegionSurvey(EffectEmitter):
@@ -37,6 +40,10 @@ class RegionSurvey(EffectEmitter):
         self.convention = RegionConvention(compiler.architecture)
         self.forgetting: dict[int, bool] = {}  # by pc
         self.precise, self.guarded, self.untraced = precise, guarded, untraced
+        # Exact at faults: by a table, or in the context, stored when they change.
+        self.traced, self.stored = self.convention.traced, self.convention.stored
+        if len(untraced) > _UNTRACED or precise:
+            self.traced, self.stored = (), self.stored.union(self.traced)
         self.cells: list[int] = []
         self.goes_on = False  # to other code, other than by returning
         self.pcs: list[int] = []
@@ -220,6 +227,6 @@ class RegionSurvey(EffectEmitter):
             self.precise
             or place in self.eager
             or place in self.convention.types
-            or place in self.convention.stored
+            or place in self.stored
             or place == self.convention.link
         )

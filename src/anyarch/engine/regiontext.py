@@ -63,7 +63,8 @@ class RegionEmitter(FlowText):
     ``precise`` writes each register to the context when it changes. At the pcs in ``guarded`` LLVM
     is kept from merging a load with a store, or with what is made of its value: its place would be
     lost. At those in ``untraced`` all kept registers are in the context; elsewhere the debug
-    variables of the convention's ``traced`` ones, numbered from line 1, tell where these are.
+    variables of the convention's ``traced`` ones, numbered from line 1, tell where these are. Where
+    many are untraced those are stored as they change, as other kept ones.
 
     Its bases have the parts: registers (survey, flags, text), memory, control flow.
     """
@@ -90,7 +91,7 @@ class RegionEmitter(FlowText):
         traced = [
             f'!{FIRST_TRACED + index} = !DILocalVariable(name: "r", arg: {index + 1}, scope: !7, '
             f"file: !4, line: {index + 1}, type: !10)"
-            for index in range(len(self.convention.traced))
+            for index in range(len(self.traced))
         ]
         module = "\n".join(
             [
@@ -121,8 +122,8 @@ class RegionEmitter(FlowText):
             if self._is_flag(place):
                 continue
             self.line(f"{variable_of(place)} = alloca {self._type(place)}, align 8")
-            if place in self.convention.traced and not self.precise:
-                variable = f"!{FIRST_TRACED + self.convention.traced.index(place)}"
+            if place in self.traced:
+                variable = f"!{FIRST_TRACED + self.traced.index(place)}"
                 self.line(
                     f"#dbg_declare(ptr {variable_of(place)}, {variable}, !DIExpression(), !11)"
                 )
@@ -134,8 +135,7 @@ class RegionEmitter(FlowText):
         link = self.convention.link
         if link is not None:
             self._put(link, "%in.0")
-        if self.precise:
-            self._commit_passed()
+        self._commit_exact()
         self._reload(self.used)
         # What only returns, and polls in its loops, ends soon and needs little stack.
         if self.goes_on:
@@ -160,7 +160,7 @@ class RegionEmitter(FlowText):
             self.words = words(
                 block.instructions,
                 self._address_of,
-                {*self.convention.stored, *self.convention.traced},
+                {*self.stored, *self.traced},
             )
         last = block.instructions[-1]
         for index, found in enumerate(block.instructions):

@@ -123,8 +123,7 @@ class RegisterText(FlagText):
         if file in self.vector_files:
             self._write_vector(place, node.args[1])
         else:
-            is_traced = place in self.convention.traced and not self.precise
-            if is_traced and (place != self.convention.link or self.holds_link):
+            if place in self.traced and (place != self.convention.link or self.holds_link):
                 self._hold(place)
             super()._write(node)
             raised = self._raises(node.args[1]) if len(self._known) == 1 else ""
@@ -136,7 +135,7 @@ class RegisterText(FlagText):
         self.loaded = {address for address in self.loaded if address[0] != place}
         if self._gets_dirty(place):
             self.dirty.add(place)
-        elif place in self.convention.stored and not self.precise:
+        elif place in self.stored and not self.precise:
             self.pending[place] = None
         elif self.precise or place in self.eager:
             value = self.value(node.args[1])
@@ -374,6 +373,13 @@ class RegisterText(FlagText):
         """Write the registers that travel to the context."""
         link = self.convention.link
         self._spill(self.convention.passed if link is None else (link, *self.convention.passed))
+
+    def _commit_exact(self) -> None:
+        """Write those to the context that came in host registers and have to be exact there."""
+        if self.precise:
+            self._commit_passed()
+        elif not self.traced:
+            self._spill(self.convention.traced)
 
     def _reload(self, places: Iterable[Place]) -> None:
         """Read registers that do not travel; what is not used falls away."""

@@ -24,7 +24,7 @@ def trace(emitter: RegionEmitter, blob: Blob) -> tuple[list[Trace], set[int]]:
     rows = sorted(blob.lines)
     apart = {line for _, line in rows if line % 2}  # accesses that are no part of anything else
     ends = [*(offset for offset, _ in rows[1:]), len(blob.code)]
-    for index in range(len(emitter.convention.traced) if not emitter.precise else 0):
+    for index in range(len(emitter.traced)):
         ranges = blob.variables.get(index + 1, [])
         edges = sorted({edge for start, end, _ in ranges for edge in (start, end)})
         for (offset, line), end in zip(rows, ends, strict=True):
