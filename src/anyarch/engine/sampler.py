@@ -24,7 +24,7 @@ _LONGEST_INTERVAL: Final = 0.02  # seconds between samples
 _QUIET: Final = 50  # samples without a running guest, after which the sampler sleeps
 _NAP: Final = 0.1  # seconds
 _GRACE: Final = 0.01  # seconds that a guest runs before it is sampled
-_COVERED: Final = 8  # regions of which each doubles the samples that another with the code needs
+_COVERED: Final = 4  # regions of which each doubles the samples that another with the code needs
 
 
 class Sampler:
