@@ -10,7 +10,6 @@ from anyarch.emit.floats import (
     DYNAMIC,
     INFINITY,
     LEAST_NORMAL,
-    STRICT,
     UNDERFLOW,
     Rule,
     Shape,
@@ -18,6 +17,7 @@ from anyarch.emit.floats import (
     canonical_bits,
     compare,
     constrained,
+    convert,
     is_nan,
     is_signaling,
     magnitude,
@@ -108,9 +108,7 @@ def _double_bits(e: Emitter, shape: Shape, bits: str) -> str:
     if shape.fmt == "f64":
         return bits
     number = e.let(f"bitcast i32 {bits} to float")
-    wide = e.let(
-        f"call double @llvm.experimental.constrained.fpext.f64.f32(float {number}, {STRICT}) #1"
-    )
+    wide = convert(e, shape, Shape("f64"), number)
     return e.let(f"bitcast double {wide} to i64")
 
 

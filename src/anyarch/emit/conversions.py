@@ -21,7 +21,9 @@ from anyarch.emit.floats import (
     canonical_bits,
     compare,
     constrained,
+    convert,
     emulate_outside,
+    from_signed,
     magnitude,
     numbers,
     raise_flag,
@@ -39,14 +41,9 @@ def _convert(e: Emitter, node: Node, shape: Shape, bits: list[str]) -> str:
     if target == shape:
         return bits[0]
     (a,) = numbers(e, shape, bits)
-    narrows = target.size < shape.size
-    name, mode = ("fptrunc", DYNAMIC) if narrows else ("fpext", STRICT)
-    result = e.let(
-        f"call {target.kind} @llvm.experimental.constrained.{name}.{target.suffix}.{shape.suffix}"
-        f"({shape.kind} {a}, {mode}) #1"
-    )
+    result = convert(e, shape, target, a)
     if e.float_rules == "arm":  # the host keeps a NaN's payload as Arm does
-        if narrows:
+        if target.size < shape.size:
             underflow_of_narrow(e, shape, target, a, result)
         if node.attrs[-1] == ODD:
             return _odd(e, shape, target, a, result)
@@ -56,10 +53,7 @@ def _convert(e: Emitter, node: Node, shape: Shape, bits: list[str]) -> str:
 
 def _odd(e: Emitter, shape: Shape, target: Shape, a: str, result: str) -> str:
     """The bits of a number that was cut off, made odd where something was lost."""
-    back = e.let(
-        f"call {shape.kind} @llvm.experimental.constrained.fpext.{shape.suffix}.{target.suffix}"
-        f"({target.kind} {result}, {STRICT}) #1"
-    )
+    back = convert(e, target, shape, result)
     lost = e.let(f"zext {shape.flag} {compare(e, shape, 'one', back, a)} to {target.bits}")
     bits = e.let(f"bitcast {target.kind} {result} to {target.bits}")
     return e.let(f"or {target.bits} {bits}, {lost}")
@@ -88,31 +82,23 @@ def _from_int(e: Emitter, node: Node, shape: Shape, bits: list[str]) -> str:
     signed, kind = bool(node.attrs[1]), shape.kind
     size = node.args[0].size // float_lanes(node)
     (value,) = bits
-
-    def convert(integer: str, wide: int) -> str:
-        letter = f"i{wide}" if shape.lanes == 1 else f"v{shape.lanes}i{wide}"
-        return e.let(
-            f"call {kind} @llvm.experimental.constrained.sitofp.{shape.suffix}.{letter}"
-            f"({shape.of(f'i{wide}')} {integer}, {DYNAMIC}) #1"
-        )
-
     if shape.lanes > 1:
-        return e.let(f"bitcast {kind} {convert(value, size)} to {shape.bits}")
+        return e.let(f"bitcast {kind} {from_signed(e, shape, value, size)} to {shape.bits}")
     if size < 64:
         value = e.let(f"{'sext' if signed else 'zext'} i{size} {value} to i64")
     if signed or size < 64:
-        return e.let(f"bitcast {kind} {convert(value, 64)} to {shape.bits}")
+        return e.let(f"bitcast {kind} {from_signed(e, shape, value, 64)} to {shape.bits}")
     # Above 2**63: halve, keeping the lost bit sticky; doubling the result is exact.
     small, large, done = e.name("small"), e.name("large"), e.name("done")
     negative = e.let(f"icmp slt i64 {value}, 0")
     e.branch(negative, large, small)
     e.label(small)
-    plain = convert(value, 64)
+    plain = from_signed(e, shape, value, 64)
     e.line(f"br label %{done}")
     e.label(large)
     half = e.let(f"lshr i64 {value}, 1")
     sticky = e.let(f"and i64 {value}, 1")
-    halved = convert(e.let(f"or i64 {half}, {sticky}"), 64)
+    halved = from_signed(e, shape, e.let(f"or i64 {half}, {sticky}"), 64)
     doubled = constrained(e, shape, "fadd", [halved, halved], DYNAMIC)
     e.line(f"br label %{done}")
     e.label(done)
@@ -211,9 +197,7 @@ def _to_fixed(e: Emitter, node: Node, shape: Shape, bits: list[str]) -> str:
     double = Shape("f64")
     (a,) = numbers(e, shape, bits[:1])
     if shape != double:
-        a = e.let(
-            f"call double @llvm.experimental.constrained.fpext.f64.f32(float {a}, {STRICT}) #1"
-        )
+        a = convert(e, shape, double, a)
     count = e.let(f"zext i{node.args[1].size} {bits[1]} to i64")
     # Where the product could overflow, it is far out of range: so is the number put in its place.
     room = e.let(f"sub i64 {node.size + 1}, {count}")

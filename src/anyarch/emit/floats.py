@@ -202,6 +202,25 @@ def constrained(e: Emitter, shape: Shape, name: str, operands: list[str], mode: 
     )
 
 
+def convert(e: Emitter, source: Shape, target: Shape, number: str) -> str:
+    """A number in a wider or narrower format."""
+    narrows = target.size < source.size
+    name, mode = ("fptrunc", DYNAMIC) if narrows else ("fpext", STRICT)
+    return e.let(
+        f"call {target.kind} @llvm.experimental.constrained.{name}.{target.suffix}.{source.suffix}"
+        f"({source.kind} {number}, {mode}) #1"
+    )
+
+
+def from_signed(e: Emitter, shape: Shape, integer: str, size: int) -> str:
+    """The numbers nearest to integers of ``size`` bits."""
+    letter = f"i{size}" if shape.lanes == 1 else f"v{shape.lanes}i{size}"
+    return e.let(
+        f"call {shape.kind} @llvm.experimental.constrained.sitofp.{shape.suffix}.{letter}"
+        f"({shape.of(f'i{size}')} {integer}, {DYNAMIC}) #1"
+    )
+
+
 def compare(
     e: Emitter, shape: Shape, predicate: str, a: str, b: str, *, signaling: bool = False
 ) -> str:

@@ -13,7 +13,7 @@ from __future__ import annotations
 from typing import Final
 
 from anyarch.emit import conversions, floats, rules
-from anyarch.emit.floats import DYNAMIC, STRICT, Rule, Shape
+from anyarch.emit.floats import DYNAMIC, Rule, Shape
 from anyarch.emit.llvm import Emitter, host_has
 from anyarch.ir.graph import Node, float_lanes
 
@@ -29,25 +29,15 @@ def is_native(node: Node) -> bool:
     return node.op != "ffrom_fixed" or node.args[0].size < 64
 
 
-def _convert(e: Emitter, source: Shape, target: Shape, number: str) -> str:
-    """A number in the next wider or narrower format."""
-    narrows = target.size < source.size
-    name, mode = ("fptrunc", DYNAMIC) if narrows else ("fpext", STRICT)
-    return e.let(
-        f"call {target.kind} @llvm.experimental.constrained.{name}.{target.suffix}.{source.suffix}"
-        f"({source.kind} {number}, {mode}) #1"
-    )
-
-
 def _wide(e: Emitter, shape: Shape, bits: list[str], fmt: str = "f32") -> list[str]:
     """The numbers that some halves' encodings stand for, in another format."""
     single = shape.with_format("f32")
     result = []
     for each in bits:
         number = e.let(f"bitcast {shape.bits} {each} to {shape.kind}")
-        number = _convert(e, shape, single, number)
+        number = floats.convert(e, shape, single, number)
         if fmt == "f64":
-            number = _convert(e, single, shape.with_format("f64"), number)
+            number = floats.convert(e, single, shape.with_format("f64"), number)
         result.append(number)
     return result
 
@@ -66,7 +56,7 @@ def _half(e: Emitter, shape: Shape, number: str) -> str:
     half = shape.with_format("f16")
     if shape.fmt == "f64":
         number, shape = _odd(e, shape, number), shape.with_format("f32")
-    return e.let(f"bitcast {half.kind} {_convert(e, shape, half, number)} to {half.bits}")
+    return e.let(f"bitcast {half.kind} {floats.convert(e, shape, half, number)} to {half.bits}")
 
 
 def _odd(e: Emitter, shape: Shape, number: str) -> str:
@@ -78,7 +68,7 @@ def _odd(e: Emitter, shape: Shape, number: str) -> str:
     sticky = e.let(f"select {shape.flag} {some}, {t} {shape.integer(1 << _LOST)}, {t} {lost}")
     kept = e.let(f"and {t} {bits}, {shape.integer(-1 << _LOST)}")
     exact = e.let(f"bitcast {t} {e.let(f'or {t} {kept}, {sticky}')} to {shape.kind}")
-    return _convert(e, shape, shape.with_format("f32"), exact)
+    return floats.convert(e, shape, shape.with_format("f32"), exact)
 
 
 def _rounded(e: Emitter, node: Node, shape: Shape, number: str) -> str:
@@ -140,7 +130,7 @@ def _conversion(e: Emitter, node: Node, shape: Shape, bits: list[str]) -> str:
         return _encodings(e, target, [number])[0]
     if shape.fmt == "f64":
         number, shape = _odd(e, shape, number), shape.with_format("f32")
-    result = _convert(e, shape, target, number)
+    result = floats.convert(e, shape, target, number)
     if is_arm:
         conversions.underflow_of_narrow(e, shape, target, number, result)
     return e.let(f"bitcast {target.kind} {result} to {target.bits}")
@@ -160,21 +150,14 @@ def _from_int(e: Emitter, node: Node, shape: Shape, bits: list[str]) -> str:
     if size != 32:
         step = "trunc" if size > 32 else "sext" if signed else "zext"
         value = e.let(f"{step} {t} {value} to {wide.bits}")
-    letter = "i32" if shape.lanes == 1 else f"v{shape.lanes}i32"
-    number = e.let(
-        f"call {wide.kind} @llvm.experimental.constrained.sitofp.{wide.suffix}.{letter}"
-        f"({wide.bits} {value}, {DYNAMIC}) #1"
-    )
-    return _half(e, wide, number)
+    return _half(e, wide, floats.from_signed(e, wide, value, 32))
 
 
 def _from_fixed(e: Emitter, node: Node, shape: Shape, bits: list[str]) -> str:
     """An integer of up to 32 bits is a double, and so is what it counts."""
     wide, step = Shape("f64"), "sext" if node.attrs[1] else "zext"
     value = e.let(f"{step} i{node.args[0].size} {bits[0]} to i64")
-    whole = e.let(
-        f"call double @llvm.experimental.constrained.sitofp.f64.i64(i64 {value}, {DYNAMIC}) #1"
-    )
+    whole = floats.from_signed(e, wide, value, 64)
     count = e.let(f"zext i{node.args[1].size} {bits[1]} to i64")
     unit = conversions.power(e, wide, e.let(f"sub i64 0, {count}"))
     number = floats.constrained(e, wide, "fmul", [whole, unit], DYNAMIC)
