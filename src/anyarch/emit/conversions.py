@@ -116,6 +116,16 @@ def _integral(e: Emitter, shape: Shape, a: str, rounding: object) -> str:
     return constrained(e, shape, name, [a], STRICT)
 
 
+def _raise_inexact_if(e: Emitter, shape: Shape, changed: str) -> None:
+    """Accrue inexact where a condition holds in any lane."""
+    inexact, exact = e.name("inexact"), e.name("exact")
+    e.branch(any_lane(e, shape, changed), inexact, exact)
+    e.label(inexact)
+    raise_inexact(e)
+    e.line(f"br label %{exact}")
+    e.label(exact)
+
+
 def _to_int(e: Emitter, node: Node, shape: Shape, bits: list[str]) -> str:
     """Round, check the range, then convert exactly: LLVM's conversion is poison out of range."""
     signed, rounding, size = bool(node.attrs[1]), node.attrs[2], node.size // float_lanes(node)
@@ -139,13 +149,7 @@ def _to_int(e: Emitter, node: Node, shape: Shape, bits: list[str]) -> str:
     e.line(f"br label %{done}")
 
     e.label(good)
-    changed = compare(e, shape, "une", rounded, a)
-    inexact, exact = e.name("inexact"), e.name("exact")
-    e.branch(any_lane(e, shape, changed), inexact, exact)
-    e.label(inexact)
-    raise_inexact(e)
-    e.line(f"br label %{exact}")
-    e.label(exact)
+    _raise_inexact_if(e, shape, compare(e, shape, "une", rounded, a))
     if shape.lanes > 1:
         narrow = _exactly(e, shape, rounded, size)
     elif signed or size < 64:
@@ -177,10 +181,7 @@ def _to_int_modular(e: Emitter, node: Node, shape: Shape, bits: list[str]) -> st
     raise_flag(e, INVALID)
     e.line(f"br label %{done}")
     e.label(inside)
-    inexact = e.name("inexact")
-    e.branch(compare(e, shape, "une", whole, a), inexact, done)
-    e.label(inexact)
-    raise_inexact(e)
+    _raise_inexact_if(e, shape, compare(e, shape, "une", whole, a))
     e.line(f"br label %{done}")
     e.label(done)
     return narrow
@@ -285,13 +286,7 @@ def _round(e: Emitter, node: Node, shape: Shape, bits: list[str]) -> str:
     (a,) = numbers(e, shape, bits)
     rounded = _integral(e, shape, a, node.attrs[1])
     if node.op == "fround_exact":
-        changed = compare(e, shape, "one", rounded, a)
-        inexact, exact = e.name("inexact"), e.name("exact")
-        e.branch(any_lane(e, shape, changed), inexact, exact)
-        e.label(inexact)
-        raise_inexact(e)
-        e.line(f"br label %{exact}")
-        e.label(exact)
+        _raise_inexact_if(e, shape, compare(e, shape, "one", rounded, a))
     if e.float_rules == "arm":  # the host keeps a NaN, made quiet, as Arm does
         return e.let(f"bitcast {shape.kind} {rounded} to {shape.bits}")
     return canonical_bits(e, shape, rounded)
