@@ -442,7 +442,7 @@ class Engine:
             self.space.write(address, data)
             self.space.protect(address, len(data), prot)
         self.engine.flush()
-        self.engine.arena.is_plain = False  # the last program may have set FZ
+        self.engine.arena.went_plain = False  # the last program may have set FZ
         self.engine.context.set("reservation_address", -1)
         fill(self.engine.state, program)
 

@@ -138,7 +138,7 @@ class RecordArena:
         self.on_drop: Callable[[int, int], None] | None = None
         self.on_change: Callable[[int, int], None] | None = None
         self.on_exact: Callable[[], None] | None = None  # faults are to be restarted
-        self.is_plain = False  # handlers run alone
+        self.went_plain = False
         self.on_flush: Callable[[], None] | None = None  # no block is left that leads to a region
         # By host address and registers: the guest's pc, and registers that are not in the context.
         self.locate_region: Callable[[int, tuple[int, ...]], Located | None] | None = None
@@ -184,6 +184,12 @@ class RecordArena:
         pc = int(self._pcs[index])
         return int(self._records[index]), pc, pc + offset
 
+    @property
+    def is_plain(self) -> bool:
+        """Whether handlers run alone, without regions: where instructions are counted, and after
+        :meth:`go_plain`."""
+        return self.counting or self.went_plain
+
     # Code of blocks.
     def assemble(self) -> None:
         """From here on give blocks code of their own, see engine/templates."""
@@ -227,7 +233,7 @@ class RecordArena:
         """Drop code of blocks and what is compiled, once no other thread is in native code, and
         have no more of it: from here on handlers run."""
         with self._alone():
-            self.is_plain = True
+            self.went_plain = True
             room, self._room = self._room, None
             if self.on_drop is not None:
                 self.on_drop(0, self.space.limit)

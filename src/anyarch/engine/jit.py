@@ -161,12 +161,7 @@ class Jit:
         False where it is in place already, or where there is none to be had. While instructions
         are counted there is none: regions do not count."""
         with self._lock:
-            if (
-                self.arena.counting
-                or self.arena.is_plain
-                or pc in self.installed
-                or pc in self._refused
-            ):
+            if self.arena.is_plain or pc in self.installed or pc in self._refused:
                 return False
             key = self._load_bundle(pc)
             if pc in self.installed:
@@ -390,7 +385,7 @@ class Jit:
 
     # Installing.
     def _place(self, region: CompiledRegion) -> bool:
-        if self.arena.counting or self.arena.is_plain:
+        if self.arena.is_plain:
             return False
         pages = region.pages
         if not self._applies(region, pages):
