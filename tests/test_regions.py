@@ -48,19 +48,9 @@ def problems(case: Calls, engine: JitEngine, choice: int) -> list[str]:
     return functions.differences(expected, found)
 
 
-def check(case: Calls, engine: JitEngine, choice: int) -> None:
-    """Fail with a small program that shows a difference."""
-    if not problems(case, engine, choice):
-        return
-    for line in case.removable():
-        smaller = case.without(line)
-        if problems(smaller, engine, choice):
-            case = smaller
-    pytest.fail(f"{case}\n" + "\n".join(problems(case, engine, choice)[:20]))
-
-
 @pytest.mark.parametrize("form", ["fast", "precise", "bounded", "eager"])
 @given(seed=SEEDS)
 @repeated(12)
 def test_functions(form: str, seed: int, engines: Engines) -> None:
-    check(Author(random.Random(seed)).case(), engines[form], seed)
+    case = Author(random.Random(seed)).case()
+    functions.check(case, lambda case: problems(case, engines[form], seed))

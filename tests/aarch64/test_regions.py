@@ -21,7 +21,7 @@ from tests.aarch64.functions import (
     Program,
     follow_reference,
 )
-from tests.fuzz.functions import differences, ends
+from tests.fuzz.functions import check, differences, ends
 from tests.test_lockstep import SEEDS, repeated
 
 Engines = Mapping[str, Engine]
@@ -52,17 +52,6 @@ def problems(program: Program, engine: Engine, choice: int) -> list[str]:
             if source.random() < (share if label[0] in "fo" else share / 20):
                 engine.jit.add(place)
     return differences(expected, engine.follow())
-
-
-def check(program: Program, engine: Engine, choice: int) -> None:
-    """Fail with a small program that shows a difference."""
-    if not problems(program, engine, choice):
-        return
-    for line in program.removable():
-        smaller = program.without(line)
-        if problems(smaller, engine, choice):
-            program = smaller
-    pytest.fail(f"{program}\n" + "\n".join(problems(program, engine, choice)[:20]))
 
 
 def test_a_reservation_that_the_reference_engine_took_holds(engines: Engines) -> None:
@@ -103,4 +92,5 @@ def test_a_callee_that_writes_flags_under_a_condition(engines: Engines) -> None:
 @given(seed=SEEDS)
 @repeated(12)
 def test_functions(form: str, seed: int, engines: Engines) -> None:
-    check(Author(random.Random(seed)).program(), engines[form], seed)
+    program = Author(random.Random(seed)).program()
+    check(program, lambda program: problems(program, engines[form], seed))

@@ -13,7 +13,9 @@ import struct
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Final, Protocol
+from typing import Final, Protocol, Self, TypeVar
+
+import pytest
 
 from anyarch.engine.exits import Exit
 from anyarch.engine.reference import Reference
@@ -354,6 +356,28 @@ def follow_native(case: Calls, engine: NativeEngine, *, exact: bool) -> Followed
 def ends(followed: Followed) -> bool:
     """Whether the reference engine came to an end, so that others can be compared with it."""
     return all(ended.code is not ExitCode.BUDGET for ended, _ in followed.points)
+
+
+class Shrinking(Protocol):
+    """A case that may do without some of its lines."""
+
+    def removable(self) -> list[int]: ...
+
+    def without(self, line: int) -> Self: ...
+
+
+Shrinks = TypeVar("Shrinks", bound=Shrinking)
+
+
+def check(case: Shrinks, problems: Callable[[Shrinks], list[str]]) -> None:
+    """Fail with a small case that shows a difference."""
+    if not problems(case):
+        return
+    for line in case.removable():
+        smaller = case.without(line)
+        if problems(smaller):
+            case = smaller
+    pytest.fail(f"{case}\n" + "\n".join(problems(case)[:20]))
 
 
 def differences(expected: Followed, found: Followed) -> list[str]:
