@@ -497,6 +497,19 @@ ENDINGS = {
     "load-in-call": "li a0, 5; jal ra, f; j end\nf: li t1, 0x9000; ld a1, 8(t1); ret\nend: nop",
     "misaligned-amo": "li a0, 5; addi a1, s0, 1; addi s3, a0, 7; amoadd.d a2, a0, (a1)",
 }
+# Registers that change by turns, to the same value (LLVM's NewGVN took them for one).
+BY_TURNS = """
+    li a0, 12345; li a1, 5; li s0, 40; li t0, 0; li t1, 0
+loop: mv t5, t1; bgeu t0, t1, least; mv t5, t0
+least: slli a2, s1, 1; xor s1, a2, t5
+    mul a0, a0, a1; addi a0, a0, 13; srli t3, a0, 7; andi t3, t3, 31; andi t4, a0, 64
+    j next
+polled: addi s0, s0, -1; beqz t4, second
+    mv t0, t3; bnez s0, loop; j end
+second: mv t1, t3; bnez s0, loop; j end
+next: j polled
+end: nop
+"""
 PROGRAMS = {
     "nested": NESTED,
     "calls": CALLS,
@@ -523,6 +536,7 @@ PROGRAMS = {
     "nans": NANS,
     "late-nans": LATE_NANS,
     "words": WORDS,
+    "by-turns": BY_TURNS,
     **ENDINGS,
 }
 

@@ -205,7 +205,6 @@ def _optimise(module: ModuleRef, machine: TargetMachine, opt: int) -> None:
             passes.add_sroa_pass()
             passes.add_simplify_cfg_pass()
             passes.add_instruction_combine_pass()
-            passes.add_new_gvn_pass()
             passes.add_simplify_cfg_pass()
             passes.add_dead_code_elimination_pass()
         passes.add_global_dead_code_eliminate_pass()
