@@ -89,6 +89,7 @@ class Guest:
     target: Target
     qemu: str
     natives: tuple[Way, ...]  # the first is what ratios are to
+    qemu_cpu: tuple[str, ...] = ()  # options of QEMU's
 
     @property
     def flags(self) -> tuple[str, ...]:
@@ -107,7 +108,14 @@ GUESTS: Final = {
     guest.target.name: guest
     for guest in (
         RISCV_GUEST,
-        Guest(AARCH64, "qemu-aarch64", (dataclasses.replace(VECTORS, name=NATIVE.name),)),
+        # QEMU's default processor has pointer authentication, which it computes in software:
+        # Debian's programs take three to twenty times as long. Ours has none, see docs/aarch64.md.
+        Guest(
+            AARCH64,
+            "qemu-aarch64",
+            (dataclasses.replace(VECTORS, name=NATIVE.name),),
+            ("-cpu", "max,pauth=off"),
+        ),
     )
 }
 
@@ -118,7 +126,7 @@ def available_ways(engines: Sequence[str], guest: Guest = RISCV_GUEST) -> list[W
     ways = list(guest.natives)
     qemu = shutil.which(guest.qemu)
     if qemu is not None:
-        ways.append(Way(QEMU, guest.target, (qemu,), guest.flags))
+        ways.append(Way(QEMU, guest.target, (qemu, *guest.qemu_cpu), guest.flags))
     for engine in engines:
         chosen = ("jit", "--jit-precise") if engine == "precise" else (engine,)
         command = (sys.executable, "-m", "anyarch", "run", "--engine", *chosen)
