@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import os
 import re
+import select
 import shutil
+import signal
 import struct
 import subprocess
 import sys
@@ -304,6 +306,16 @@ FLAGS: Final = ("-nostdlib", "-nostartfiles", "-ffreestanding", "-Wl,-e,begin", 
                 "-fno-sanitize=undefined")  # fmt: skip
 
 
+KILLED: Final = """
+import os, signal, sys
+from anyarch._compile import compile_work, gather
+for progress in compile_work(gather(sys.argv[1:2], None, libraries=False), 1, sys.argv[2]):
+    if progress.done == progress.found or progress.compiled and sys.argv[3] == "working":
+        print(progress.compiled, flush=True)
+        os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
 @pytest.fixture
 def program(tmp_path: Path) -> Path:
     source = tmp_path / "program.c"
@@ -365,7 +377,11 @@ def test_a_bundle_is_used_without_a_cache(
     bundle = tmp_path / "program.bundle"
     facts = compiled(capsys, str(program), "-o", str(bundle))
     assert facts["written"] == bundle.stat().st_size
-    assert not [entry for entry in cache.entries() if entry.kind == REGIONS]
+    again = compiled(capsys, str(program), "-o", str(bundle))
+    assert (again["compiled"], again["written"]) == (0, facts["written"])
+    for entry in cache.entries():
+        if entry.kind == REGIONS:
+            Path(cache.path_of(entry.key, REGIONS)).unlink()
     _, count, loaded = run(program, "--bundle", str(bundle))
     assert count == 0
     assert loaded > 0
@@ -373,6 +389,39 @@ def test_a_bundle_is_used_without_a_cache(
     bundle.write_bytes(bundle.read_bytes()[:-1])
     assert main(["run", "--engine", "jit", "--bundle", str(bundle), str(program)]) == 125
     assert "the bundle is cut off" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("workers", ["working", "idle"])
+def test_a_killed_one_is_gone_on_with(
+    program: Path, cache: CodeCache, tmp_path: Path, workers: str
+) -> None:
+    """What it had compiled is in the cache, also on the way to a bundle; no worker outlives it."""
+    bundle = tmp_path / "program.bundle"
+    killed = subprocess.Popen(
+        [sys.executable, "-c", KILLED, str(program), str(bundle), workers],
+        env=dict(os.environ, PYTHONPATH=str(ROOT / "src")),
+        stdout=subprocess.PIPE,
+    )
+    assert killed.stdout is not None
+    before = int(killed.stdout.readline())
+    assert killed.wait(100) == -signal.SIGKILL
+    assert before > 0
+    # Workers have the pipe, too: it ends when the last of them does.
+    assert select.select([killed.stdout], [], [], 60)[0], "a worker is still there"
+    assert not killed.stdout.read()
+    killed.stdout.close()
+    done = subprocess.run(
+        [sys.executable, "-m", "anyarch", "compile", "--json", program, "-o", bundle],
+        env=dict(os.environ, PYTHONPATH=str(ROOT / "src")),
+        capture_output=True,
+        timeout=100,
+        check=True,
+    )
+    facts = json.loads(done.stdout)
+    assert facts["known"] >= before
+    assert facts["compiled"] + facts["known"] == facts["done"]
+    _, count, _ = run(program, "--bundle", str(bundle))
+    assert count == 0
 
 
 def test_what_cannot_be_compiled(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

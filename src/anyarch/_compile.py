@@ -9,7 +9,10 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
-from multiprocessing import get_context
+from itertools import chain
+from multiprocessing import get_context, parent_process
+from multiprocessing.process import BaseProcess
+from threading import Thread
 from typing import Final
 
 from anyarch._native import native_code, native_key, region_finder, space_variant
@@ -130,20 +133,21 @@ def _libraries(linker: str, program: str, folder: bytes | None) -> list[tuple[by
 def compile_work(
     work: Work, jobs: int, output: str | None = None, cache: CodeCache | None = None
 ) -> Iterator[Progress]:
-    """Compile into the cache, or with ``output`` into a bundle file; yields how far it is.
+    """Compile into the cache, and with ``output`` also into a bundle file; yields how far it is.
 
-    What is in the cache already is not compiled again. Raises CompileError when a worker dies;
-    what was compiled until then is kept.
+    What is in the cache already is not compiled again, and what is compiled goes there as it
+    comes: who is stopped goes on where it was. Raises CompileError when a worker dies, or when
+    the cache cannot be written and there is no ``output``.
     """
     name = work.abi.name
     native_code(name)
     store = RegionStore(cache or CodeCache(), native_key(name, work.variant), files=True)
     texts = list(work.texts.values())
-    sections = {text.key: list(store.load(text.key)) for text in texts}
     known: dict[int, list[CompiledRegion]] = {}
-    for regions in sections.values():
-        for region in regions:
+    for text in texts:
+        for region in store.load(text.key):
             known.setdefault(region.pc, []).append(region)
+    unkept: dict[str, list[CompiledRegion]] = {text.key: [] for text in texts}
     executor = ProcessPoolExecutor(
         jobs,
         get_context("spawn"),
@@ -160,14 +164,16 @@ def compile_work(
                     if text.start <= region.pc < text.end:
                         fresh.setdefault(text.key, []).append(region)
             for key, regions in fresh.items():
-                if output is not None:
-                    sections[key] += regions
-                elif not store.append(key, regions, ahead=True):
+                if store.append(key, regions, ahead=True):
+                    continue
+                if output is None:
                     raise CompileError(f"{store.cache.path}: the cache cannot be written")
+                unkept[key] += regions
             last = progress
             yield progress
         if output is not None:
             try:
+                sections = {key: chain(store.load(key), made) for key, made in unkept.items()}
                 last.written = write_bundle(output, sections)
             except OSError as error:
                 raise CompileError(f"{output}: {error.strerror}") from None
@@ -188,8 +194,17 @@ def _begin(name: str, variant: str, texts: list[Text], data: list[Text]) -> None
     """In a worker process: get ready."""
     global _explorer
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    parent = parent_process()
+    assert parent is not None
+    Thread(target=_end_after, args=(parent,), daemon=True).start()
     os.nice(5)
     _explorer = Explorer(region_finder(name, variant), texts, data)
+
+
+def _end_after(parent: BaseProcess) -> None:
+    """A worker that has nothing to do would wait for ever after a parent that was killed."""
+    parent.join()
+    os._exit(1)
 
 
 def _explore(batch: list[tuple[int, bool]]) -> list[Explored | None]:

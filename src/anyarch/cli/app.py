@@ -268,7 +268,7 @@ def compile_command(
         typer.Option(
             "-o",
             "--output",
-            help="Write a bundle for run --bundle, not to the cache.",
+            help="Write a bundle for run --bundle, too.",
             metavar="FILE",
         ),
     ] = None,

@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import os
 import struct
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Final
 
 from anyarch.engine.bundle import CompiledRegion, digest_of, unpack
@@ -321,21 +321,24 @@ class BundleFile:
         return self._data[position : position + nbytes]
 
 
-def write_bundle(path: str, sections: dict[str, list[CompiledRegion]]) -> int:
+def write_bundle(path: str, sections: Mapping[str, Iterable[CompiledRegion]]) -> int:
     """Write a bundle of regions by key; the bytes written. OSError."""
-    bodies = {}
-    for key, regions in sections.items():
-        body = b"".join(_record(region, True) for region in regions)
-        bodies[key] = _header(_HEADER.size + len(body)) + body
-    head = [_BUNDLE.pack(_BUNDLE_MAGIC, len(bodies))]
-    position = _BUNDLE.size + len(bodies) * _SECTION.size
-    for key, body in bodies.items():
-        head.append(_SECTION.pack(bytes.fromhex(key), position, len(body)))
-        position += len(body)
+    head = [_BUNDLE.pack(_BUNDLE_MAGIC, len(sections))]
+    position = _BUNDLE.size + len(sections) * _SECTION.size
     temporary = f"{path}.{os.getpid()}"
     try:
         with open(temporary, "wb") as file:
-            file.writelines([*head, *bodies.values()])
+            for key, regions in sections.items():
+                end = _HEADER.size
+                file.seek(position + end)
+                for region in regions:
+                    end += file.write(_record(region, True))
+                file.seek(position)
+                file.write(_header(end))
+                head.append(_SECTION.pack(bytes.fromhex(key), position, end))
+                position += end
+            file.seek(0)
+            file.write(b"".join(head))
         os.replace(temporary, path)
     except BaseException:
         with contextlib.suppress(OSError):
