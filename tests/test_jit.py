@@ -12,7 +12,7 @@ import re
 import struct
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -999,6 +999,24 @@ def test_a_sampler_compiles_what_runs() -> None:
         sampler.close()
     assert engine.engine.state.get("x", 10) == 1_000_000_000
     assert CODE in engine.jit.installed
+
+
+def test_who_begins_does_not_wait_for_the_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A forked child would be seen asleep before it has done anything."""
+    engine = JitEngine(bounded=False)
+    sampler = Sampler(engine.jit)
+    begun: list[Callable[..., None]] = []
+    monkeypatch.setattr(
+        "anyarch.engine.sampler.start_new_thread", lambda work, arguments: begun.append(work)
+    )
+    sampler.begin(CODE)
+    assert len(begun) == 2
+    sampler.stop()
+    for work in begun:
+        thread = threading.Thread(target=work)  # each has descriptors of its own
+        thread.start()
+        thread.join()
+    sampler.close()
 
 
 def test_what_a_region_has_in_its_middle_waits_for_more_samples() -> None:

@@ -524,6 +524,6 @@ class Interpreter:
         """Give a host signal back."""
         signals.release_signal(signum)
 
-    def take_pending(self) -> list[tuple[int, bytes]]:
-        """Take the signals that have arrived."""
-        return signals.take_pending(self.native, self.context)
+    def take_pending(self, blocked: int = 0) -> list[tuple[int, bytes]]:
+        """Take the signals that have arrived, and let others than ``blocked`` arrive again."""
+        return signals.take_pending(self.native, self.context, blocked)

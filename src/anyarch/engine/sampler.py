@@ -7,7 +7,9 @@ anyway, so that counting costs nothing.
 from __future__ import annotations
 
 import threading
+from _thread import LockType, allocate_lock, start_new_thread
 from collections import Counter
+from collections.abc import Callable
 from time import process_time
 from typing import TYPE_CHECKING, Final
 
@@ -49,19 +51,14 @@ class Sampler:
         self._ready = threading.Event()
         self._is_asleep = False
         self._done = False
-        self._threads: list[threading.Thread] = []
+        self._threads: list[LockType] = []  # released when they end
 
     def begin(self, pc: int) -> None:
         """A guest is about to run from ``pc``: install what the cache has, and start sampling."""
         if not self._threads:
             self.jit.load(pc)
-            self._threads = [
-                threading.Thread(target=work, name="anyarch-jit", daemon=True)
-                for work in (self._sample, self._compile)
-            ]
             before = block_signals()  # they take none of the guest's
-            for thread in self._threads:
-                thread.start()
+            self._threads = [_start(work) for work in (self._sample, self._compile)]
             set_host_mask(before)
         elif self._is_asleep:
             self._wake.set()
@@ -192,5 +189,25 @@ class Sampler:
     def close(self) -> None:
         """Stop, and wait for a moment until what is being compiled is done."""
         self.stop()
-        for thread in self._threads:
-            thread.join(timeout=1)
+        for running in self._threads:
+            if running.acquire(timeout=1):
+                running.release()
+
+
+def _start(work: Callable[[], None]) -> LockType:
+    """Start a thread; the lock is released when it ends.
+
+    Unlike threading.Thread.start this does not wait for it: every forked child begins here, and
+    would sleep where nothing in the guest does, which others can see in /proc.
+    """
+    running = allocate_lock()
+    running.acquire()
+
+    def run() -> None:
+        try:
+            work()
+        finally:
+            running.release()
+
+    start_new_thread(run, ())
+    return running

@@ -11,6 +11,7 @@ from anyarch.host import signalpage as page
 from anyarch.host import x86_64 as machine
 from anyarch.host.context import FIELDS, SIGNAL_INFO, ExitCode
 from anyarch.host.cpu import features
+from anyarch.host.signalmask import FAULT_SIGNALS
 
 __all__ = ["EXPORTS", "runtime_text"]
 
@@ -401,13 +402,13 @@ note_and_wake:
   ret void
 note:
   %bit = call i64 @aa_note(ptr %context, i32 %signal, ptr %info)
-  %queueing = icmp uge i32 %signal, 32
-  br i1 %queueing, label %block, label %stop_here
-block:
-  ; Real-time signals queue: the next one waits in the kernel until this one was taken.
+  ; The next one waits in the kernel until this one was taken: real-time signals queue, and of a
+  ; timer that expires all the time the next one would come before anything else. Not those of
+  ; faults: one that is blocked kills.
   {_at("mask.p", "uc", machine.UC_SIGMASK)}
   %mask = load i64, ptr %mask.p
-  %blocked = or i64 %mask, %bit
+  %blockable = and i64 %bit, {~FAULT_SIGNALS}
+  %blocked = or i64 %mask, %blockable
   store i64 %blocked, ptr %mask.p
   br label %stop_here
 done:

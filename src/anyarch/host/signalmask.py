@@ -13,12 +13,19 @@ from anyarch.errors import HostError
 from anyarch.host import signalpage as layout
 from anyarch.host import x86_64 as machine
 
-__all__ = ["ALL_SIGNALS", "OPEN_SIGNALS", "block_signals", "change_host_mask", "set_host_mask"]
+__all__ = [
+    "ALL_SIGNALS",
+    "FAULT_SIGNALS",
+    "OPEN_SIGNALS",
+    "block_signals",
+    "change_host_mask",
+    "set_host_mask",
+]
 
 ALL_SIGNALS: Final = (1 << 64) - 1
-# Never blocked in a thread that runs a guest: faults of native code (ILL, BUS, FPE, SEGV), and the
-# signal that stops it.
-OPEN_SIGNALS: Final = sum(1 << (number - 1) for number in (4, 7, 8, 11, layout.STOP_SIGNAL))
+FAULT_SIGNALS: Final = sum(1 << (number - 1) for number in (4, 7, 8, 11))  # ILL, BUS, FPE, SEGV
+# Never blocked in a thread that runs a guest: faults of native code, and the signal that stops it.
+OPEN_SIGNALS: Final = FAULT_SIGNALS | 1 << layout.STOP_SIGNAL - 1
 _SIG_BLOCK, _SIG_UNBLOCK, _SIG_SETMASK = 0, 1, 2
 
 # With the interpreter lock held: the call never waits, but would then wait for the lock.

@@ -28,6 +28,7 @@ from anyarch.host.mapping import (
     protect_pages,
     reserve,
 )
+from anyarch.host.signalmask import FAULT_SIGNALS, change_host_mask
 
 __all__ = [
     "claim_signal",
@@ -48,12 +49,10 @@ _FAULTS: Final = (SIGSEGV, SIGBUS, SIGFPE, SIGILL)
 _SIG_DFL, _SIG_IGN = 0, 1
 _SA_SIGINFO, _SA_RESTORER, _SA_ONSTACK = 0x4, 0x04000000, 0x08000000
 _SA_RESTART, _SA_NODEFER = 0x10000000, 0x40000000
-_SIG_UNBLOCK = 1
 _SI_QUEUE = -1
 _SS_DISABLE = 2
 _ACTION: Final = struct.Struct("<QQQQ")  # handler, flags, restorer, mask
 _EVERY_SIGNAL: Final = (1 << 64) - 1
-_FAULT_MASK: Final = sum(1 << (number - 1) for number in _FAULTS)
 
 _syscall = libc.syscall
 _syscall.restype = ctypes.c_long
@@ -248,7 +247,7 @@ def install_fault_handlers(native: NativeCode) -> None:
 def _install_signal(actions: _Actions, number: int, flags: int) -> None:
     # SA_RESTART makes the kernel tell which interrupted calls may be repeated (-512) and which
     # not (-EINTR); the guest's own flag is for the system call layer to apply.
-    mask = _EVERY_SIGNAL & ~_FAULT_MASK
+    mask = _EVERY_SIGNAL & ~FAULT_SIGNALS
     actions.install(number, actions.signal, flags | _SA_RESTART, mask)
 
 
@@ -334,23 +333,22 @@ def restore_signals() -> None:
         actions.original.clear()
 
 
-def take_pending(native: NativeCode, context: Context) -> list[tuple[int, bytes]]:
+def take_pending(native: NativeCode, context: Context, blocked: int = 0) -> list[tuple[int, bytes]]:
     """Take the guest's signals that have arrived: numbers and siginfo (128 bytes), by number.
 
     Clears `pending`, not `stop`: clear that first, so that a signal which arrives meanwhile sets
-    it again. Real-time signals, blocked since they arrived, are unblocked.
+    it again. They were blocked since they arrived; those not in ``blocked`` are unblocked, and
+    may arrive again at once.
     """
     pending = native.take_pending(context)
-    queued = pending >> 31 << 31
+    unblocked = pending & ~blocked & ~FAULT_SIGNALS
     taken = []
     while pending:
         number = (pending & -pending).bit_length()
         pending &= pending - 1
         start = SIGNAL_INFO + 128 * (number - 1)
         taken.append((number, bytes(context.view[start : start + 128])))
-    if queued:
-        mask = ctypes.c_uint64(queued)
-        _syscall(machine.NR_RT_SIGPROCMASK, _SIG_UNBLOCK, ctypes.addressof(mask), 0, 8)
+    change_host_mask(0, unblocked)
     return taken
 
 

@@ -431,6 +431,7 @@ class Process:
                 pid = fork()
                 if pid == 0:
                     self._become_child(thread, loan)
+                    before = host_mask(thread.signals.mask)  # without what had just arrived
         except OSError:
             if loan is not None:
                 self._loans.discard(loan)
@@ -498,7 +499,7 @@ class Process:
         if not isinstance(found, Program):
             return found
         if found.abi is None:
-            return self._execute_on_host(found, environment)
+            return self._execute_on_host(thread, found, environment)
         if found.interpreter is not None:
             linker = os.fsdecode(found.interpreter)
             refused = refuse_interpreter(self.find(found.interpreter), found.abi)
@@ -512,7 +513,7 @@ class Process:
                 self._stop_threads()
         raise Ended
 
-    def _execute_on_host(self, program: Program, environment: list[bytes]) -> int:
+    def _execute_on_host(self, thread: Thread, program: Program, environment: list[bytes]) -> int:
         if self._loan is not None:
             self._loan.send()
         where = "" if self.paths.root is None else " that ROOT has not"
@@ -520,6 +521,7 @@ class Process:
         if self.options.trace is not None:
             self.options.trace.handed_over()
         table = {name: value for name, _, value in (text.partition(b"=") for text in environment)}
+        thread.signals.collect()  # else what has just arrived would be blocked there for ever
         try:
             os.execve(program.host_path, program.arguments, table)
         except OSError as error:
@@ -558,7 +560,7 @@ class Process:
         """Only the leader is left, and nothing is mapped."""
         self._past_counts = self.native_counts()
         signals = self.leader.signals
-        before = block_signals()  # what arrives meanwhile is for the new engine
+        block_signals()  # what arrives meanwhile is for the new engine
         try:
             if signals is replacement.signals:
                 signals.collect()
@@ -569,7 +571,7 @@ class Process:
             self._adopt(replacement.abi, self.space)
             prepare_thread(self.leader.engine.context)
         finally:
-            set_host_mask(before)
+            set_host_mask(host_mask(replacement.signals.mask))
 
     def _delete_timers(self) -> None:
         for timer in self.timers:

@@ -221,8 +221,7 @@ class Signals:
         """Set the blocked signals."""
         mask &= ~UNBLOCKABLE
         before, self.mask = self.mask, mask
-        # Not set as a whole: a real-time signal that has arrived just now stays blocked until it
-        # is collected.
+        # Not set as a whole: what has arrived just now stays blocked until it is collected.
         change_host_mask(host_mask(mask & ~before), host_mask(before & ~mask))
         if self.holds_any():
             self._pass_on()
@@ -272,18 +271,15 @@ class Signals:
 
         The request to stop stays: it may have been made for something else.
         """
-        unblocked = False
-        while self._words[_PENDING]:
-            # Unblocks real-time signals that wait for this, so that more arrive.
-            for signum, info in self.engine.take_pending():
+        # Once: a signal that somebody sends all the time has arrived again by now, and does so
+        # until its handler runs with the signal blocked.
+        if self._words[_PENDING]:
+            for signum, info in self.engine.take_pending(self.mask):
                 blocked = (self.mask & mask) >> (signum - 1) & 1
                 if blocked and _is_for_process(signum, info):
                     self._share(signum, info)
                 else:
                     self._queue(signum, info)
-                unblocked = unblocked or signum >= _FIRST_QUEUED
-        if unblocked:
-            change_host_mask(host_mask(self.mask), 0)
 
     def _queue(self, signum: int, info: bytes) -> None:
         infos = self.queued.setdefault(signum, [])
