@@ -521,7 +521,8 @@ class Process:
         if self.options.trace is not None:
             self.options.trace.handed_over()
         table = {name: value for name, _, value in (text.partition(b"=") for text in environment)}
-        thread.signals.collect()  # else what has just arrived would be blocked there for ever
+        thread.signals.collect()
+        thread.signals.let_arrive()  # else it would be blocked there for ever
         try:
             os.execve(program.host_path, program.arguments, table)
         except OSError as error:

@@ -170,6 +170,7 @@ class Signals:
         self.queued: dict[int, list[bytes]] = {}  # arrived, not delivered: siginfo
         self.alternate = (0, _SS_DISABLE, 0)
         self.asked: set[int] = set()  # shared signals that this thread was woken for
+        self._kept = 0  # taken, and still blocked on the host
         self._words = engine.context.view.cast("Q")
         self.mask = set_host_mask(None)
 
@@ -186,6 +187,7 @@ class Signals:
         """A new thread has its parent's mask, and nothing else."""
         self.queued.clear()
         self.asked.clear()
+        self._kept = 0
         self.alternate = (0, _SS_DISABLE, 0)
         self.mask = mask
 
@@ -271,15 +273,21 @@ class Signals:
 
         The request to stop stays: it may have been made for something else.
         """
-        # Once: a signal that somebody sends all the time has arrived again by now, and does so
-        # until its handler runs with the signal blocked.
         if self._words[_PENDING]:
-            for signum, info in self.engine.take_pending(self.mask):
+            for signum, info in self.engine.take_pending(ALL_SIGNALS):
+                self._kept |= 1 << (signum - 1)
                 blocked = (self.mask & mask) >> (signum - 1) & 1
                 if blocked and _is_for_process(signum, info):
                     self._share(signum, info)
                 else:
                     self._queue(signum, info)
+
+    def let_arrive(self) -> None:
+        """What has been dealt with may arrive again. Not earlier: of a signal that somebody sends
+        all the time the next one is to come when the handler of the first has returned."""
+        if self._kept:
+            change_host_mask(0, self._kept & ~host_mask(self.mask))
+            self._kept = 0
 
     def _queue(self, signum: int, info: bytes) -> None:
         infos = self.queued.setdefault(signum, [])

@@ -239,6 +239,7 @@ class Thread:
             raise Ended
         if self.signals.holds_any():
             self.signals.deliver(waited_mask)
+        self.signals.let_arrive()
 
     def _handle(self, exit: Exit) -> None:
         code = exit.code
