@@ -109,6 +109,9 @@ int main(void) {
     printf(" %d %d\n", info.si_pid == child, info.si_status);
     struct statfs fs;
     printf("statfs %d %d\n", statfs(".", &fs), fs.f_bsize > 0);
+    int packets[2];
+    printf("packets %d", pipe2(packets, O_DIRECT));
+    printf(" %d\n", (fcntl(packets[1], F_GETFL) & O_DIRECT) != 0);
     char *end = sbrk(0);
     printf("sbrk %d %d\n", sbrk(100000) == end, (char *)sbrk(0) == end + 100000);
     return 0;

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 
 from anyarch.errors import HostError, MemoryFault
 from anyarch.linux.calls import CALLS
-from anyarch.linux.calls.table import POINTED, Argument, Call
+from anyarch.linux.calls.table import OPEN_FLAGS, POINTED, Argument, Call
 from anyarch.linux.numbers import GENERIC
 from anyarch.linux.shapes import Shown, shown_arguments
 from anyarch.linux.structs import (
@@ -343,6 +343,8 @@ def _note(thread: Thread, call: Call, arguments: list[int], result: int) -> str:
     match call.name:
         case "fcntl":
             kind = _FLAG_RESULTS.get(arguments[1])
+            if kind == "open":
+                result = thread.abi.host_open_flags(result)
             return f" (flags {format_flags(kind, result)})" if kind and result else ""
         case "rt_sigtimedwait":
             return f" ({signal_name(result)})"
@@ -377,7 +379,7 @@ def _signed(value: int, size: int) -> int:
     return value - (1 << size) if value >> (size - 1) else value
 
 
-def _format_number(argument: Argument, value: int) -> str:
+def _format_number(thread: Thread, argument: Argument, value: int) -> str:
     match argument.kind:
         case "int" | "fd" | "pid":
             return str(_signed(value, 32))
@@ -401,6 +403,8 @@ def _format_number(argument: Argument, value: int) -> str:
             return label + (f"{value:#x}" if value else "NULL")
         case "flags":
             label = "flags=" if argument.parameter == "clone" else ""
+            if argument.parameter in OPEN_FLAGS:  # the symbols are of the host's numbers
+                value = thread.abi.host_open_flags(value)
             return label + format_flags(argument.parameter, value)
         case "enum":
             return format_enum(argument.parameter, value)
@@ -433,7 +437,7 @@ def _pieces(
     elif kind == "text_out" and value and not failed:
         yield quote(space.read_cstring(value, 4096))
     elif kind not in POINTED:
-        yield _format_number(argument, value)
+        yield _format_number(thread, argument, value)
     elif not value:
         yield "NULL"
     elif kind in _AFTER and failed:

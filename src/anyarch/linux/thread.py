@@ -20,7 +20,7 @@ from anyarch.host.context import REGISTERS, ExitCode
 from anyarch.host.cpu import PAGE
 from anyarch.linux import signals as sig
 from anyarch.linux.abi import generic_stat
-from anyarch.linux.calls.table import IOVECS, PATHS, POINTERS, Call
+from anyarch.linux.calls.table import IOVECS, OPEN_FLAGS, PATHS, POINTERS, Call
 from anyarch.linux.hostcalls import host_call
 from anyarch.linux.interfaces import Engine, Exit
 from anyarch.linux.numbers import HOST_NUMBERS
@@ -343,6 +343,8 @@ class Thread:
                 value = self.scratch_bytes(self.host_vector(value, count))
             elif kind in POINTERS:
                 value = self.pointer(value)
+            elif argument.parameter in OPEN_FLAGS:
+                value = self.abi.host_open_flags(value)
             folder = value if kind == "dirfd" else AT_FDCWD
             host.append(value)
             if kind == "link" and value:

@@ -19,7 +19,7 @@ from typing import Final
 
 from anyarch.host.context import FIELDS
 from anyarch.linux.abi import LinuxAbi
-from anyarch.linux.calls.table import IOVECS, PATHS, POINTERS, Argument, Call
+from anyarch.linux.calls.table import IOVECS, OPEN_FLAGS, PATHS, POINTERS, Argument, Call
 from anyarch.linux.masks import MASK_CALL, mask_thunk_text
 from anyarch.linux.numbers import HOST_NUMBERS
 from anyarch.linux.paths import ABSOLUTE, AT_FDCWD, BELOW_DESCRIPTORS, RELATIVE
@@ -73,7 +73,7 @@ def fill_thunk_table(
 def _entry(abi: LinuxAbi, call: Call) -> bytes | None:
     pointers = vector = path = stat = mask = 0
     for index, argument in enumerate(call.arguments):
-        if argument.parameter in ("open", "pipe") and abi.open_flags and call.name != "openat":
+        if argument.parameter in OPEN_FLAGS and abi.open_flags and call.name != "openat":
             return None  # its flags must be translated
         if argument.kind in PATHS:
             if path or index > 1 or (index == 1 and call.arguments[0].kind != "dirfd"):

@@ -27,6 +27,7 @@ POINTED: Final = frozenset(
 POINTERS: Final = POINTED | {"pointer"}
 IOVECS: Final = frozenset(("iovec_in", "iovec_out"))
 PATHS: Final = frozenset(("path", "link"))
+OPEN_FLAGS: Final = frozenset(("open", "pipe"))  # sets of flags that architectures number apart
 
 # Takes the process and as many integers as the signature has; returns the result or -errno, or
 # None when the registers are to stay as they are.
