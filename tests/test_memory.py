@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from anyarch.errors import HostError, MemoryFault
+from anyarch.host import mapping as host
 from anyarch.memory.pageflags import CODE, EXEC, HOOK, READ, WRITE
 from anyarch.memory.regions import Region
 from anyarch.memory.snapshot import restore, save
@@ -175,6 +176,46 @@ def test_unmap_splits(space: AddressSpace, file: int) -> None:
         with pytest.raises(OSError) as caught:
             space.unmap(address, nbytes)
         assert caught.value.errno == errno.EINVAL
+
+
+@pytest.mark.parametrize("is_split", [False, True])
+def test_unmap_where_the_host_has_as_many_mappings_as_it_may(
+    space: AddressSpace, monkeypatch: pytest.MonkeyPatch, is_split: bool
+) -> None:
+    """It refuses to replace a mapping, and to split one, but not to take one away."""
+    start = space.map(None, 3 * PAGE, RW)
+    space.write(start, b"kept")
+    before = spans(space)
+    map_pages, unmap_pages = host.map_pages, host.unmap_pages
+    full = True
+
+    def map_when_there_is_room(*arguments: int, **options: int) -> int:
+        if full:
+            raise OSError(errno.ENOMEM, "full")
+        return map_pages(*arguments, **options)
+
+    def unmap_what_is_whole(pointer: int, nbytes: int) -> None:
+        nonlocal full
+        if is_split:
+            raise OSError(errno.ENOMEM, "full")
+        full = False
+        unmap_pages(pointer, nbytes)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(host, "map_pages", map_when_there_is_room)
+        patch.setattr(host, "unmap_pages", unmap_what_is_whole)
+        if is_split:
+            with pytest.raises(OSError, match="full"):
+                space.unmap(start + PAGE, PAGE)
+        else:
+            space.unmap(start, 3 * PAGE)
+    if is_split:
+        assert spans(space) == before
+        assert space.read(start, 4) == b"kept"
+    else:
+        assert not spans(space)
+        assert space.map(start, PAGE, R, fixed=True) == start
+    check_books(space)
 
 
 def test_neighbours_merge(space: AddressSpace) -> None:

@@ -157,7 +157,12 @@ class AddressSpace:
                 return
             self._announce(address, end)
             self.flags.fill(address, end, 0)
-            self._reserve(address, end)
+            try:
+                self._reserve(address, end)
+            except OSError:  # the host has as many mappings as it may, and would have one more
+                for region in self._regions.overlap(address, end):
+                    self.flags.fill(region.start, region.end, region.prot)
+                raise
             self._regions.remove(address, end)
 
     def protect(self, address: int, nbytes: int, prot: int) -> None:
@@ -294,8 +299,16 @@ class AddressSpace:
 
     def _reserve(self, start: int, end: int) -> None:
         """Return addresses to the reservation, whatever is mapped there."""
+        pointer = self.base + start
         flags = host.MAP_FIXED | host.MAP_PRIVATE | host.MAP_ANONYMOUS | host.MAP_NORESERVE
-        host.map_pages(end - start, 0, pointer=self.base + start, flags=flags)
+        try:
+            host.map_pages(end - start, 0, pointer=pointer, flags=flags)
+        except OSError as error:
+            if error.errno != errno.ENOMEM:
+                raise
+            # With as many mappings as there may be one has to go before another takes its place.
+            host.unmap_pages(pointer, end - start)
+            host.map_pages(end - start, 0, pointer=pointer, flags=flags)
 
     def _keep_reserved(self, start: int, end: int) -> None:
         """Reserve addresses again that the host has left unmapped, if nothing else took them.
