@@ -467,6 +467,21 @@ WORDS = """
     slli s6, s6, 8; slli s7, s7, 16; slli s8, s8, 24; or s5, s5, s6; or s7, s7, s8; or s5, s5, s7
     lbu t3, 8(s0); sb t1, 9(s0); lbu t4, 9(s0); lbu t5, 12(s0); lbu s0, 13(s0)
 """
+# Bytes put together as compilers do, in both orders, the highest with its sign or without, in turns
+# that begin with any of them; and as no word is made.
+COMPOSED = """
+    li t1, 0x08f7867594b3a291; sd t1, 0(s0); sd t1, 11(s0); li t2, 0x21000; sd t1, -6(t2)
+    lbu a1, 1(s0); lbu a0, 0(s0); lb a3, 3(s0); lbu a2, 2(s0)
+    slli a1, a1, 8; or a0, a0, a1; slli a2, a2, 16; slli a3, a3, 24; or a3, a3, a2; or a0, a0, a3
+    lbu a4, 7(s0); lbu a5, 6(s0); lbu a6, 5(s0); lb a7, 4(s0)
+    slli a5, a5, 8; or a4, a4, a5; slli a6, a6, 16; slliw a7, a7, 24; or a6, a6, a7; or a4, a6, a4
+    lbu s2, 11(s0); lb s3, 12(s0); slli s4, s3, 8; or s4, s4, s2; slli s2, s2, 8; or s2, s2, s3
+    lbu s5, -2(t2); lbu s6, -1(t2); lbu s7, 0(t2); lbu s8, 1(t2)
+    slli s6, s6, 8; slli s7, s7, 16; slli s8, s8, 24; or s5, s5, s6; or s7, s7, s8; or s5, s5, s7
+    addiw s6, s5, 0; lbu t3, -3(t2); lb t4, -2(t2); lbu t5, -1(t2); lbu t6, 0(t2)
+    slli t5, t5, 8; or a5, t6, t5; slli t4, t4, 16; or a5, a5, t4; slli t3, t3, 24; or a5, a5, t3
+    lbu a6, 16(s0); lbu a7, 17(s0); slli s9, a7, 4; or s9, s9, a6; or s10, a6, a7; slli s11, a7, 8
+"""
 ENDINGS = {
     "ecall": "li a0, 5; addi a7, a0, 2; ecall; addi a1, a0, 1",
     "ecall-in-loop": "li s1, 3\nagain: addi a0, a0, 1; addi s1, s1, -1; bgtz s1, again; ecall",
@@ -482,6 +497,10 @@ ENDINGS = {
     "bytes": "addi t1, s0, -2; lbu a0, 2(t1); lbu a1, 3(t1); li t1, 0x9000; lbu a2, 0(t1)"
     "; lbu a3, 1(t1); lbu a4, 2(t1); lbu a5, 3(t1)",
     "bytes-across": "li t1, 0x23ffe; lbu a2, 0(t1); lbu a3, 1(t1); lbu a4, 2(t1); lbu a5, 3(t1)",
+    "bytes-backwards": "li a0, 5; li t1, 0x9000; lbu a2, 3(t1); lbu a3, 2(t1); lbu a4, 0(t1)"
+    "; lb a5, 1(t1)",
+    "bytes-backwards-across": "li t1, 0x23ffe; lbu a5, 1(t1); lbu a4, 0(t1); lbu a3, 3(t1)"
+    "; lb a2, 2(t1); slli a5, a5, 8; or a4, a4, a5",
     "half": "ld a1, 0(s0); li t1, 0x9000; flh ft0, 0(t1); ld a2, 8(s0); sd a2, 16(s0)",
     "byte": "ld a1, 0(s0); li t1, 0x9000; lbu a0, 0(t1); ld a2, 8(s0); sb a0, 16(s0)",
     "load-after-call": "jal ra, f; li t1, 0x9000; ld a1, 0(t1); j end\nf: ebreak; ret\nend: nop",
@@ -536,6 +555,7 @@ PROGRAMS = {
     "nans": NANS,
     "late-nans": LATE_NANS,
     "words": WORDS,
+    "composed": COMPOSED,
     "by-turns": BY_TURNS,
     **ENDINGS,
 }

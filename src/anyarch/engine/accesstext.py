@@ -6,7 +6,8 @@ import re
 from typing import Final
 
 from anyarch.engine.adjacency import Address, Word
-from anyarch.engine.convention import CALL, VECTOR_TYPES
+from anyarch.engine.composition import Composition, Piece, compose, piece_of
+from anyarch.engine.convention import CALL, VECTOR_TYPES, Place
 from anyarch.engine.ordering import stores
 from anyarch.engine.regionfloats import scalar_of
 from anyarch.engine.regions import Occurrence
@@ -187,7 +188,7 @@ class AccessText(RegisterText):
 
     def _byte_of(self, word: Word, node: Node) -> str:
         """One of the bytes that are loaded together with the first."""
-        if self.here.pc == word.pcs[0]:
+        if self.here.pc == word.first:
             self.loaded_words[word] = self._load_word(word, node)
         shift = 8 * word.pcs.index(self.here.pc)
         shifted = self.let(f"lshr i{word.size} {self.loaded_words[word]}, {shift}")
@@ -197,6 +198,9 @@ class AccessText(RegisterText):
         """All bytes at once, or each on its own where a page ends between them."""
         self.announce()
         address = self.value(node.args[0])
+        if word.first != word.pcs[0]:  # that byte is where a fault has to be
+            self.let(self.access(f"load volatile i8, {self.memory(address)}, align 1"))
+            address = self.let(f"sub i64 {address}, {word.pcs.index(word.first)}")
         t, nbytes = f"i{word.size}", len(word.pcs)
         inside = self.let(f"and i64 {address}, {_PAGE - 1}")
         across = self.let(f"icmp ugt i64 {inside}, {_PAGE - nbytes}")
@@ -204,7 +208,8 @@ class AccessText(RegisterText):
         self.branch(across, apart, together, unlikely=True)
         self.label(apart)
         joined = "0"
-        for index, pc in enumerate(word.pcs):
+        for pc in sorted(word.pcs):
+            index = word.pcs.index(pc)
             pointer = self.memory(self.let(f"add i64 {address}, {index}"))
             byte = self.let(self.access(f"load volatile i8, {pointer}, align 1", pc))
             wide = self.let(f"shl {t} {self.let(f'zext i8 {byte} to {t}')}, {8 * index}")
@@ -212,10 +217,51 @@ class AccessText(RegisterText):
         self.line(f"br label %{done}")
         self.label(together)
         pointer = self.memory(address)
-        whole = self.let(self.access(f"load volatile {t}, {pointer}, align 1"))
+        whole = self.let(self.access(f"load volatile {t}, {pointer}, align 1", word.pcs[0]))
         self.line(f"br label %{done}")
         self.label(done)
         return self.let(f"phi {t} [ {joined}, %{apart} ], [ {whole}, %{together} ]")
+
+    def _commit(self) -> None:
+        composed = self._composed() if self.words else {}
+        super()._commit()
+        self.compositions |= composed
+
+    def _composed(self) -> dict[Place, Composition | None]:
+        """What the registers are composed of that the instruction writes; pieces of words become
+        their values."""
+        composed: dict[Place, Composition | None] = {}
+        for effect in self.graph.effects:
+            if effect.node.op != "write":
+                continue
+            index, value = effect.node.args
+            place = self.registers.place(str(effect.node.attrs[0]), self.here.constant(index))
+            found = None
+            if effect.guard is None and self.guarded.isdisjoint(self.words):
+                found = compose(self.here, value, self.words.get(self.here.pc), self._composition)
+            composed[place] = found
+            piece = None if found is None else piece_of(found)
+            if found is not None and piece is not None:
+                self.bind(value, self._piece(self.loaded_words[found.word], found, piece))
+        return composed
+
+    def _composition(self, register: Node) -> Composition | None:
+        number = self.here.constant(register.args[0])
+        return self.compositions.get(self.registers.place(str(register.attrs[0]), number))
+
+    def _piece(self, word: str, composition: Composition, piece: Piece) -> str:
+        """The value of a register that is a piece of a word."""
+        size, whole, wanted = 8 * piece.nbytes, composition.word.size, 8 * len(composition.parts)
+        if piece.start:
+            word = self.let(f"lshr i{whole} {word}, {8 * piece.start}")
+        if size < whole:
+            word = self.let(f"trunc i{whole} {word} to i{size}")
+        if piece.swapped:
+            word = self.let(f"call i{size} @llvm.bswap.i{size}(i{size} {word})")
+        if size < wanted:
+            extended = "sext" if piece.signed else "zext"
+            word = self.let(f"{extended} i{size} {word} to i{wanted}")
+        return word
 
     def _address_of(self, found: Occurrence, node: Node) -> Address | None:
         """An instruction's address as a register and a constant."""

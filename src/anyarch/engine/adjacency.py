@@ -1,7 +1,7 @@
 """Loads of adjacent bytes, which one load can do.
 
 Compilers for processors without unaligned accesses make words of bytes. Where nothing is stored
-between them, and no page ends, the bytes may as well be loaded together with the first.
+between them, and no page ends, the bytes may as well be loaded together where the first is.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from anyarch.ir.graph import Node
 
 _SIZES: Final = (8, 4, 2)  # bytes in one load
 _MASK: Final = (1 << 64) - 1
+_SIGN: Final = 1 << 63
 
 Address = tuple[tuple[str, int], int]  # a register and a constant
 AddressOf = Callable[[Occurrence, Node], Address | None]
@@ -22,10 +23,15 @@ AddressOf = Callable[[Occurrence, Node], Address | None]
 
 @dataclass(frozen=True, slots=True)
 class Word:
-    """Bytes that are loaded together: the pc of the load of each, the lowest byte first. That one
-    comes first in the program, too: so a fault has its place and its address."""
+    """Bytes that are loaded together: the pc of the load of each, the lowest byte first."""
 
     pcs: tuple[int, ...]
+
+    @property
+    def first(self) -> int:
+        """The one that comes first in the program: all are loaded there, and a fault has its place
+        and its address."""
+        return min(self.pcs)
 
     @property
     def size(self) -> int:
@@ -68,17 +74,20 @@ def words(
 
 
 def _joined(loads: Mapping[Address, int]) -> dict[int, Word]:
-    """The words among loads of bytes, which are in the order of the program."""
+    """The words among loads of bytes: the longest first, then those at the lowest addresses."""
     found: dict[int, Word] = {}
-    for (register, offset), pc in loads.items():
-        for nbytes in _SIZES:
+    for nbytes in _SIZES:
+        for register, offset in sorted(loads, key=_signed):
             at = [(register, offset + index & _MASK) for index in range(nbytes)]
             pcs = [loads.get(each, -1) for each in at]
-            if pc not in found and min(pcs) == pc and not any(each in found for each in pcs):
-                word = Word(tuple(pcs))
-                found |= dict.fromkeys(pcs, word)
-                break
+            if -1 not in pcs and found.keys().isdisjoint(pcs):
+                found |= dict.fromkeys(pcs, Word(tuple(pcs)))
     return found
+
+
+def _signed(address: Address) -> Address:
+    register, offset = address
+    return register, (offset ^ _SIGN) - _SIGN
 
 
 def _loads_byte(found: Occurrence) -> bool:

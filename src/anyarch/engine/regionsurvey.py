@@ -6,6 +6,7 @@ from collections.abc import Mapping, Set
 from typing import Final
 
 from anyarch.engine.adjacency import Word
+from anyarch.engine.composition import Composition
 from anyarch.engine.convention import Place, RegionConvention
 from anyarch.engine.deferral import Check, Group
 from anyarch.engine.effects import EffectEmitter, uses_rounding
@@ -97,6 +98,7 @@ class RegionSurvey(EffectEmitter):
         self.loaded: set[tuple[Place, int]] = set()  # addresses (register, offset) loaded from
         self.words: Mapping[int, Word] = {}  # that the block loads as bytes, by pc
         self.loaded_words: dict[Word, str] = {}
+        self.compositions: dict[Place, Composition | None] = {}  # of registers, of these words
         self.entries: dict[int, str] = {}  # by pc: where a jump table's entry was loaded from
         # Values and variables that hold what was loaded, or something made of it: the debug
         # location of that load, and in how many steps.

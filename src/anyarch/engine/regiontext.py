@@ -155,7 +155,7 @@ class RegionEmitter(FlowText):
         exact = self.precise or self.float_rules == "arm"  # there every NaN tells its origin
         results = {} if exact else self.float_use.results(block)
         self.update = None if self.precise else find_update(block, self.registers)
-        self.words, self.loaded_words = {}, {}
+        self.words, self.loaded_words, self.compositions = {}, {}, {}
         if not self.precise and not self.bounded and not self.entries:
             self.words = words(
                 block.instructions,
