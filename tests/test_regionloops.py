@@ -113,7 +113,7 @@ COPY: Final = "again: ld a4, 0(a0); sd a4, 0(a1); addi a0, a0, 8; addi a1, a1, 8
 
 @pytest.mark.parametrize(
     ("more", "copies"),
-    [("nop", 4), ("nop; nop; nop; nop; nop", 2), ("; ".join(["nop"] * 20), 1), ("jal ra, f", 1)],
+    [("nop", 4), ("; ".join(["nop"] * 59), 2), ("; ".join(["nop"] * 60), 1), ("jal ra, f", 1)],
 )
 def test_small_loops_are_copied(more: str, copies: int) -> None:
     region = region_of(f"{COPY}; {more}; bne a0, a2, again; ret; f: ecall; ret")

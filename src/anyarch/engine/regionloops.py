@@ -7,14 +7,14 @@ selects.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Set
 from typing import Final
 
 from anyarch.engine.regions import Block, Key, Occurrence, loops
 
 POLLED_ARMS: Final = 4  # backward arms of a jump table from which on it polls before it jumps
-_COPIES: Final = (4, 2)  # of a loop's body
-_UNROLLED: Final = 32  # guest instructions that all copies have together, at most
+# Copies of a loop's body, and the guest instructions that it may have for as many.
+_COPIES: Final = ((4, 8), (2, 64))
 
 
 def polls_before(found: Occurrence) -> bool:
@@ -38,9 +38,14 @@ class Loops:
         self.heads = self._heads()
         # By block: the head and the number of copies of the loop that it is copied with.
         self._unrolled: dict[Key, tuple[Key, int]] = {}
+        # Heads of copied loops that need no poll where a loop around them leads in.
+        self._open: set[Key] = set()
         if unrolls:
             for head in sorted(self.heads):
                 self._unroll(head)
+            for head, _ in sorted(set(self._unrolled.values())):
+                if not self._has_cycle(self._open | {head}):
+                    self._open.add(head)
 
     def copies(self, key: Key) -> int:
         """How often a block is there."""
@@ -53,13 +58,14 @@ class Loops:
     def polls(self, key: Key, copy: int, target: Key) -> tuple[int, bool]:
         """The copy of a block that one leads to, and whether there is a poll on the way: to a head,
         in an unrolled loop from the last copy to the first; and into such a loop from one around
-        it, wherever that is."""
+        it, wherever that is, unless that has polls enough."""
         loop = self._unrolled.get(target)
         if loop is not None and self._unrolled.get(key) == loop:
             at = (copy + (target == loop[0])) % loop[1]
             polled = not at and target == loop[0]
         else:
-            at, polled = 0, loop is not None or target in self.heads
+            at = 0
+            polled = target in self.heads if loop is None else loop[0] not in self._open
         if not polled or self.looping.get(key) != self.looping[target]:
             return at, False
         last = self._blocks[key].instructions[-1]
@@ -90,7 +96,7 @@ class Loops:
         """Have copies of a small loop, if it has no other in it."""
         for body in (self._cycles(head), self._natural_loop(head)):
             instructions = [each for key in body for each in self._blocks[key].instructions]
-            copies = next((n for n in _COPIES if n * len(instructions) <= _UNROLLED), 1)
+            copies = next((n for n, most in _COPIES if len(instructions) <= most), 1)
             if (
                 copies > 1
                 and body & self.heads == {head}
@@ -100,6 +106,22 @@ class Loops:
                 self._unrolled |= dict.fromkeys(body, (head, copies))
                 return
 
+    def _has_cycle(self, opened: Set[Key]) -> bool:
+        """Whether something comes back to where it was without a poll, if copied loops with these
+        heads may be entered without one. The copies of such a loop are as one block."""
+        ways: dict[Key, set[Key]] = {}
+        for key in self.looping:
+            block = self._blocks[key]
+            head, count = self._unrolled.get(key, (key, 1))
+            polled = head in self.heads if count == 1 else head not in opened
+            if polled or polls_before(block.instructions[-1]):
+                continue
+            targets = {self._unrolled.get(each, (each, 1))[0] for each in block.successors}
+            ways.setdefault(head, set()).update(targets - ({head} if count > 1 else set()))
+        while ends := {key for key, targets in ways.items() if targets.isdisjoint(ways)}:
+            ways = {key: targets for key, targets in ways.items() if key not in ends}
+        return bool(ways)
+
     def _natural_loop(self, head: Key) -> set[Key]:
         """What comes back to a head by a backward branch, if it is entered there only."""
         before: dict[Key, list[Key]] = {}
@@ -108,7 +130,7 @@ class Loops:
                 before.setdefault(target, []).append(key)
         body = {head}
         work = [key for key in before[head] if self._is_backward(key, head)]
-        while work and len(body) <= _UNROLLED:
+        while work and len(body) <= _COPIES[-1][1]:
             key = work.pop()
             if key not in body:
                 body.add(key)
