@@ -104,7 +104,10 @@ def compile_object(llvm_text: str, *, opt: int = 2, static: bool = False) -> byt
     except RuntimeError as error:
         raise CompileError(f"LLVM's verifier rejects the module: {error}") from None
     _hide(module)
+    if narrow:
+        module.data_layout = str(machine.target_data).replace(_NATIVE, _PREFERRED)
     _optimise(module, machine, opt)
+    module.data_layout = str(machine.target_data)
     elf: bytes = machine.emit_object(module)
     return elf
 
@@ -151,6 +154,11 @@ def skip_scheduling() -> None:
     llvm.set_option("", "--enable-misched=false")
     llvm.set_option("", "--post-RA-scheduler=false")
 
+
+# Sizes of integers in LLVM's description of the host. Where 64 bits are among them, it makes a sum
+# of 32 bits that is extended one of 64 that is shifted up and down.
+_NATIVE: Final = "-n8:16:32:64"
+_PREFERRED: Final = "-n8:16:32"
 
 _machines: Final[dict[tuple[int, bool, bool], TargetMachine]] = {}
 
