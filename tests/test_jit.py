@@ -1088,6 +1088,28 @@ def test_what_is_called_waits_for_no_more_samples() -> None:
         sampler.close()
 
 
+def test_what_others_passed_is_left_for_the_next_run() -> None:
+    """Of some polls in a row one is counted; the others tell where the guest goes as well."""
+    engine = JitEngine(bounded=False)
+    _mapped(engine, "addi a0, a0, 1; again: addi a1, a1, -1; bnez a1, again; one: ret; two: ret")
+    left: list[tuple[int, bytes, bool, bool]] = []
+    engine.jit.leave = left.extend  # type: ignore[method-assign]
+    sampler = Sampler(engine.jit, threshold=1000)
+    sampler.begin(CODE)
+    registers = bytes(range(256))
+    again, one, two = (Note(FROM_REGION, CODE + at, 0, registers) for at in (4, 10, 12))
+    called = Note(FROM_CALL, two.pc, 0, registers)
+    returned = Note(FROM_REGION, CODE + 2, CODE + 2, registers)
+    sampler.consider([again, one, called])
+    sampler.consider([returned, one, called, called])
+    sampler.close()
+    assert left == [
+        (two.pc, b"", False, True),
+        (one.pc, registers, True, False),
+        (again.pc, registers, True, False),
+    ]
+
+
 def test_a_sampler_sleeps_while_nothing_runs() -> None:
     engine = JitEngine(bounded=False)
     sampler = Sampler(engine.jit, threshold=1, interval=0.001)

@@ -213,6 +213,18 @@ def test_what_is_left_in_the_middle_of_a_region_needs_none(tmp_path: Path) -> No
     assert asked == [(CODE, False), (CODE + 512, False), (CODE + 128, True), (CODE + 256, True)]
 
 
+def test_leftovers_are_the_same_for_the_compiler() -> None:
+    roots = (
+        Root(CODE, "ab" * 32, bytes(range(256)), ahead=False),
+        Root(CODE + 8, "ab" * 32, b"", ahead=True, is_inner=True),
+    )
+    pieces = ((CODE, CODE + 4096, 0, "/program"),)
+    left = Leftovers(roots, pieces, {CODE: array("I", [8, 0, 4])}, ((CODE, CODE + 8),), 1.5)
+    got = Leftovers.unpack(left.pack())
+    assert got.visited == {CODE: array("I", [0, 4, 8])}, "in order"
+    assert (got.roots, got.pieces, got.covered, got.seconds) == (roots, pieces, left.covered, 1.5)
+
+
 def test_who_waits_for_a_region_when_the_guest_ends_gets_none() -> None:
     script = "import sys; sys.stdin.read()"
     client = Client([sys.executable, "-c", script], dict(os.environ), native_code("riscv64"))

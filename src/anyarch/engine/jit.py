@@ -195,9 +195,10 @@ class Jit:
         self._has_ended = True
         self.compiler.end()
 
-    def leave(self, roots: Iterable[tuple[int, bytes, bool]]) -> None:
-        """What has no region yet, with its hints and whether it may be in the middle of another
-        region, is compiled for the next run: these, then what regions that are new lead to."""
+    def leave(self, roots: Iterable[tuple[int, bytes, bool, bool]]) -> None:
+        """What has no region yet, with its hints, whether it may be in the middle of another
+        region, and whether no sample was for it, is compiled for the next run: these, then what
+        regions that are new lead to."""
         if not self.compiler.is_there:
             return
         with self._lock:
@@ -212,7 +213,7 @@ class Jit:
                 for cell in sorted(cells, key=lambda cell: not cell & CALLS)
                 if cell & ~CALLS in blocks
             )
-            for pc, hints, is_inner, ahead in chain(((*root, False) for root in roots), unseen):
+            for pc, hints, is_inner, ahead in chain(roots, unseen):
                 if pc not in left and not self.is_settled(pc) and not self._is_precise(pc):
                     key = self._load_bundle(pc)
                     if key is not None:

@@ -70,20 +70,20 @@ class Leftovers:
         """For a process of the same Python."""
         import zlib  # only here: most runs leave nothing
 
-        roots = tuple((root.pc, root.key, root.hints, root.ahead) for root in self.roots)
         visited = {
-            start: zlib.compress(array("I", sorted(offsets)).tobytes(), 1)
-            for start, offsets in self.visited.items()
+            start: array("I", sorted(offsets)).tobytes() for start, offsets in self.visited.items()
         }
-        return marshal.dumps((roots, self.pieces, visited, self.covered, self.seconds))
+        roots = tuple(map(tuple, self.roots))
+        packed = marshal.dumps((roots, self.pieces, visited, self.covered, self.seconds))
+        return zlib.compress(packed, 1)  # who is in the middle of something takes little
 
     @staticmethod
     def unpack(data: bytes) -> Leftovers:
         """What :meth:`pack` was given."""
         import zlib
 
-        roots, pieces, packed, *rest = marshal.loads(data)
-        visited = {start: array("I", zlib.decompress(part)) for start, part in packed.items()}
+        roots, pieces, packed, *rest = marshal.loads(zlib.decompress(data))
+        visited = {start: array("I", part) for start, part in packed.items()}
         return Leftovers(tuple(Root(*root) for root in roots), pieces, visited, *rest)
 
     def requests(self) -> Generator[tuple[Request, bool], CompiledRegion | None]:

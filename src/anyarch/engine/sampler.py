@@ -43,6 +43,7 @@ class Sampler:
 
     def _begin_anew(self) -> None:
         self._counts: Counter[int] = Counter()
+        self._passed: Counter[int] = Counter()  # where others came first
         self._hints: dict[int, bytes] = {}
         self._inner: set[int] = set()  # nothing has called them
         self._needs: dict[int, int] = {}  # samples, where that is not the threshold
@@ -72,21 +73,28 @@ class Sampler:
         """Nothing is to be done: notes tell what is hot."""
 
     def consider(self, notes: list[Note]) -> None:
-        """Count the first root that a thread came to, of those without a region."""
+        """Count the first root that a thread came to, of those without a region. The others tell
+        what else to leave for the next run."""
+        is_first = True
         for note in notes:
-            if not self.jit.is_settled(note.pc) and self._is_root(note):
-                self._count(note)
-                return
+            if self.jit.is_settled(note.pc) or not self._is_root(note):
+                continue
+            is_call = self._is_call(note)
+            if is_call:
+                self._inner.discard(note.pc)
+            elif note.pc not in self._hints:
+                self._inner.add(note.pc)
+            if is_first:
+                is_first = False
+                self._hints[note.pc] = note.registers
+                self._count(note.pc)
+            else:
+                self._hints.setdefault(note.pc, b"" if is_call else note.registers)
+                self._passed[note.pc] += 1
 
-    def _count(self, note: Note) -> None:
-        pc = note.pc
+    def _count(self, pc: int) -> None:
         self._found = True
-        if self._is_call(note):
-            self._inner.discard(pc)
-        elif pc not in self._hints:
-            self._inner.add(pc)
         self._counts[pc] += 1
-        self._hints[pc] = note.registers
         if self._counts[pc] == 1 < self.threshold and self.jit.knows(pc):
             self._counts[pc] = self.threshold  # it costs little
         if self._counts[pc] == self._needs.get(pc, self.threshold):
@@ -155,8 +163,11 @@ class Sampler:
                     self._credit(pc)
                 del self._counts[pc]
         # Here, for the connection to the compiler is in this thread's table of descriptors.
-        seen = sorted(self._hints.items(), key=lambda item: -self._counts[item[0]])
-        self.jit.leave((*root, self._is_postponed(root[0])) for root in seen)
+        met = self._counts + self._passed
+        roots = sorted(self._hints.items(), key=lambda item: -met[item[0]])
+        self.jit.leave(
+            (pc, hints, self._is_postponed(pc), pc not in self._counts) for pc, hints in roots
+        )
 
     def _is_due(self, pc: int, count: int) -> bool:
         return count >= self._needs.get(pc, self.threshold)
