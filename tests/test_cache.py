@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from anyarch.emit.compile import Blob
+from anyarch.emit.blob import Blob
 from anyarch.engine import ownfiles
 from anyarch.engine.cache import CodeCache, key_for, source_digest, toolchain_key
 from anyarch.engine.collection import clear, collect, verify
@@ -159,7 +159,7 @@ def test_threads_build_once(cache: CodeCache) -> None:
 BUILDER = """
 import os, sys, time
 sys.path[:0] = {path!r}
-from anyarch.emit.compile import Blob
+from anyarch.emit.blob import Blob
 from anyarch.engine.cache import CodeCache
 def build():
     fd = os.open({log!r}, os.O_WRONLY | os.O_APPEND | os.O_CREAT)

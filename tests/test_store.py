@@ -13,7 +13,7 @@ from typing import Final
 
 import pytest
 
-from anyarch.emit.compile import Blob
+from anyarch.emit.blob import Blob
 from anyarch.engine.bundle import CompiledRegion
 from anyarch.engine.cache import REGIONS, CodeCache, key_for
 from anyarch.engine.collection import (
@@ -33,7 +33,7 @@ CODE: Final = 0x10000
 WRITER: Final = """
 import os, sys, time
 sys.path[:0] = {path!r}
-from anyarch.emit.compile import Blob
+from anyarch.emit.blob import Blob
 from anyarch.engine.cache import CodeCache, REGIONS, key_for, lock_file
 from anyarch.engine.collection import collect
 from anyarch.engine.store import RegionStore

@@ -15,7 +15,7 @@ from anyarch.errors import CompileError, Error
 from anyarch.host.code import NativeCode, load, load_file
 
 if TYPE_CHECKING:
-    from anyarch.emit.compile import Blob
+    from anyarch.emit.blob import Blob
     from anyarch.engine.compiler import Client
     from anyarch.engine.regions import RegionCompiler
     from anyarch.isa.architecture import Architecture

@@ -13,6 +13,7 @@ import struct
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from anyarch.emit.blob import Blob
 from anyarch.emit.objects import (
     SHF_ALLOC,
     SHF_EXECINSTR,
@@ -32,36 +33,6 @@ if TYPE_CHECKING:
     from llvmlite.binding import ModuleRef, TargetMachine
 
     from anyarch.emit.variables import Ranges
-
-
-class Blob:
-    """Position-independent code and constants, and the offset of each global symbol.
-
-    `path` and `position` say which file holds the same bytes as `code`, so that a loader may map
-    the file in place of copying; `path` is empty for a blob that is only in memory.
-    """
-
-    __slots__ = ("code", "lines", "path", "position", "symbols", "variables")
-
-    def __init__(
-        self, code: bytes, symbols: dict[str, int], path: str = "", position: int = 0
-    ) -> None:
-        self.code = code
-        self.symbols = symbols
-        self.path = path
-        self.position = position
-        self.lines: list[tuple[int, int]] = []  # (offset, line) of the debug information
-        self.variables: dict[int, Ranges] = {}  # of the debug information, by the line
-
-    def __eq__(self, other: object) -> bool:
-        if not isinstance(other, Blob):
-            return NotImplemented
-        return self.code == other.code and self.symbols == other.symbols
-
-    __hash__ = None  # type: ignore[assignment]  # mutable, compared by content
-
-    def __repr__(self) -> str:
-        return f"Blob({len(self.code)} bytes, {len(self.symbols)} symbols)"
 
 
 class Module(NamedTuple):

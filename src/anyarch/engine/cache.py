@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Final, NamedTuple
 
 from anyarch.data import dataclass
-from anyarch.emit.compile import Blob
+from anyarch.emit.blob import Blob
 from anyarch.engine.digests import blake2b
 from anyarch.engine.ownfiles import (
     Findings,

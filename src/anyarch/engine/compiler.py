@@ -399,7 +399,8 @@ class RegionMaker(Protocol):
 
 def compile_with(compiler: object) -> RegionMaker:
     """What :func:`serve` needs, from a RegionCompiler."""
-    from anyarch.emit.compile import Blob, compile_blob, skip_scheduling
+    from anyarch.emit.blob import Blob
+    from anyarch.emit.compile import compile_blob, skip_scheduling
     from anyarch.engine.regions import RegionCompiler
     from anyarch.engine.regiontext import RegionEmitter
     from anyarch.engine.tracing import trace

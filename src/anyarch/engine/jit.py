@@ -13,7 +13,7 @@ from bisect import bisect_left, bisect_right, insort
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from itertools import chain
-from typing import Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 from anyarch.data import dataclass
 from anyarch.engine.arena import Located, RecordArena
@@ -21,7 +21,6 @@ from anyarch.engine.bundle import CALLS, STUB_NBYTES, CompiledRegion, digest_of
 from anyarch.engine.compiler import WINDOW, Request
 from anyarch.engine.convention import table_entry
 from anyarch.engine.journal import COMPILED, DROPPED, LOADED, REFUSED, Journal
-from anyarch.engine.leftovers import Leftovers, Root
 from anyarch.engine.retirement import Retirement
 from anyarch.engine.store import Bundle, RegionStore
 from anyarch.engine.visits import Visits, visited_map
@@ -38,6 +37,9 @@ from anyarch.host.mapping import MAP_ANONYMOUS, MAP_NORESERVE, MAP_PRIVATE, map_
 from anyarch.memory.pageflags import EXEC, HOOK
 from anyarch.memory.regions import Region as Mapping
 from anyarch.memory.space import PROT_EXEC, PROT_WRITE
+
+if TYPE_CHECKING:
+    from anyarch.engine.leftovers import Leftovers, Root
 
 RECORD_NBYTES: Final = 32  # a word for aa_resolve; handler, pc, entry
 RECORDS_NBYTES: Final = 1 << 24
@@ -201,6 +203,8 @@ class Jit:
         regions that are new lead to."""
         if not self.compiler.is_there:
             return
+        from anyarch.engine.leftovers import Leftovers, Root  # only here: most runs leave nothing
+
         with self._lock:
             mapped = list(self.arena.space.regions())
             visited = self.arena.visited()

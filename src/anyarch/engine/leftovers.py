@@ -73,7 +73,7 @@ class Leftovers:
         visited = {
             start: array("I", sorted(offsets)).tobytes() for start, offsets in self.visited.items()
         }
-        roots = tuple(map(tuple, self.roots))
+        roots = tuple((*root,) for root in self.roots)
         packed = marshal.dumps((roots, self.pieces, visited, self.covered, self.seconds))
         return zlib.compress(packed, 1)  # who is in the middle of something takes little
 

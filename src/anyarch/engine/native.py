@@ -12,7 +12,8 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-from anyarch.emit.compile import Blob, Module, compile_object, compile_objects, link
+from anyarch.emit.blob import Blob
+from anyarch.emit.compile import Module, compile_object, compile_objects, link
 from anyarch.emit.llvm import Emitter, declarations
 from anyarch.engine.blockcode import HANDLER_PREFIX
 from anyarch.engine.convention import STACK_ALIGNMENT, RegionConvention

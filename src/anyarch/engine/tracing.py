@@ -9,7 +9,7 @@ from __future__ import annotations
 from bisect import bisect_left, bisect_right
 from typing import Final
 
-from anyarch.emit.compile import Blob
+from anyarch.emit.blob import Blob
 from anyarch.emit.variables import STACK_POINTER, Location, Ranges
 from anyarch.engine.bundle import CONTEXT, Trace
 from anyarch.engine.regiontext import RegionEmitter

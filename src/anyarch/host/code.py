@@ -7,7 +7,7 @@ import os
 import struct
 from collections.abc import Sequence
 
-from anyarch.emit.compile import Blob
+from anyarch.emit.blob import Blob
 from anyarch.errors import HostError
 from anyarch.host.context import FIELDS, Context
 from anyarch.host.cpu import PAGE

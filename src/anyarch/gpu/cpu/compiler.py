@@ -17,7 +17,7 @@ from hashlib import sha256
 from threading import Lock
 from typing import Final
 
-from anyarch.emit.compile import Blob
+from anyarch.emit.blob import Blob
 from anyarch.engine.cache import CodeCache, key_for, pack, source_digest, toolchain_key, unpack
 from anyarch.errors import CompileError
 from anyarch.host.code import NativeCode, load

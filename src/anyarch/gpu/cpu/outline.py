@@ -10,7 +10,7 @@ import struct
 from dataclasses import astuple, dataclass
 from typing import TYPE_CHECKING, Final
 
-from anyarch.emit.compile import Blob
+from anyarch.emit.blob import Blob
 from anyarch.gpu.signature import Parameter, Signature
 
 if TYPE_CHECKING:

@@ -59,14 +59,19 @@ class Call:
     handler: Handler | None  # None: passed to the host, arguments translated
 
 
+_arguments: Final[dict[str, Argument]] = {}  # by what they were made of: many calls have the same
+
+
 def parse_signature(signature: str) -> tuple[Argument, ...]:
     """The arguments that a signature describes."""
-    arguments = []
-    for part in signature.split():
-        name, _, kind = part.partition(":")
-        kind, _, parameter = kind.partition(".")
-        arguments.append(Argument(name, kind, parameter))
-    return tuple(arguments)
+    return tuple([_arguments.get(part) or _argument(part) for part in signature.split()])
+
+
+def _argument(part: str) -> Argument:
+    name, _, kind = part.partition(":")
+    kind, _, parameter = kind.partition(".")
+    made = _arguments[part] = Argument(name, kind, parameter)
+    return made
 
 
 class Family:
