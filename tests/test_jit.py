@@ -1088,6 +1088,25 @@ def test_what_is_called_waits_for_no_more_samples() -> None:
         sampler.close()
 
 
+def test_a_jump_that_leads_far_is_a_call_that_was_handed_on() -> None:
+    """As in procedure linkage tables: the link register leads behind who called those."""
+    engine = JitEngine(bounded=False)
+    _mapped(engine, "jal ra, table; ebreak; table: j near; nop; near: ret")
+    engine.engine.state.pc = CODE
+    assert engine.engine.run().code is ExitCode.BREAKPOINT
+    arena, table = engine.engine.arena, CODE + 8
+    record = arena._records[arena.visited().index(table)]
+    assert arena.find(record)[2] == table
+    left: list[tuple[int, bytes, bool, bool]] = []
+    engine.jit.leave = left.extend  # type: ignore[method-assign]
+    sampler = Sampler(engine.jit, threshold=1000)
+    sampler.begin(CODE)
+    for pc in (table + 8, table + 4096, table + 4098, table - 4):
+        sampler.consider([Note(record, pc, CODE + 4, bytes(256))])
+    sampler.close()
+    assert [(pc, is_inner) for pc, _, is_inner, _ in left] == [(table + 4098, False)]
+
+
 def test_what_others_passed_is_left_for_the_next_run() -> None:
     """Of some polls in a row one is counted; the others tell where the guest goes as well."""
     engine = JitEngine(bounded=False)

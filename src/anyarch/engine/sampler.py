@@ -26,6 +26,7 @@ _LONGEST_INTERVAL: Final = 0.02  # seconds between samples
 _QUIET: Final = 50  # samples without a running guest, after which the sampler sleeps
 _NAP: Final = 0.1  # seconds
 _GRACE: Final = 0.01  # seconds that a guest runs before it is sampled
+_FAR: Final = 4096  # bytes: so long a jump is no branch; procedure linkage tables call like that
 _COVERED: Final = 4  # regions of which each doubles the samples that another with the code needs
 
 
@@ -109,9 +110,11 @@ class Sampler:
         return note.pc <= self.jit.arena.find(note.source)[2]
 
     def _is_call(self, note: Note) -> bool:
+        """A jump may hand on the call that led to it: then it leads far."""
         if note.source in (FROM_REGION, FROM_CALL):
             return note.source == FROM_CALL
-        return 0 < note.link - self.jit.arena.find(note.source)[2] <= _LONGEST
+        jump = self.jit.arena.find(note.source)[2]
+        return 0 < note.link - jump <= _LONGEST or abs(note.pc - jump) > _FAR
 
     def provide(self, pc: int) -> bool:
         """It is not asked for code: guests go on in the interpreter."""
