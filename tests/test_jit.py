@@ -1088,7 +1088,9 @@ def test_what_is_called_waits_for_no_more_samples() -> None:
         sampler.close()
 
 
-def test_a_jump_that_leads_far_is_a_call_that_was_handed_on() -> None:
+def test_a_jump_that_leads_far_is_a_call_that_was_handed_on(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """As in procedure linkage tables: the link register leads behind who called those."""
     engine = JitEngine(bounded=False)
     _mapped(engine, "jal ra, table; ebreak; table: j near; nop; near: ret")
@@ -1098,7 +1100,7 @@ def test_a_jump_that_leads_far_is_a_call_that_was_handed_on() -> None:
     record = arena._records[arena.visited().index(table)]
     assert arena.find(record)[2] == table
     left: list[tuple[int, bytes, bool, bool]] = []
-    engine.jit.leave = left.extend  # type: ignore[method-assign]
+    monkeypatch.setattr(engine.jit, "leave", left.extend)
     sampler = Sampler(engine.jit, threshold=1000)
     sampler.begin(CODE)
     for pc in (table + 8, table + 4096, table + 4098, table - 4):
@@ -1107,12 +1109,12 @@ def test_a_jump_that_leads_far_is_a_call_that_was_handed_on() -> None:
     assert [(pc, is_inner) for pc, _, is_inner, _ in left] == [(table + 4098, False)]
 
 
-def test_what_others_passed_is_left_for_the_next_run() -> None:
+def test_what_others_passed_is_left_for_the_next_run(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of some polls in a row one is counted; the others tell where the guest goes as well."""
     engine = JitEngine(bounded=False)
     _mapped(engine, "addi a0, a0, 1; again: addi a1, a1, -1; bnez a1, again; one: ret; two: ret")
     left: list[tuple[int, bytes, bool, bool]] = []
-    engine.jit.leave = left.extend  # type: ignore[method-assign]
+    monkeypatch.setattr(engine.jit, "leave", left.extend)
     sampler = Sampler(engine.jit, threshold=1000)
     sampler.begin(CODE)
     registers = bytes(range(256))

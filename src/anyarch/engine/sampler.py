@@ -27,6 +27,7 @@ _QUIET: Final = 50  # samples without a running guest, after which the sampler s
 _NAP: Final = 0.1  # seconds
 _GRACE: Final = 0.01  # seconds that a guest runs before it is sampled
 _FAR: Final = 4096  # bytes: so long a jump is no branch; procedure linkage tables call like that
+_MOST_LEFT: Final = 3000  # roots: there is no time to compile more
 _COVERED: Final = 4  # regions of which each doubles the samples that another with the code needs
 
 
@@ -166,11 +167,14 @@ class Sampler:
                     self._credit(pc)
                 del self._counts[pc]
         # Here, for the connection to the compiler is in this thread's table of descriptors.
-        met = self._counts + self._passed
-        roots = sorted(self._hints.items(), key=lambda item: -met[item[0]])
+        roots = sorted(self._hints.items(), key=lambda root: -self._seen(root[0]))
         self.jit.leave(
-            (pc, hints, self._is_postponed(pc), pc not in self._counts) for pc, hints in roots
+            (pc, hints, self._is_postponed(pc), pc not in self._counts)
+            for pc, hints in roots[:_MOST_LEFT]
         )
+
+    def _seen(self, pc: int) -> int:
+        return self._counts[pc] + self._passed[pc]
 
     def _is_due(self, pc: int, count: int) -> bool:
         return count >= self._needs.get(pc, self.threshold)
