@@ -14,7 +14,7 @@ from anyarch.engine.regions import Occurrence
 from anyarch.engine.registertext import RegisterText
 from anyarch.ir.graph import Node
 
-_SEGMENT: Final = "ptr addrspace(256)"  # relative to gs
+SEGMENT: Final = "ptr addrspace(256)"  # relative to gs
 FIRST_LOCATION: Final = 20  # the metadata of the first pc
 _PAGE: Final = 4096  # bytes: what may be there or not
 _NAME: Final = re.compile(r"%[\w.]+")
@@ -77,12 +77,12 @@ class AccessText(RegisterText):
                 self.line(f"store volatile {kind} {value}, {pointer}, align 8")
 
     def memory(self, address: str) -> str:
-        kind = "ptr" if self.compiler.direct else _SEGMENT
+        kind = "ptr" if self.compiler.direct else SEGMENT
         return f"{kind} " + self.let(f"inttoptr i64 {address} to {kind}")
 
     def context(self, offset: int | str) -> str:
         if self.compiler.direct:
-            return f"{_SEGMENT} inttoptr (i64 {offset} to {_SEGMENT})"
+            return f"{SEGMENT} inttoptr (i64 {offset} to {SEGMENT})"
         return super().context(offset)
 
     def access(self, text: str, pc: int | None = None) -> str:

@@ -13,6 +13,7 @@ from __future__ import annotations
 from typing import Final
 
 from anyarch.engine.arena import REGION_TABLE_BITS as TABLE_BITS
+from anyarch.engine.pendingflags import MAKER, settling
 from anyarch.host.context import FIELDS, REGISTERS
 from anyarch.host.stack import STACK_NBYTES
 from anyarch.isa.architecture import Architecture
@@ -41,7 +42,7 @@ class RegionConvention:
     def __init__(self, architecture: Architecture) -> None:
         self.layout = architecture.layout
         declared = architecture.convention
-        self.link = declared.link
+        self.link, self.flags = declared.link, declared.flags
         self.traced = declared.traced
         self.stored = frozenset(declared.kept) - {*declared.traced}  # to the context, on change
         self.passed: tuple[Place, ...] = declared.integers + declared.vectors
@@ -68,23 +69,26 @@ class RegionConvention:
         """Functions for the native module, which has `aa_run`, `aa_leave` and `aa_drop`."""
         own = self.parameters
         head = f"{CALL} {self.result} @aa_region_"
+        settle = self._settle()
         return "\n".join(
             [
                 ATTRIBUTES,
                 "declare void @aa_leave(ptr, i32)",
                 "declare void @aa_drop(ptr)",
+                self._settling(),
                 self._entry(),
                 f"define hidden {head}call({own}) #2 {{\n{self.context()}\n{self._commit('in.')}"
-                f"{self._commit_link()}{self._run('%in.0')}}}",
+                f"{self._commit_link()}{settle}{self._run('%in.0')}}}",
                 f"define hidden {head}goto({own}) #2 {{\n{self.context()}\n{self._commit('in.')}"
-                f"{self._commit_link()}{self._run()}}}",
+                f"{self._commit_link()}{settle}{self._run()}}}",
                 f"define hidden {head}return({own}) #2 {{\n{self.context()}\n{self._commit('in.')}"
-                f"{self._commit_result('%in.0')}{self._run()}}}",
+                f"{self._commit_result('%in.0')}{settle}{self._run()}}}",
                 f"define hidden {head}leave({own}) #2 {{\n{self.context()}\n{self._commit('in.')}"
-                f"{self._commit_link()}{_store('record', '1')}{_load('code', 'exit_code', 'i32')}"
+                f"{self._commit_link()}{settle}{_store('record', '1')}"
+                f"{_load('code', 'exit_code', 'i32')}"
                 "  call void @aa_leave(ptr %context, i32 %code)\n  unreachable\n}",
                 f"define hidden {head}drop({own}) #2 {{\n{self.context()}\n{self._commit('in.')}"
-                f"{self._commit_link()}"
+                f"{self._commit_link()}{settle}"
                 "  call void @aa_drop(ptr %context)\n  unreachable\n}",
             ]
         )
@@ -105,10 +109,31 @@ class RegionConvention:
         )
         return (
             "define hidden i32 @aa_region(ptr noalias %context, ptr %record, ptr %memory) #0 {\n"
+            # Of a region that a fault has left: registers have been read and set since.
+            f"{_store('flags_maker', '0') if self.flags else ''}"
             f"{loads}  %entry.p = getelementptr i8, ptr %record, i64 16\n"
             "  %entry = load ptr, ptr %entry.p, align 8\n"
             f"  %out = call {CALL} {self.result} %entry({self.arguments(link, values)}) #2\n"
-            f"{extracts}{self._commit('out.')}{self._commit_result('%out.0')}  ret i32 0\n}}"
+            f"{extracts}{self._commit('out.')}{self._commit_result('%out.0')}{self._settle()}"
+            "  ret i32 0\n}"
+        )
+
+    def _settling(self) -> str:
+        if not self.flags:
+            return ""
+        offset = self.offset((self.flags, 0))
+        return settling(self.layout.by_name[self.flags], offset, self.context(), "ptr %context")
+
+    def _settle(self) -> str:
+        """Before other code runs: have the flags in their registers."""
+        if not self.flags:
+            return ""
+        return (
+            f"{_load('maker', 'flags_maker', 'ptr')}"
+            "  %made = icmp eq ptr %maker, null\n"
+            "  br i1 %made, label %settled, label %make\nmake:\n"
+            f"  call {MAKER} @flags.settled()\n"
+            "  br label %settled\nsettled:\n"
         )
 
     def context(self) -> str:

@@ -26,7 +26,7 @@ class FlowText(AccessText):
             frozenset(self.pending),
             frozenset(self.scalars.items()),
             frozenset((place, result.fmt) for place, result in self.lazy.items()),
-            self.flags_kind,
+            self.flag_kinds,
         )
         if state not in self.answers:
             lines, block, origins = self.lines, self.block, self.origins
@@ -44,7 +44,7 @@ class FlowText(AccessText):
 
     def end(self, code: ExitCode) -> None:
         self._keep(leaving=True)
-        self._spill(rare=True)
+        self._spill()
         self.store_field("exit_code", str(int(code)))
         self._tail_call(self._native("region_leave"))
 
@@ -339,6 +339,7 @@ class FlowText(AccessText):
     def _syscall(self) -> None:
         self._keep()
         self._spill()
+        self._settle_flags()
         self._commit_passed()
         self.dirty = set()  # from here on the context has what is true: the call may write there
         self.store_field("pc", self._next_pc())

@@ -2,9 +2,11 @@
 
 A guest sets flags far more often than it reads them, and rarely reads more than one. So of an
 instruction that sets them all a region keeps *inputs*: what the flags are functions of. The *kind*
-says which functions; kind 0 are the flags themselves, packed in one word as the context has them.
-Where control comes from several places the kind is a value like any other, and a function of the
-region's module makes flags of it, called where they have to be in the context.
+says which functions: a function of the region's module that makes flags of inputs. Where control
+comes from several places the kind is a value like any other, the address of that function.
+
+Not even code that regions call, return or jump to needs flags made: the context gets function and
+inputs. Who reads flags there, or leaves regions, *settles* them first.
 """
 
 from __future__ import annotations
@@ -14,12 +16,15 @@ from dataclasses import dataclass
 from typing import Final
 
 from anyarch.emit.llvm import Emitter
+from anyarch.engine.pendingflags import ARGUMENTS, INPUTS, function
 from anyarch.engine.regions import Block, Key, Occurrence
 from anyarch.ir.graph import Node, is_effect
 from anyarch.isa.registers import RegisterFile
 
-INPUTS: Final = 4  # of 64 bits
-PACKED: Final = 0
+PACKED: Final = 0  # the kind of flags themselves, in one word as registers have them
+IN_CONTEXT: Final = -1  # of those that the context has, in registers or as what they are made of
+
+Kinds = frozenset[int]  # one is what the kind is known to be
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +51,11 @@ class FlagUse:
         self.kinds: list[Kind] = []
         self._by_form: dict[str, Kind | None] = {}
         self._blocks = blocks
-        self.entry = self._survey(root)
+        self._entry = self._survey(root)
+
+    def before(self, key: Key) -> Kinds:
+        """The kinds that there may be where a block begins."""
+        return self._entry.get(key, frozenset({IN_CONTEXT}))  # what no way leads to is not run
 
     def kind(self, found: Occurrence) -> Kind | None:
         """How an instruction sets the flags, or None where they have to be packed."""
@@ -107,55 +116,46 @@ class FlagUse:
             return False
         return node.op == "const" or all(self._is_of_flags(arg) for arg in node.args)
 
-    def _after(self, found: Occurrence, before: int | None) -> int | None:
-        """The kind after an instruction; None is unknown."""
+    def inputs(self, number: int) -> int:
+        """How many a kind is made of."""
+        if number == IN_CONTEXT:
+            return 0
+        return 1 if number == PACKED else len(self.kinds[number - 1].inputs)
+
+    def _after(self, found: Occurrence, before: Kinds) -> Kinds:
+        """The kinds that there may be after an instruction."""
         if self._forgets(found) or not found.template.is_native:
-            return PACKED
+            return frozenset({IN_CONTEXT})
         if self.sets(found):
             kind = self.kind(found)
-            return PACKED if kind is None else kind.number
+            return frozenset({PACKED if kind is None else kind.number})
         return before
 
-    def _survey(self, root: Key) -> dict[Key, int | None]:
-        """The kind where each block begins, as far as all ways there agree."""
-        entry: dict[Key, int | None] = {root: PACKED}
+    def _survey(self, root: Key) -> dict[Key, Kinds]:
+        """The kinds where each block begins that some way leads to."""
+        entry: dict[Key, Kinds] = {root: frozenset({IN_CONTEXT})}
         work = [root]
         while work:
             key = work.pop()
-            kind = entry[key]
+            kinds = entry[key]
             for found in self._blocks[key].instructions:
-                kind = self._after(found, kind)
+                kinds = self._after(found, kinds)
             for successor in self._blocks[key].successors:
-                if successor not in self._blocks:
-                    continue
-                if successor not in entry:
-                    entry[successor] = kind
-                elif entry[successor] in (kind, None):
-                    continue
-                else:
-                    entry[successor] = None
-                work.append(successor)
+                before = entry.get(successor, frozenset())
+                if successor in self._blocks and not kinds <= before:
+                    entry[successor] = before | kinds
+                    work.append(successor)
         return entry
 
     def text(self) -> str:
-        """The function ``@flags(kind, inputs…)``: the flags, packed."""
-        emitter = _KindEmitter()
-        cases = " ".join(f"i64 {kind.number}, label %k{kind.number}" for kind in self.kinds)
-        emitter.line(f"switch i64 %kind, label %packed [ {cases} ]")
-        emitter.label("packed")
-        emitter.line("ret i64 %in0")
+        """The functions ``@flags.kind(inputs…)``: the flags, packed."""
+        made = [function(f"@flags.{PACKED}", ARGUMENTS, ["  ret i64 %in0"])]
         for kind in self.kinds:
-            emitter.label(f"k{kind.number}")
-            emitter.push()
+            emitter = _KindEmitter()
             packed = emit_kind(emitter, kind, [f"%in{index}" for index in range(INPUTS)])
             emitter.line(f"ret i64 {pack(emitter, packed)}")
-            emitter.pop()
-        parameters = ", ".join(f"i64 %in{index}" for index in range(INPUTS))
-        body = "\n".join(emitter.lines)
-        return (
-            f"define internal preserve_allcc i64 @flags(i64 %kind, {parameters}) "
-            f"noinline nounwind {{\nentry:\n{body}\n}}\n"
-        )
+            made.append(function(f"@flags.{kind.number}", ARGUMENTS, emitter.lines))
+        return "".join(made)
 
 
 class _KindEmitter(Emitter):

@@ -11,7 +11,7 @@ from anyarch.engine.convention import Place, RegionConvention
 from anyarch.engine.deferral import Check, Group
 from anyarch.engine.effects import EffectEmitter, uses_rounding
 from anyarch.engine.ordering import Ordering
-from anyarch.engine.regionflags import PACKED, FlagUse
+from anyarch.engine.regionflags import IN_CONTEXT, FlagUse, Kinds
 from anyarch.engine.regionfloats import FloatUse, Result, Scalars
 from anyarch.engine.regionloops import Loops
 from anyarch.engine.regions import ROOT, Key, Occurrence, Region, RegionCompiler
@@ -74,7 +74,7 @@ class RegionSurvey(EffectEmitter):
         if self.architecture.convention.flags and not precise:
             file = self.registers.by_name[self.architecture.convention.flags]
             self.flag_use = FlagUse(self.blocks, file, self.root, self._forgets)
-        self.flags_kind: int | None = PACKED  # None where it is a variable
+        self.flag_kinds: Kinds = frozenset({IN_CONTEXT})  # that they may be of
         self.flag_values: dict[int, str] = {}  # that this block has computed
         self.loops = Loops(self.blocks, self._forgets, unrolls=not precise)
         self.ordering = Ordering(self.blocks, self.root, self._forgets)

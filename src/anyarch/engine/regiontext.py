@@ -7,19 +7,19 @@ access has a debug location, whose line is the index of the guest's pc.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Final
 
 from anyarch.emit import floateffects, floats, tininess
 from anyarch.emit.llvm import declarations
-from anyarch.engine.accesstext import FIRST_LOCATION
+from anyarch.engine.accesstext import FIRST_LOCATION, SEGMENT
 from anyarch.engine.adjacency import words
 from anyarch.engine.convention import ATTRIBUTES, CALL, STACK_ALIGNMENT, STACK_POINTER, Place
 from anyarch.engine.deferral import DEFERRED, Check, Contents, Deferred, Group
 from anyarch.engine.deferral import LIMIT as GROUP_LIMIT
 from anyarch.engine.effects import leaves_after
 from anyarch.engine.flowtext import FlowText, label_of
-from anyarch.engine.regionflags import INPUTS
+from anyarch.engine.pendingflags import INPUTS, settling
 from anyarch.engine.regionfloats import Result, register_of, scalar_of
 from anyarch.engine.regions import Block, Key, Occurrence
 from anyarch.engine.registertext import variable_of
@@ -103,11 +103,21 @@ class RegionEmitter(FlowText):
                 f"({self.convention.parameters}) #2 !dbg !7 {{",
                 body,
                 "}",
-                self.flag_use.text() if self.flag_use is not None and "@flags(" in body else "",
+                *self._flag_functions(body),
                 tininess.text() if "@tiny_" in body else "",
             ]
         )
         return module + "\n" + declarations(module)
+
+    def _flag_functions(self, body: str) -> Iterator[str]:
+        if self.flag_use is not None and "@flags." in body:
+            yield self.flag_use.text()
+        if "@flags.settled(" in body:
+            direct = self.compiler.direct
+            context = "" if direct else self.convention.context()
+            base = f"{SEGMENT} null" if direct else "ptr %context"
+            file = self.registers.by_name[self.architecture.convention.flags]
+            yield settling(file, self.convention.offset((file.name, 0)), context, base)
 
     def _entry(self) -> None:
         """Variables, and what is checked first; written after the blocks, which tell what."""
@@ -116,8 +126,9 @@ class RegionEmitter(FlowText):
         self.label("entry")
         variables = dict.fromkeys([*self.used, *self.convention.passed])
         if any(self._is_flag(place) for place in variables):
-            for name in ("kind", *range(INPUTS)):
-                self.line(f"%flags.{name} = alloca i64, align 8")
+            self.line("%flags.kind = alloca ptr, align 8")
+            for index in range(INPUTS):
+                self.line(f"%flags.{index} = alloca i64, align 8")
         for place in variables:
             if self._is_flag(place):
                 continue
@@ -185,7 +196,7 @@ class RegionEmitter(FlowText):
         self.lazy, self.implied = {}, {}
         self.settled = self.ordering.entry[block.key]
         if self.flag_use is not None:
-            self.flags_kind, self.flag_values = self.flag_use.entry.get(block.key), {}
+            self.flag_kinds, self.flag_values = self.flag_use.before(block.key), {}
 
     def _poll_back(self, head: Key, lazy: Mapping[Place, str], label: str) -> None:
         """Poll on the way back to the head of a loop."""

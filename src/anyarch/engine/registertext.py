@@ -358,12 +358,15 @@ class RegisterText(FlagText):
         """The values of the registers that are passed."""
         return [self._raw(place)[1] for place in self.convention.types]
 
-    def _spill(self, places: Iterable[Place] | None = None, *, rare: bool = False) -> None:
+    def _spill(
+        self,
+        places: Iterable[Place] | None = None,
+    ) -> None:
         """Write the registers that may be dirty here to the context."""
         wanted = set(self.dirty if places is None else places)
         flags = {place for place in wanted if self._is_flag(place)}
         if flags:
-            self._spill_flags(rare=rare)
+            self._spill_flags()
         for place in sorted(wanted - flags):
             kind, value = self._raw(place)
             pointer = self.context(self.convention.offset(place))
@@ -383,14 +386,13 @@ class RegisterText(FlagText):
 
     def _reload(self, places: Iterable[Place]) -> None:
         """Read registers that do not travel; what is not used falls away."""
-        flags = False
-        for place in places:
-            if self._is_flag(place):
-                flags = True
-            elif place not in self.convention.types and place != self.convention.link:
-                self._reload_one(place)
-        if flags:
+        wanted = list(places)
+        if any(place[0] == self.architecture.convention.flags for place in wanted):
             self._reload_flags()
+        for place in wanted:
+            travels = place in self.convention.types or place == self.convention.link
+            if not travels and not self._is_flag(place):
+                self._reload_one(place)
 
     def _reload_one(self, place: Place) -> None:
         kind = self._type(place)

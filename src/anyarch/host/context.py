@@ -79,6 +79,9 @@ FIELDS: Final[dict[str, tuple[int, int]]] = {
     "signals_held": (520, 8),  # nonzero: signals have arrived that the mask may hold back
     "changed_start": (560, 8),  # guest addresses: between them code was announced as changed,
     "changed_end": (568, 8),  # unless this is 0
+    # Host function that makes the guest's condition flags of its inputs; 0: they are in registers.
+    "flags_maker": (432, 8),
+    "flags_inputs": (440, 32),
     "region_goto": (424, 8),  # like region_call, for what is no call
     "context": (528, 8),  # host pointer of the context itself
     # A region that is entered with less stack drops it. The highest two bytes, zero in an address,
