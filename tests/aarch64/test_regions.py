@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -19,6 +20,7 @@ from tests.aarch64.functions import (
     Author,
     Engine,
     Program,
+    fill,
     follow_reference,
 )
 from tests.fuzz.functions import check, differences, ends
@@ -86,6 +88,53 @@ def test_a_callee_that_writes_flags_under_a_condition(engines: Engines) -> None:
                 assert engine.jit.add(CODE)
             expected = follow_reference(program, exact=True)
             assert not differences(expected, engine.follow())
+
+
+# Flags of the caller, of one instruction or of another come back from a call; then the guest
+# leaves, has a system call served, sets one flag, or branches.
+CALLED_FLAGS = """
+    adds xzr, x5, x6
+    bl f
+    cbz x4, out
+    sub x4, x4, 1
+    cbz x4, served
+    sub x4, x4, 1
+    cbz x4, part
+    b.hi out
+    add x7, x7, 1
+out: brk 0
+served: svc 0
+    brk 0
+part: rmif x8, 5, 1
+    brk 0
+f: stp x29, x30, [sp, -16]!
+    bl g
+    ldp x29, x30, [sp], 16
+    cbz x2, kept
+    tbz x2, 0, other
+    subs wzr, w0, w1
+    b kept
+other: ands xzr, x0, x1
+kept: ret x30
+g: ret x30
+"""
+
+
+@pytest.mark.parametrize("form", ["fast", "precise"])
+@pytest.mark.parametrize("compiled", ["both", "caller", "callee"])
+def test_flags_that_a_callee_leaves(form: str, compiled: str, engines: Engines) -> None:
+    engine, source = engines[form], random.Random(f"{form} {compiled}")
+    blank = Program(CALLED_FLAGS, ("f",), (), (0,) * 32, (0,) * 32, 0, 0, 0, bytes(NBYTES))
+    engine.prepare(blank)
+    places = [CODE, *blank.places()]
+    for place in places[compiled == "callee" : 1 if compiled == "caller" else 2]:
+        assert engine.jit.add(place)
+    for case in range(48):
+        values = [source.choice((0, 1, 5, 1 << 31, 1 << 63, 2**64 - 1)) for _ in range(31)]
+        values[2], values[4] = case % 3, case // 3 % 4
+        program = replace(blank, r=(*values, STACK), nzcv=source.randrange(16))
+        fill(engine.engine.state, program)
+        assert not differences(follow_reference(program, exact=True), engine.follow())
 
 
 @pytest.mark.parametrize("form", ["fast", "precise", "bounded", "eager"])
