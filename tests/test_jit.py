@@ -380,6 +380,21 @@ turn: addi sp, sp, -16; sd ra, 8(sp); li a1, 2; bne s1, a1, straight; sd s5, 8(s
 straight: ld ra, 8(sp); addi sp, sp, 16; ret
 end: nop
 """
+# A function that calls itself, of which one more level is inlined: so deep that some are not, and
+# once it returns out of all of them.
+RECURSIVE = """
+    li s1, 3; la s5, other; mv s8, sp
+again: addi a0, s1, 3; jal ra, fib; add s2, s2, a0; j on
+other: mv sp, s8; addi s4, s4, 1; add s6, s6, ra
+on: addi s1, s1, -1; bnez s1, again
+    j end
+fib: addi sp, sp, -32; sd ra, 24(sp); sd s3, 16(sp); sd s7, 8(sp); mv s3, a0; li s7, 0
+    li a1, 2; bltu a0, a1, small
+more: addi a0, s3, -1; jal ra, fib; addi s3, s3, -2; add s7, s7, a0; bgtu s3, a1, more
+small: add a0, s3, s7; bne s1, a1, straight; bne a0, s9, straight; sd s5, 24(sp)
+straight: addi s9, a0, 1; ld ra, 24(sp); ld s3, 16(sp); ld s7, 8(sp); addi sp, sp, 32; ret
+end: nop
+"""
 # A jump table of 32-bit offsets, with a target outside of it once.
 TABLE = """
     li s1, 9; la s2, table; la s3, end
@@ -549,6 +564,7 @@ PROGRAMS = {
     "returns": RETURNS,
     "indices": INDICES,
     "inlined": INLINED,
+    "recursive": RECURSIVE,
     "framed": FRAMED,
     "table": TABLE,
     "singles": SINGLES,

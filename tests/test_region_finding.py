@@ -7,7 +7,7 @@ from typing import Final
 import pytest
 
 from anyarch._native import region_finder
-from anyarch.engine.regions import LIMIT, NEST_LIMIT, Region, RegionCompiler
+from anyarch.engine.regions import INLINE_LIMIT, LIMIT, NEST_LIMIT, Region, RegionCompiler
 from anyarch.errors import MemoryFault
 from anyarch.guests.riscv import ARCHITECTURE
 from anyarch.isa.assembly import assemble
@@ -81,3 +81,28 @@ def test_a_loop_without_end_is_cut(finder: RegionCompiler) -> None:
 def test_straight_code_is_cut(finder: RegionCompiler) -> None:
     found = _find(finder, [*_padding(LIMIT + 100), "ret"])
     assert found.ranges == [(CODE, CODE + 4 * LIMIT)]
+
+
+@pytest.mark.parametrize(
+    "call", [[f"jal ra, {CODE:#x}"], ["auipc ra, 0", "jalr ra, -4(ra)"]], ids=["one", "two"]
+)
+def test_a_small_function_that_calls_itself_is_in_itself_once(
+    finder: RegionCompiler, call: list[str]
+) -> None:
+    lines = ["addi a0, a0, 1", *call, "ret"]
+    found = _find(finder, lines)
+    assert found.ranges == [(CODE, CODE + 4 * len(lines))]
+    assert found.instructions == 2 * len(lines)
+
+
+def test_a_large_function_that_calls_itself_is_not_in_itself(finder: RegionCompiler) -> None:
+    lines = [*_padding(INLINE_LIMIT), f"jal ra, {CODE:#x}", "ret"]
+    assert _find(finder, lines).instructions == len(lines)
+
+
+@pytest.mark.parametrize("between", ["", "mv t1, zero"])
+def test_a_call_in_two_parts_is_followed(finder: RegionCompiler, between: str) -> None:
+    """Where the parts are one behind the other: what is between may change the first."""
+    call = ["auipc ra, 0", *([between] if between else []), "jalr ra, 16(ra)"]
+    lines = [*call, "ret", *["nop"] * (1 - len(call) + 2), "addi a0, a0, 1", "ret"]
+    assert _find(finder, lines).instructions == len(call) + 1 + (0 if between else 2)

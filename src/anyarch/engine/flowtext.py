@@ -265,17 +265,15 @@ class FlowText(AccessText):
     def _call(self, target: Node) -> None:
         """Call guest code as a host function; it comes back with the expected pc, or not."""
         self._keep()
-        known = self._fold(self.here, target)
-        if self.here.is_inlined and known is not None:
-            self._go_inside((self.here.next_pc, known))
+        if self.here.callee is not None:
+            self._go_inside((self.here.next_pc, self.here.callee))
             return
+        known = self._fold(self.here, target)
         if known is not None and not known & CALLS:
             self._forget_flags(known)
             function = self._cell(known, call=True)
         else:
-            pc = self.value(target)
-            self.store_field("pc", pc)
-            function = self._look_up(pc, "region_call")
+            function = self._look_up(self.value(target), "region_call")
         self._spill()
         is_linked = self.compiler.links(self.here) == self.convention.link
         wanted = self.here.next_pc
@@ -321,13 +319,13 @@ class FlowText(AccessText):
         region = self.let(f"getelementptr i8, ptr {self._native('region_base')}, i64 {offset}")
         self.line(f"br label %{done}")
         self.label(miss)
+        self.store_field("pc", pc)
         other = self._native(otherwise)
         self.line(f"br label %{done}")
         self.label(done)
         return self.let(f"phi ptr [ {region}, %{hit} ], [ {other}, %{miss} ]")
 
     def find(self, pc: str) -> None:
-        self.store_field("pc", pc)
         function = self._look_up(pc, "region_goto")
         self._keep()
         self._spill()

@@ -1,7 +1,8 @@
 """Regions: what the compiler takes at once, a guest function or loop nest.
 
 A region begins at one pc and follows direct control flow, the arms of jump tables, and calls of
-small functions that call nothing. What it is made of is here; ``engine.regiontext`` has its text.
+small functions that call nothing, or that it is itself. What it is made of is here;
+``engine.regiontext`` has its text.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from anyarch.engine.effects import runs_in_reference
+from anyarch.engine.folding import Folding
 from anyarch.engine.jumptables import Table, Values
 from anyarch.engine.records import record_constants
 from anyarch.errors import MemoryFault
@@ -55,7 +57,7 @@ class Occurrence:
     template: Template
     arms: list[int] = field(default_factory=list)  # known targets of a computed jump
     table: Table | None = None  # that they are from, if it stays as it is
-    is_inlined: bool = False  # a call whose function is part of the region
+    callee: int | None = None  # of a call whose function is part of the region
     known: dict[int, int] = field(default_factory=dict)  # constants by number of the node
     fixed: dict[int, int] = field(default_factory=dict)  # those that are the same at all addresses
 
@@ -63,6 +65,11 @@ class Occurrence:
     def next_pc(self) -> int:
         """Address of the instruction after it."""
         return self.pc + self.nbytes
+
+    @property
+    def is_inlined(self) -> bool:
+        """Whether it is a call whose function is part of the region."""
+        return self.callee is not None
 
     def constant(self, node: Node) -> int:
         """The value of a node that depends only on the word and its address."""
@@ -195,15 +202,17 @@ class RegionCompiler:
         if len(instructions) > LIMIT:
             instructions = self._select(instructions, leaders, left, pc)
         blocks: dict[Key, Block] = {}
+        ends = {found.next_pc: found for found in instructions.values()}
         for found in list(instructions.values()):
             table = found.table
             if table is not None and not is_constant(table.address, len(table.data)):
                 found.table = None
-            target = self.call_target(found)
-            if target is not None and target != pc and was_visited(target):
-                body = self._leaf(target, read)
+            before = None if found.pc in leaders else ends.get(found.pc)
+            target = self._call_target(found, before)
+            if target is not None and was_visited(target):
+                body = self._small(target, read, calls=target == pc)
                 if body is not None:
-                    found.is_inlined = True
+                    found.callee = target
                     blocks |= self._blocks(*body, found.next_pc)
         blocks |= self._blocks(instructions, leaders, ROOT)
         return Region(pc, blocks, read)
@@ -282,8 +291,11 @@ class RegionCompiler:
             waiting.extend(s for k in together for s in blocks[k].successors)
         return chosen
 
-    def _leaf(self, pc: int, read: Read) -> tuple[dict[int, Occurrence], set[int]] | None:
-        """A small function that calls nothing. It may keep its return address in its frame."""
+    def _small(
+        self, pc: int, read: Read, *, calls: bool
+    ) -> tuple[dict[int, Occurrence], set[int]] | None:
+        """A small function, which calls nothing unless it ``calls``. It may keep its return address
+        in its frame."""
         instructions, leaders, _ = self._walk(
             pc, read, INLINE_LIMIT, read, Values(self.architecture)
         )
@@ -292,7 +304,8 @@ class RegionCompiler:
         for found in instructions.values():
             following, targets = self._flow(found)
             graph = found.template.graph
-            if not found.template.is_native or self.links(found) is not None:
+            is_call = self.links(found) is not None
+            if not found.template.is_native or (is_call and not calls):
                 return None
             if any(
                 target not in instructions for target in (following, *targets) if target is not None
@@ -304,6 +317,7 @@ class RegionCompiler:
                     return None
                 if (
                     node.op == "jump"
+                    and not is_call
                     and node.args[0].number not in found.template.constants
                     and not (effect.guard is None and self.is_return(found, node.args[0]))
                 ):
@@ -360,10 +374,8 @@ class RegionCompiler:
                 block.instructions.append(found)
                 at, targets = self._flow(found)
                 block.successors.extend((context, t) for t in targets or found.arms)
-                if found.is_inlined:
-                    callee = self.call_target(found)
-                    assert callee is not None
-                    block.successors.append((found.next_pc, callee))
+                if found.callee is not None:
+                    block.successors.append((found.next_pc, found.callee))
                     at = None
                 elif at is None and not targets and not found.arms and context != ROOT:
                     block.successors.append((ROOT, context))
@@ -443,16 +455,32 @@ class RegionCompiler:
                         return where
         return None
 
-    def call_target(self, found: Occurrence) -> int | None:
-        """Where a direct call through the link register goes."""
+    def _call_target(self, found: Occurrence, before: Occurrence | None) -> int | None:
+        """Where a direct call through the link register goes; ``before`` is what runs before it,
+        and may make a part of the address."""
         link = self.architecture.convention.link
         if not found.template.is_native or link is None or self.links(found) != link:
             return None
+
+        def held(register: Node) -> int | None:
+            where = self._place(found, register)
+            for effect in before.template.graph.effects if before is not None else ():
+                node = effect.node
+                if before is not None and node.op == "write" and effect.guard is None:
+                    value = node.args[1]
+                    is_known = value.number in before.template.constants
+                    if is_known and self._place(before, node) == where:
+                        return before.constant(value)
+            return None
+
         for effect in found.template.graph.effects:
-            node = effect.node
-            if node.op == "jump" and node.args[0].number in found.template.constants:
-                return found.constant(node.args[0])
+            if effect.node.op == "jump":
+                return Folding(found, held).value(effect.node.args[0])
         return None
+
+    def _place(self, found: Occurrence, node: Node) -> tuple[str, int]:
+        """The register that a node reads or writes."""
+        return self.architecture.layout.place(str(node.attrs[0]), found.constant(node.args[0]))
 
     def is_return(self, found: Occurrence, target: Node) -> bool:
         """Whether a computed jump goes where a return address is kept."""

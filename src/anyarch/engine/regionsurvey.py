@@ -39,7 +39,7 @@ class RegionSurvey(EffectEmitter):
         super().__init__(Graph("region"), set(), compiler.architecture, bounded=compiler.bounded)
         self.compiler, self.region, self.blocks = compiler, region, region.blocks
         self.convention = RegionConvention(compiler.architecture)
-        self.forgetting: dict[int, bool] = {}  # by pc
+        self.forgetting: dict[int, bool] = {}  # by pc, of what is not inlined
         self.precise, self.guarded, self.untraced = precise, guarded, untraced
         # Exact at faults: by a table, or in the context, stored when they change.
         self.traced, self.stored = self.convention.traced, self.convention.stored
@@ -213,10 +213,12 @@ class RegionSurvey(EffectEmitter):
 
     def _forgets(self, found: Occurrence) -> bool:
         """Whether registers come anew from elsewhere after an instruction."""
+        if found.is_inlined:
+            return False
         known = self.forgetting.get(found.pc)
         if known is None:
             ops = {effect.node.op for effect in found.template.graph.effects}
-            is_call = self.compiler.links(found) is not None and not found.is_inlined
+            is_call = self.compiler.links(found) is not None
             known = self.forgetting[found.pc] = "syscall" in ops or is_call
         return known
 
