@@ -70,6 +70,16 @@ def test_ways_that_meet_before_the_poll() -> None:
     assert text.count("\nback") == 1
 
 
+def test_ways_from_a_loop_around_have_a_poll_of_their_own() -> None:
+    """What a loop makes need not be merged with what was there before it."""
+    text = """
+    outer: li a2, 5
+    inner: addi a2, a2, -1; bnez a2, inner
+        addi a1, a1, -1; bnez a1, outer; ret
+    """
+    assert RegionEmitter(COMPILER, region_of(text)).text().count("\nback") == 2
+
+
 def test_a_way_back_that_is_in_no_loop_does_not_poll() -> None:
     assert not loops_of("j on; end: ret; on: addi a0, a0, 1; j end").heads
 

@@ -119,6 +119,50 @@ def test_tininess(name: str, shape: tuple[str, str, int]) -> None:
         compare(lines, source, registers, 50)
 
 
+@pytest.mark.parametrize("shape", SHAPES, ids=lambda shape: shape[1])
+def test_tininess_of_numbers_beside_vectors(shape: tuple[str, str, int]) -> None:
+    """They are looked at together, as the lowest lane of vectors whose other lanes stay."""
+    letter, lanes, size = shape
+    source = random.Random(f"beside {lanes}")
+
+    def registers() -> list[int]:
+        columns = [beside(source, "fmul", size) for _ in range(128 // size)]
+        plain = 1023 << 52 if size == 64 else 127 << 23
+        factors = [
+            sum(column[index] << size * at for at, column in enumerate(columns)) for index in (1, 2)
+        ]
+        ones = sum((plain | source.getrandbits(1) << size - 1) << at for at in range(0, 128, size))
+        return [0, *source.choice((factors, [ones, ones])), ones, factors[0], factors[1]]
+
+    scalar, vector = (
+        f"fmul {letter}0, {letter}4, {letter}5",
+        f"fmul v1.{lanes}, v1.{lanes}, v2.{lanes}",
+    )
+    others = [f"fmul v3.{lanes}, v3.{lanes}, v3.{lanes}", f"fmul {letter}2, {letter}3, {letter}3"]
+    for lines in ([scalar, vector], [vector, scalar], [vector, scalar, *others]):
+        compare(lines, source, registers, 60)
+
+
+def test_nans_that_show_in_other_results() -> None:
+    """A lane at a time: moved, repeated, added to another of the same vector."""
+    source = random.Random("shown")
+    infinity, nan = 0x7FF << 52, 0xFFF8 << 48 | 5
+    for lines in (
+        ["fmul v0.2d, v1.2d, v2.2d", "dup d3, v0.d[1]", "fadd d4, d0, d3"],
+        ["fmul v0.2d, v1.2d, v2.2d", "dup d3, v0.d[1]", "fadd d4, d3, d3"],
+        ["fmul v0.2d, v1.2d, v2.2d", "faddp d3, v0.2d"],
+        ["fmul v0.2d, v1.2d, v2.2d", "fadd v3.2d, v0.2d, v0.2d", "fmul d4, d5, v0.d[1]"],
+        ["fmul v0.2d, v1.2d, v2.2d", "fmul v3.2d, v5.2d, v0.d[1]", "fadd d0, d0, d5"],
+        ["fmul d0, d1, d2", "fmul v3.2d, v5.2d, v0.d[0]", "fadd d4, d4, d0", "fmov d0, d5"],
+    ):
+
+        def registers() -> list[int]:
+            values = (infinity, 0, nan, 1023 << 52, 1 << 63, nan ^ 1 << 51)
+            return [source.choice(values) | source.choice(values) << 64 for _ in range(COUNT)]
+
+        compare(lines, source, registers, 60)
+
+
 @pytest.mark.parametrize("letter", "sd")
 def test_flags_of_a_comparison_at_a_return(letter: str) -> None:
     """They are made of the compared numbers when another instruction leaves."""

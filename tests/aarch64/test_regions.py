@@ -6,12 +6,14 @@
 from __future__ import annotations
 
 import random
+import threading
 from collections.abc import Mapping
 from dataclasses import replace
 
 import pytest
 from hypothesis import given
 
+from anyarch.host.context import ExitCode
 from tests.aarch64.functions import (
     CODE,
     MIDDLE,
@@ -135,6 +137,48 @@ def test_flags_that_a_callee_leaves(form: str, compiled: str, engines: Engines) 
         program = replace(blank, r=(*values, STACK), nzcv=source.randrange(16))
         fill(engine.engine.state, program)
         assert not differences(follow_reference(program, exact=True), engine.follow())
+
+
+def test_registers_at_stops_in_nested_loops(engines: Engines) -> None:
+    """The poll of the inner loop sees a vector and the flags of the outer one, or a scalar and its
+    own flags."""
+    text = (
+        "outer: dup v2.2d, x9\nmovz x1, 9\n"
+        "inner: fadd d2, d0, d1\nadd x2, x2, 1\nsubs x1, x1, 1\nb.ne inner\n"
+        "add x3, x3, 1\nadds x4, x3, x3\nb outer"
+    )
+    pattern, one, two = 0x8765432187654321, 0x3FF << 52, 0x400 << 52
+    registers = [0] * 32
+    registers[9] = pattern
+    vectors = (one, one, *[0] * 30)
+    program = Program(text, (), (), tuple(registers), vectors, 0, 0, 0, bytes(NBYTES))
+    engine = engines["fast"]
+    engine.prepare(program)
+    assert engine.jit.add(CODE)
+    interpreter, state = engine.engine, engine.engine.state
+    seen = set()
+    for turn in range(400):
+        stopping = threading.Timer(0.0002 + turn % 7 / 1e5, interpreter.request_stop)
+        stopping.start()
+        ended = interpreter.run()
+        stopping.join()
+        interpreter.clear_stop()
+        assert ended.code is ExitCode.STOP
+        left, turns, outer = (state.get("r", index) for index in (1, 2, 3))
+        seen.add((state.pc - CODE, left == 9))
+        if state.pc != CODE + 8:
+            continue
+        assert turns == 9 * outer + 9 - left
+        flags = [state.get("flag", index) for index in range(4)]
+        if left == 9:
+            assert state.get("v", 2) == pattern << 64 | pattern
+            assert not outer or flags == [0, 0, 0, 0]
+        else:
+            assert state.get("v", 2) == two
+            assert flags == [0, 0, 1, 0]
+        if {left for _, left in seen} == {True, False}:
+            return
+    raise AssertionError(f"only stopped at {seen}")
 
 
 @pytest.mark.parametrize("form", ["fast", "precise", "bounded", "eager"])

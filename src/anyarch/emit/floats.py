@@ -125,6 +125,11 @@ class Shape:
         return self.of(f"i{self.size}")
 
     @property
+    def widened(self) -> Shape:
+        """A vector of 128 bits."""
+        return Shape(self.fmt, 128 // self.size)
+
+    @property
     def flag(self) -> str:
         """Of a condition for each lane."""
         return self.of("i1")
@@ -266,6 +271,7 @@ def canonical(e: Emitter, fmt: str, value: str, in_nan: Callable[[], object] | N
 
 
 _SMALLER: Final = 10  # of vrange: the smaller magnitude, without its sign
+_UNORDERED: Final = 3  # of cmpps and the like; quiet
 INFINITY: Final = {"f16": 0x7C00, "f32": 0x7F800000, "f64": 0x7FF0000000000000}
 QUIET: Final = {"f32": 1 << 22, "f64": 1 << 51}
 LEAST_NORMAL: Final = {"f16": 1 << 10, "f32": 1 << 23, "f64": 1 << 52}
@@ -276,48 +282,60 @@ def magnitude(e: Emitter, shape: Shape, bits: str) -> str:
     return e.let(f"and {shape.bits} {bits}, {shape.integer((1 << (shape.size - 1)) - 1)}")
 
 
+def widened(e: Emitter, shape: Shape, value: str) -> str:
+    """A number or vector as one of 128 bits: above it its lanes again, above a number anything."""
+    wide = shape.widened
+    if shape.lanes == 1:
+        return e.let(f"insertelement {wide.kind} poison, {shape.kind} {value}, i32 0")
+    if shape == wide:
+        return value
+    indices = ", ".join(f"i32 {index % shape.lanes}" for index in range(wide.lanes))
+    t = shape.kind
+    return e.let(f"shufflevector {t} {value}, {t} {value}, <{wide.lanes} x i32> <{indices}>")
+
+
 def smaller_magnitude(e: Emitter, shape: Shape, a: str, b: str) -> str:
-    """The number of smaller magnitude, or its opposite, by lane; of a number and a NaN either.
+    """The smaller magnitude, by lane, of vectors of 128 bits; of a number and a NaN either. Of a
+    shape of one lane the lowest are compared, and others are those of ``a``.
 
     Raises no flag that the guest has, unless one is a signalling NaN.
     """
-    size = shape.size * shape.lanes
-    count = 128 // shape.size
     letter = {"f32": "s", "f64": "d"}[shape.fmt]
-    wide = Shape(shape.fmt, count)
-    if size != 128 and shape.lanes > 1:  # the lanes that there are, twice
-        indices = ", ".join(f"i32 {index % shape.lanes}" for index in range(count))
-        a, b = (
-            e.let(f"shufflevector {shape.kind} {x}, {shape.kind} {x}, <{count} x i32> <{indices}>")
-            for x in (a, b)
-        )
-    elif shape.lanes == 1:
-        element = TYPES[shape.fmt]
-        a, b = (e.let(f"insertelement {wide.kind} poison, {element} {x}, i32 0") for x in (a, b))
-    t = wide.kind
+    t = shape.widened.kind
     if host_has("avx512dq") and host_has("avx512vl"):
         if shape.lanes == 1:
             name, tail = f"range.s{letter}", f"{t} {a}, i8 -1, i32 {_SMALLER}, i32 4"
         else:
-            name, tail = f"range.p{letter}.128", f"i32 {_SMALLER}, {t} {a}, i8 {(1 << count) - 1}"
-        result = e.let(f"call {t} @llvm.x86.avx512.mask.{name}({t} {a}, {t} {b}, {tail})")
-    else:
-        first, second = (
-            e.let(
-                f"bitcast {wide.bits} "
-                f"{magnitude(e, wide, e.let(f'bitcast {t} {x} to {wide.bits}'))} to {t}"
-            )
-            for x in (a, b)
-        )
-        name = ("s" if shape.lanes == 1 else "p") + letter
-        extension = "sse" if letter == "s" else "sse2"
-        result = e.let(f"call {t} @llvm.x86.{extension}.min.{name}({t} {first}, {t} {second})")
-    if size == 128:
-        return result
-    if shape.lanes == 1:
-        return e.let(f"extractelement {t} {result}, i32 0")
-    indices = ", ".join(f"i32 {index}" for index in range(shape.lanes))
-    return e.let(f"shufflevector {t} {result}, {t} {result}, <{shape.lanes} x i32> <{indices}>")
+            everywhere = (1 << shape.widened.lanes) - 1
+            name, tail = f"range.p{letter}.128", f"i32 {_SMALLER}, {t} {a}, i8 {everywhere}"
+        return e.let(f"call {t} @llvm.x86.avx512.mask.{name}({t} {a}, {t} {b}, {tail})")
+    a, b = (magnitudes(e, shape.widened, x) for x in (a, b))
+    name = ("s" if shape.lanes == 1 else "p") + letter
+    extension = "sse" if letter == "s" else "sse2"
+    return e.let(f"call {t} @llvm.x86.{extension}.min.{name}({t} {a}, {t} {b})")
+
+
+def magnitudes(e: Emitter, shape: Shape, value: str) -> str:
+    """Numbers without their signs."""
+    # The intrinsic, not the bits: those would go to a general register.
+    return e.let(f"call {shape.kind} @llvm.fabs.{shape.suffix}({shape.kind} {value})")
+
+
+def signs(e: Emitter, shape: Shape, value: str) -> str:
+    """The sign bits of a vector of 128 bits, that of the lowest lane lowest."""
+    letter = {"f32": "s", "f64": "d"}[shape.fmt]
+    extension = "sse" if letter == "s" else "sse2"
+    return e.let(f"call i32 @llvm.x86.{extension}.movmsk.p{letter}({shape.kind} {value})")
+
+
+def unordered_mask(e: Emitter, shape: Shape, a: str, b: str) -> str:
+    """For each lane of vectors of 128 bits all ones where one has a NaN; for a shape of one lane
+    only for the lowest. It raises no flag that :func:`smaller_magnitude` does not."""
+    letter = {"f32": "s", "f64": "d"}[shape.fmt]
+    extension = "sse" if letter == "s" else "sse2"
+    name = f"{extension}.cmp.{'s' if shape.lanes == 1 else 'p'}{letter}"
+    t = shape.widened.kind
+    return e.let(f"call {t} @llvm.x86.{name}({t} {a}, {t} {b}, i8 {_UNORDERED})")
 
 
 def is_nan(e: Emitter, shape: Shape, bits: str) -> str:

@@ -10,6 +10,7 @@ from anyarch.engine.jumptables import Table
 from anyarch.engine.records import field_offset
 from anyarch.engine.regionloops import polls_before
 from anyarch.engine.regions import ROOT, Key
+from anyarch.engine.regionsurvey import WayBack
 from anyarch.engine.registertext import variable_of
 from anyarch.host.context import ExitCode
 from anyarch.ir.graph import Node
@@ -106,16 +107,24 @@ class FlowText(AccessText):
 
     def _go_inside(self, key: Key) -> None:
         """Continue at a block."""
-        self._agree(key)
         self.line(f"br label %{self._way_to(key)}")
 
     def _way_to(self, key: Key) -> str:
-        """The label for a block, or of a poll on the way there."""
+        """The label for a block that has variables as it expects them, or of a poll on the way
+        there."""
         copy, polls = self.loops.polls(self.block_key, self.copy, key)
         if not polls or self.is_first:
+            self._agree(key)
             return label_of(key, copy)
-        lazy = frozenset((place, result.fmt) for place, result in self.lazy.items())
-        return self.ways_back.setdefault((key, lazy), self.name("back"))
+        way = WayBack(
+            key,
+            self.loops.comes_round(self.block_key, key),
+            frozenset(self.scalars.items()),
+            frozenset((place, result.fmt) for place, result in self.lazy.items()),
+        )
+        label, kinds = self.ways_back.setdefault(way, (self.name("back"), set()))
+        kinds |= self.flag_kinds
+        return label
 
     def _cell(self, pc: int, *, call: bool = False) -> str:
         """The function that the cell for a pc is linked to."""
@@ -226,7 +235,6 @@ class FlowText(AccessText):
         key = self.block_key[0], pc
         if key not in self.blocks:
             return missing
-        self._agree(key)
         return self._way_to(key)
 
     def _switch_entry(self, table: Table, entry: str, arms: dict[int, str], missing: str) -> None:

@@ -36,6 +36,7 @@ class Loops:
         self._blocks, self._forgets = blocks, forgets
         self.looping = loops(blocks)
         self.heads = self._heads()
+        self._bodies: dict[Key, set[Key]] = {}  # by head, of those that were asked about
         # By block: the head and the number of copies of the loop that it is copied with.
         self._unrolled: dict[Key, tuple[Key, int]] = {}
         # Heads of copied loops that need no poll where a loop around them leads in.
@@ -70,6 +71,14 @@ class Loops:
             return at, False
         last = self._blocks[key].instructions[-1]
         return at, not (polls_before(last) and target[1] in last.arms)
+
+    def comes_round(self, key: Key, head: Key) -> bool:
+        """Whether a block that leads to the head of a loop is of that loop: in what comes back by
+        backward branches, or right behind that. Others are of a loop around it."""
+        body = self._bodies.get(head)
+        if body is None:
+            body = self._bodies[head] = self._natural_loop(head)
+        return key in body or any(key in self._blocks[each].successors for each in body)
 
     def _heads(self) -> set[Key]:
         """Blocks such that each cycle has one of them, or a jump that polls before."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Set
+from dataclasses import dataclass
 from typing import Final
 
 from anyarch.engine.adjacency import Word
@@ -19,6 +20,19 @@ from anyarch.engine.updates import Update
 from anyarch.ir.graph import Graph, Node
 
 _UNTRACED: Final = 2  # accesses that store traced registers on their own, at most
+
+
+@dataclass(frozen=True, slots=True)
+class WayBack:
+    """Ways to the head of a loop that share a poll. What comes from inside of the loop has one of
+    its own: registers are there what the loop has just made of them, and need not be merged with
+    what they were before it. So have ways with other variables: what is not to be seen but where
+    the poll leaves is made there."""
+
+    head: Key
+    comes_round: bool
+    scalars: frozenset[tuple[Place, str]]
+    lazy: frozenset[tuple[Place, str]]  # results whose NaNs are as they are, and their formats
 
 
 class RegionSurvey(EffectEmitter):
@@ -49,8 +63,8 @@ class RegionSurvey(EffectEmitter):
         self.goes_on = False  # to other code, other than by returning
         self.pcs: list[int] = []
         self.tables: list[str] = []
-        # By head and results whose NaNs are as they are: labels of the polls on the way back to it.
-        self.ways_back: dict[tuple[Key, frozenset[tuple[Place, str]]], str] = {}
+        # Labels of the polls on ways back, and the kinds that flags may have there.
+        self.ways_back: dict[WayBack, tuple[str, set[int]]] = {}
         self.answers: dict[object, str] = {}  # labels of blocks that leave at polls
         self.shared: list[str] = []  # their lines
         self.root: Key = (ROOT, region.pc)

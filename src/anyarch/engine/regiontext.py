@@ -7,7 +7,7 @@ access has a debug location, whose line is the index of the guest's pc.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Final
 
 from anyarch.emit import floateffects, floats, tininess
@@ -15,13 +15,15 @@ from anyarch.emit.llvm import declarations
 from anyarch.engine.accesstext import FIRST_LOCATION, SEGMENT
 from anyarch.engine.adjacency import words
 from anyarch.engine.convention import ATTRIBUTES, CALL, STACK_ALIGNMENT, STACK_POINTER, Place
-from anyarch.engine.deferral import DEFERRED, Check, Contents, Deferred, Group
+from anyarch.engine.deferral import DEFERRED, Contents, Deferred, Group, Lane
 from anyarch.engine.deferral import LIMIT as GROUP_LIMIT
 from anyarch.engine.effects import leaves_after
 from anyarch.engine.flowtext import FlowText, label_of
 from anyarch.engine.pendingflags import INPUTS, settling
-from anyarch.engine.regionfloats import Result, register_of, scalar_of
-from anyarch.engine.regions import Block, Key, Occurrence
+from anyarch.engine.regionflags import Kinds
+from anyarch.engine.regionfloats import Result
+from anyarch.engine.regions import Block, Occurrence
+from anyarch.engine.regionsurvey import WayBack
 from anyarch.engine.registertext import variable_of
 from anyarch.engine.updates import find_update
 from anyarch.host.context import ExitCode
@@ -77,8 +79,8 @@ class RegionEmitter(FlowText):
         if self.loops.is_inside(self.root):
             self.is_first = True
             self._block(self.blocks[self.root], _FIRST)
-        for (head, lazy), label in self.ways_back.items():
-            self._poll_back(head, dict(lazy), label)
+        for way, (label, kinds) in self.ways_back.items():
+            self._poll_back(way, label, frozenset(kinds))
         blocks, self.lines = self.lines, []
         self._entry()
         body = "\n".join([*self.lines, *blocks, *self.shared])
@@ -198,15 +200,18 @@ class RegionEmitter(FlowText):
         if self.flag_use is not None:
             self.flag_kinds, self.flag_values = self.flag_use.before(block.key), {}
 
-    def _poll_back(self, head: Key, lazy: Mapping[Place, str], label: str) -> None:
+    def _poll_back(self, way: WayBack, label: str, kinds: Kinds) -> None:
         """Poll on the way back to the head of a loop."""
-        block = self.blocks[head]
+        block = self.blocks[way.head]
         self.label(label)
         self._begin(block)
         self._enter(block.instructions[0])
-        self.lazy = {place: Result(fmt, None, frozenset()) for place, fmt in lazy.items()}
+        self.scalars = dict(way.scalars)
+        self.lazy = {place: Result(fmt, None, frozenset()) for place, fmt in way.lazy}
+        self.flag_kinds = kinds
         self.stop_poll(str(block.pc))
-        self.line(f"br label %{label_of(head)}")
+        self._agree(way.head)
+        self.line(f"br label %{label_of(way.head)}")
 
     def _instruction(self, found: Occurrence) -> bool:
         """Emit one instruction; whether control goes on behind it in this block."""
@@ -246,26 +251,33 @@ class RegionEmitter(FlowText):
     def defer(self, node: Node, shape: floats.Shape, value: str) -> bool:
         if self.made is None:
             return False
-        for arg in node.args:
-            self._cover(arg, shape)
-        check = Check(shape, value, floats.may_be_tiny(node))
-        self.made[node.number] = check
-        self.group.checks.append(check)
+        sources = [lane for arg in node.args for lane in self._lanes(arg, shape.size) if lane]
+        self.made[node.number] = self.group.add(node, shape, value, sources)
         return True
 
-    def _cover(self, node: Node, shape: floats.Shape) -> None:
-        """What an operand was made of shows its NaNs in the result."""
-        if node.op == "vsplat" and node.args[0].op == "velement":
-            source, index = node.args[0].args
-            if index.number in self.constants and self.here.constant(index) == 0:
-                node, shape = source, floats.Shape(shape.fmt)
-        register = node if node.op == "register" else register_of(node)
-        if register is None:
-            return
-        place = self._float_place(self.here, register)
-        owner = None if place is None else self.group.owners.get(place)
-        if owner is not None and owner.shape == shape:
-            owner.is_covered = True
+    def _lanes(self, node: Node, size: int) -> list[Lane | None]:
+        """The lanes of the group's results, of ``size`` bits, that a value is put together from."""
+        result: list[Lane | None] = [None] * (node.size // size)
+        made = None if self.made is None else self.made.get(node.number)
+        if made is not None:
+            known: list[Lane | None] = [(made, lane) for lane in range(made.shape.lanes)]
+        elif node.op == "register":
+            place = self._float_place(self.here, node)
+            known = self.group.owners.get(place, []) if place is not None else []
+        elif node.op == "zext":
+            (low,) = node.args
+            known = [*self._lanes(low, size), *result[low.size // size :]]
+        elif node.op == "extract" and int(node.attrs[0]) % size == 0:
+            lowest = int(node.attrs[0]) // size
+            known = self._lanes(node.args[0], size)[lowest:][: len(result)]
+        elif node.op == "velement" and node.size == size and node.args[1].number in self.constants:
+            source = self._lanes(node.args[0], size)
+            known = [source[self.here.constant(node.args[1]) % len(source)]]
+        elif node.op == "vsplat":
+            known = self._lanes(node.args[0], size) * (node.size // node.args[0].size)
+        else:
+            return result
+        return known if len(known) == len(result) else result
 
     def _admits(self, found: Occurrence) -> bool:
         """Whether an instruction may run as one of a group: it only makes vector registers of such,
@@ -339,11 +351,12 @@ class RegionEmitter(FlowText):
         self.group.instructions.append(Deferred(found, sources))
         self.made = {}
         self.effects()
-        for place, value in self._vector_writes(found):
-            scalar = scalar_of(value)
-            number = value if scalar is None else scalar[0]
-            self.group.owners[place] = self.made.get(number.number)
-            self.group.written.add(place)
+        owners = {
+            place: next((lanes for size in (64, 32) if any(lanes := self._lanes(value, size))), [])
+            for place, value in self._vector_writes(found)
+        }
+        self.group.owners |= owners
+        self.group.written |= owners.keys()
         self.made = None
 
     def _contents(self, place: Place) -> Contents:
