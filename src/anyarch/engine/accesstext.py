@@ -76,6 +76,21 @@ class AccessText(RegisterText):
                 pointer = self.context(self.convention.offset(place))
                 self.line(f"store volatile {kind} {value}, {pointer}, align 8")
 
+    def pointer(self, node: Node) -> str:
+        """Of a pointer with bits that are no part of the address, unless regions are to mask them,
+        the sum with these: the host faults where some are set, and the handler goes on."""
+        bits = self.architecture.pointer_bits
+        if self.masked or not self.compiler.direct or node.number in self.constants:
+            return self.value(node)
+        if node.op == "add":
+            left, right = map(self.pointer, node.args)
+            return self.let(f"add i64 {left}, {right}")
+        if node.op == "sext" and node.args[0].op == "extract" and node.args[0].size == bits:
+            extract = node.args[0]
+            if extract.args[0].size == node.size and extract.attrs[0] == 0:
+                return self.value(extract.args[0])
+        return self.value(node)
+
     def memory(self, address: str) -> str:
         kind = "ptr" if self.compiler.direct else SEGMENT
         return f"{kind} " + self.let(f"inttoptr i64 {address} to {kind}")
@@ -197,7 +212,7 @@ class AccessText(RegisterText):
     def _load_word(self, word: Word, node: Node) -> str:
         """All bytes at once, or each on its own where a page ends between them."""
         self.announce()
-        address = self.value(node.args[0])
+        address = self.pointer(node.args[0])
         if word.first != word.pcs[0]:  # that byte is where a fault has to be
             self.let(self.access(f"load volatile i8, {self.memory(address)}, align 1"))
             address = self.let(f"sub i64 {address}, {word.pcs.index(word.first)}")

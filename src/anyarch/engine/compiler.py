@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 # What a client sends begins with one byte and the size of what follows.
 _MESSAGE: Final = struct.Struct("<cI")
 _COMPILE, _MEMORY, _LEAVE = b"c", b"m", b"l"
-# pc, address of the window, its size, precise, key of the mapping or zeros, size of the hints, of
+# pc, address of the window, its size, precise and masked (two bits), key of the mapping or zeros, size of the hints, of
 # what was visited; then the window, the hints and what was visited.
 _REQUEST: Final = struct.Struct("<QQIB32sII")
 # A reply with the size of the packed region, 0 for none, and microseconds that it took to compile;
@@ -66,7 +66,8 @@ _PATIENCE: Final = 8  # compilers that die before one answers; then there is non
 class Request:
     """What is to be compiled: the region at ``pc``, from the code around it, the window.
 
-    It is kept under ``key``, the mapping's, if there is one. ``read`` gives other memory, for jump
+    It is kept under ``key``, the mapping's, if there is one, which is another where it is ``masked``:
+    :class:`anyarch.engine.regiontext.RegionEmitter` says what the two forms are. ``read`` gives other memory, for jump
     tables, MemoryFault where there is none; ``is_constant`` tells what cannot change unseen.
     ``hints`` are values that the registers of the link register's file once had at ``pc``, eight
     bytes each: they may lead to jump tables. ``visited`` has a byte for every other address of the
@@ -82,6 +83,7 @@ class Request:
     hints: bytes = b""
     is_constant: Callable[[int, int], bool] = lambda address, nbytes: False
     visited: bytes = b""
+    masked: bool = False
 
     def was_visited(self, pc: int) -> bool:
         """Whether the guest may have been at a pc."""
@@ -120,7 +122,7 @@ class Client:
                     request.pc,
                     request.start,
                     len(request.window),
-                    request.precise,
+                    request.precise | request.masked << 1,
                     bytes.fromhex(request.key or ""),
                     len(request.hints),
                     len(request.visited),
@@ -304,7 +306,7 @@ class _Service:
     def serve_one(self) -> None:
         """Answer one request."""
         _, data = self._receive()
-        pc, start, nbytes, precise, raw_key, *sizes = _REQUEST.unpack_from(data)
+        pc, start, nbytes, form, raw_key, *sizes = _REQUEST.unpack_from(data)
         parts, at = [], _REQUEST.size
         for size in (nbytes, *sizes):
             parts.append(data[at : at + size])
@@ -325,7 +327,10 @@ class _Service:
             return bool(self._receive()[1])
 
         key = raw_key.hex() if any(raw_key) else None
-        request = Request(pc, start, window, read, key, bool(precise), hints, is_constant, visited)
+        precise, masked = bool(form & 1), bool(form & 2)
+        request = Request(
+            pc, start, window, read, key, precise, hints, is_constant, visited, masked
+        )
         begun = time.perf_counter_ns()
         region, known = self._find(request)
         packed = b"" if region is None else region.pack()
@@ -426,7 +431,7 @@ def compile_with(compiler: object) -> RegionMaker:
         guarded: set[int] = set()
         untraced: set[int] = set()
         for _ in range(_BUILDS):
-            emitter, blob = build(region, request.precise, guarded, untraced)
+            emitter, blob = build(region, request, guarded, untraced)
             places = {(line - 1) // 2 for _, line in blob.lines}
             missing = {pc for place, pc in enumerate(emitter.pcs) if place not in places}
             traces, lost = trace(emitter, blob)
@@ -458,10 +463,15 @@ def compile_with(compiler: object) -> RegionMaker:
         return b"".join(stub.ljust(STUB_NBYTES) for stub in made)
 
     def build(
-        region: Region, precise: bool, guarded: set[int], untraced: set[int]
+        region: Region, request: Request, guarded: set[int], untraced: set[int]
     ) -> tuple[RegionEmitter, Blob]:
         emitter = RegionEmitter(
-            compiler, region, precise=precise, guarded=guarded, untraced=untraced
+            compiler,
+            region,
+            precise=request.precise,
+            masked=request.masked,
+            guarded=guarded,
+            untraced=untraced,
         )
         return emitter, compile_blob(emitter.text(), places={"cells": CELL_DISTANCE})
 

@@ -181,7 +181,7 @@ class EffectEmitter(Emitter):
     def _address(self, node: Node, nbytes: int) -> str:
         """Operand of a guest access: a typed pointer. First what the fault handler has to know."""
         self.announce()
-        address = self.value(node)
+        address = self.pointer(node)
         if self.bounded:
             limit = self.let(f"load i64, {self.context(field_offset('memory_limit'))}, align 8")
             last = self.let(f"sub i64 {limit}, {nbytes}")
@@ -198,6 +198,10 @@ class EffectEmitter(Emitter):
             self.leave(ExitCode.FAULT)
             self.label(staying)
         return self.memory(address)
+
+    def pointer(self, node: Node) -> str:
+        """Operand of an address, for an access there."""
+        return self.value(node)
 
     def announce(self) -> None:
         """Tell the fault handler which record is running."""

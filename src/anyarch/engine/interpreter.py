@@ -19,7 +19,10 @@ from anyarch.host.context import (
     NOTE_COUNT,
     NOTE_NBYTES,
     NOTES,
+    PASS,
     REGISTERS,
+    STEPPING,
+    STOP,
     Context,
     ExitCode,
 )
@@ -34,11 +37,8 @@ if TYPE_CHECKING:
 
 IN_CONTEXT: Final = 1  # value of the record field: a region stored its pc
 _STACK_RESERVE: Final = 1 << 16  # for the frames of one region and what it calls
-# The bytes of the stop field: asked from outside, a pass through Python wanted, one instruction
-# only. Each has one writer at a time, so that none can undo another.
 _NO_ADDRESS: Final = (1 << 64) - 1
-_STOP, _PASS, _STEPPING = (FIELDS["stop"][0] + index for index in range(3))
-_NOTES: Final = FIELDS["notes"][0] >> 2
+_NOTES, _TAGS = (FIELDS[name][0] >> 2 for name in ("notes", "tags_met"))
 _UNLIMITED: Final = 1 << 62  # a budget that is never spent
 _SI_KERNEL, _SEGV_MAPERR = 128, 1  # si_code, sigaction(2)
 
@@ -146,6 +146,7 @@ class Interpreter:
         self._thunk = thunk
         self.context.set("syscall_thunk", native.address(thunk))
         self.context.set("reservation_address", -1)
+        self.context.set("ignored_bits", 64 - architecture.pointer_bits)
         self._run_entry = native.address("aa_base")
         self.context.set("run_entry", native.address("aa_run"))
         for name in ("call", "goto", "return", "leave", "drop"):
@@ -338,11 +339,13 @@ class Interpreter:
                     return ended
             elif code == ExitCode.CODE_CHANGED:
                 self._take_announcement()
-            elif code == ExitCode.STOP and self._bytes[_PASS]:
-                self._bytes[_PASS] = 0
+            elif code == ExitCode.STOP and self._bytes[PASS]:
+                self._bytes[PASS] = 0
+                if self._u32[_TAGS]:
+                    self._mask()
                 if self.sampler is not None:
                     self.sampler.passed(self)
-                if self._bytes[_STOP]:
+                if self._bytes[STOP]:
                     return self._exit(code)
             elif code == ExitCode.BUDGET and self._get("remaining"):
                 while self._get("remaining"):
@@ -354,6 +357,12 @@ class Interpreter:
                 return Exit(ExitCode.BUDGET, self.state.pc)
             else:
                 return self._exit(code)
+
+    def _mask(self) -> None:
+        """A region without masks has met a pointer that needs one."""
+        self._u32[_TAGS] = 0
+        if self.arena.on_tags is not None:
+            self.arena.on_tags()
 
     def _exit(self, code: ExitCode) -> Exit:
         pc = self.state.pc
@@ -381,21 +390,21 @@ class Interpreter:
         if self.counting and not self._get("remaining"):
             self._allow(_UNLIMITED)  # a budget limits run, not single steps
         mark = self.arena.mark()
-        self._bytes[_STEPPING] = 1
+        self._bytes[STEPPING] = 1
         code = self._enter(self._step_entry)
         if code == ExitCode.FLUSH:
             self.arena.make_room()
             code = self._enter(self._step_entry)
         else:
             self.arena.forget_since(mark)
-        self._bytes[_STEPPING] = 0
+        self._bytes[STEPPING] = 0
         if code == ExitCode.EMULATE:
             return self._emulate()
         if code == ExitCode.CODE_CHANGED:
             self._take_announcement()
             return None
         if code == ExitCode.STOP:
-            return Exit(code, self.state.pc) if self._bytes[_STOP] else None
+            return Exit(code, self.state.pc) if self._bytes[STOP] else None
         return self._exit(code)
 
     @property
@@ -476,7 +485,7 @@ class Interpreter:
     def syscall(self, number: int, /, *arguments: int) -> int:
         """Host system call; see :meth:`NativeCode.syscall`. A pass is not worth interrupting it:
         it is taken back, for the guest may have nowhere to leave it but after the call."""
-        self._bytes[_PASS] = 0
+        self._bytes[PASS] = 0
         return self.native.syscall(self.context, number, *arguments)
 
     def request_stop(self) -> None:
@@ -486,7 +495,7 @@ class Interpreter:
     def ask_pass(self) -> None:
         """Ask for a pass through Python at the next poll: the host stack is empty behind it."""
         if self.inside:
-            self._bytes[_PASS] = 1
+            self._bytes[PASS] = 1
 
     def sample(self) -> None:
         """Have the next polls in interpreted code noted, once the last ones are."""
@@ -510,11 +519,11 @@ class Interpreter:
     @property
     def is_stop_requested(self) -> bool:
         """Whether somebody has asked for a return; a pass that is wanted is none."""
-        return bool(self._bytes[_STOP])
+        return bool(self._bytes[STOP])
 
     def clear_stop(self) -> None:
         """Take the request back, when it was seen."""
-        self._bytes[_STOP] = 0
+        self._bytes[STOP] = 0
 
     def claim_signal(self, signum: int, flags: int = 0) -> None:
         """Route a host signal to the guest."""

@@ -117,6 +117,7 @@ class Jit:
         self._by_page: dict[int, set[int]] = {}  # pcs of installed regions
         self._retirement = Retirement(arena, self._release)
         self._refused: set[int] = set()
+        self._masked = False  # the guest has used bits of a pointer that are no part of an address
         self._precise: set[int] = set()  # regions in which something faulted
         self._has_ended = False
         self._made: set[int] = set()  # regions that were compiled in this run
@@ -134,7 +135,7 @@ class Jit:
         # who forks holds it too, so that no child finds an installation half done.
         self._lock = arena.space.lock
         arena.on_drop, arena.on_change, arena.on_flush = self.drop, self.compare, self._reinstall
-        arena.on_exact = self.keep_exact
+        arena.on_exact, arena.on_tags = self.keep_exact, self.mask
         arena.locate_region = self.locate
 
     @property
@@ -169,17 +170,19 @@ class Jit:
             if pc in self.installed:
                 return True
             start, window = self._window(pc)
-            precise = self._is_precise(pc)
+            precise, masked = self._is_precise(pc), self._masked
             visited = self._visited(pc, start, len(window))
         if not window:
             return False
         read = self.arena.space.read
         begun = time.monotonic()
-        request = Request(pc, start, window, read, key, precise, hints, self._is_constant, visited)
+        request = Request(
+            pc, start, window, read, key, precise, hints, self._is_constant, visited, masked
+        )
         region = self.compiler.compile(request)
         with self._lock:
             seconds = time.monotonic() - begun
-            if self._has_ended:
+            if self._has_ended or masked != self._masked:
                 return False
             if region is None:
                 self._refused.add(pc)
@@ -225,7 +228,9 @@ class Jit:
         if left:
             covered = {edges for i in self.installed.values() for edges in i.region.ranges}
             seconds = time.process_time()
-            self.compiler.leave(Leftovers.of(left.values(), mapped, visited, covered, seconds))
+            self.compiler.leave(
+                Leftovers.of(left.values(), mapped, visited, covered, seconds, self._masked)
+            )
 
     def after_fork(self) -> None:
         """In a forked child: what its parent had compiled is the parent's to go on with."""
@@ -507,6 +512,24 @@ class Jit:
             self.precise = True
             fast = [pc for pc, found in self.installed.items() if not found.region.precise]
             for pc in fast:
+                self._remove_region(pc)
+
+    def mask(self) -> None:
+        """From here on have regions mask pointers: one of the guest's had bits that are no part of
+        an address, and so will others."""
+        with self._lock:
+            if self._masked:
+                return
+            self._masked = True
+            if self.store is not None:
+                self.store = self.store.variant("masked")
+            self._bundles.clear()
+            self._stored.clear()
+            self._keys.clear()
+            self._hot.clear()
+            self._made.clear()
+            self._seen, self._version = set(), -1
+            for pc in list(self.installed):
                 self._remove_region(pc)
 
     def drop(self, start: int, end: int) -> None:

@@ -40,13 +40,14 @@ class Root(NamedTuple):
 class Leftovers:
     """Roots, the hottest first; what was mapped from files: start, end, offset, path; by start of a
     mapping, where in it the guest has been: half the offsets of basic blocks; the code [start, end)
-    of regions; and the seconds of processor time that the guest took."""
+    of regions; the seconds of processor time that the guest took; and :attr:`Request.masked`."""
 
     roots: tuple[Root, ...]
     pieces: tuple[tuple[int, int, int, str], ...]
     visited: dict[int, array[int]]
     covered: tuple[tuple[int, int], ...]
     seconds: float = 0.0
+    masked: bool = False
 
     @staticmethod
     def of(
@@ -55,6 +56,7 @@ class Leftovers:
         blocks: Sequence[int],
         covered: Iterable[tuple[int, int]],
         seconds: float,
+        masked: bool = False,
     ) -> Leftovers:
         """From what is mapped now; writable memory may differ from its file."""
         fixed = [m for m in mapped if m.file and not m.shared and not m.prot & PROT_WRITE]
@@ -64,7 +66,7 @@ class Leftovers:
             for m in fixed
             if m.prot & PROT_EXEC
         }
-        return Leftovers(tuple(roots), tuple(pieces), visited, tuple(covered), seconds)
+        return Leftovers(tuple(roots), tuple(pieces), visited, tuple(covered), seconds, masked)
 
     def pack(self) -> bytes:
         """For a process of the same Python."""
@@ -74,7 +76,8 @@ class Leftovers:
             start: array("I", sorted(offsets)).tobytes() for start, offsets in self.visited.items()
         }
         roots = tuple((*root,) for root in self.roots)
-        packed = marshal.dumps((roots, self.pieces, visited, self.covered, self.seconds))
+        facts = self.covered, self.seconds, self.masked
+        packed = marshal.dumps((roots, self.pieces, visited, *facts))
         return zlib.compress(packed, 1)  # who is in the middle of something takes little
 
     @staticmethod
@@ -148,6 +151,15 @@ class Leftovers:
                 if not visited[root.pc - first >> 1]:
                     visited = b""
                 return Request(
-                    root.pc, first, window, read, root.key, False, root.hints, is_constant, visited
+                    root.pc,
+                    first,
+                    window,
+                    read,
+                    root.key,
+                    False,
+                    root.hints,
+                    is_constant,
+                    visited,
+                    self.masked,
                 )
         return None

@@ -47,6 +47,7 @@ class RegionSurvey(EffectEmitter):
         region: Region,
         *,
         precise: bool = False,
+        masked: bool = False,
         guarded: Set[int] = frozenset(),
         untraced: Set[int] = frozenset(),
     ) -> None:
@@ -54,7 +55,8 @@ class RegionSurvey(EffectEmitter):
         self.compiler, self.region, self.blocks = compiler, region, region.blocks
         self.convention = RegionConvention(compiler.architecture)
         self.forgetting: dict[int, bool] = {}  # by pc, of what is not inlined
-        self.precise, self.guarded, self.untraced = precise, guarded, untraced
+        self.precise, self.masked = precise, masked
+        self.guarded, self.untraced = guarded, untraced
         # Exact at faults: by a table, or in the context, stored when they change.
         self.traced, self.stored = self.convention.traced, self.convention.stored
         if len(untraced) > _UNTRACED or precise:

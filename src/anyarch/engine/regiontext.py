@@ -62,7 +62,8 @@ class RegionEmitter(FlowText):
     """Writes the module of a region; afterwards ``cells`` are the pcs that it is linked to, and
     ``pcs`` the guest addresses that lines of its debug information stand for, two each.
 
-    ``precise`` writes each register to the context when it changes. At the pcs in ``guarded`` LLVM
+    ``precise`` writes each register to the context when it changes; ``masked`` takes ignored bits
+    from pointers, else accesses through such fault. At the pcs in ``guarded`` LLVM
     is kept from merging a load with a store, or with what is made of its value: its place would be
     lost. At those in ``untraced`` all kept registers are in the context; elsewhere the debug
     variables of the convention's ``traced`` ones, numbered from line 1, tell where these are. Where

@@ -63,6 +63,11 @@ class RegionStore:
             return None
         return key_for("regions", self.native, mapping.start, first_page)
 
+    def variant(self, name: str) -> RegionStore:
+        """The same cache's regions of another form."""
+        native = f"{self.native} {name}"
+        return RegionStore(self.cache, native, self.bundles, files=self.files)
+
     def load(self, key: str) -> Bundle:
         """All that there is for a mapping."""
         found = Bundle()

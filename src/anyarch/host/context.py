@@ -75,6 +75,8 @@ FIELDS: Final[dict[str, tuple[int, int]]] = {
     "region_base": (408, 8),  # host pointer that the table's entries are relative to
     "fault_registers": (640, 128),  # of the host at that instruction, as in its signal frame
     "fault_host": (416, 8),  # host address of the instruction that faulted, 0 once it was seen
+    "ignored_bits": (432, 4),  # of the guest's pointers, the highest ones
+    "tags_met": (436, 4),  # nonzero: a region without masks has met a pointer that has some of them
     "signal_mask": (512, 8),  # what the guest blocks
     "signals_held": (520, 8),  # nonzero: signals have arrived that the mask may hold back
     "changed_start": (560, 8),  # guest addresses: between them code was announced as changed,
@@ -91,6 +93,9 @@ FIELDS: Final[dict[str, tuple[int, int]]] = {
     "notes": (548, 4),  # how many polls the interpreter notes without returning, see NOTES
     "syscall_block": (288, 56),  # number and six arguments of a host system call from Python
 }
+# Bytes of the stop field: asked from outside, a pass through Python wanted, one instruction only.
+# Each has one writer at a time, so that none can undo another.
+STOP, PASS, STEPPING = (FIELDS["stop"][0] + index for index in range(3))
 REGISTERS: Final = 1024  # first byte of the guest's registers
 SIGNAL_INFO: Final = 16384  # 64 entries of 128 bytes: the siginfo of each pending signal
 # What was noted at polls, the latest first: source (see Sampler.note), pc, and the registers of the

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 from anyarch.host import signalpage as page
 from anyarch.host import x86_64 as machine
-from anyarch.host.context import FIELDS, SIGNAL_INFO, ExitCode
+from anyarch.host.context import FIELDS, PASS, SIGNAL_INFO, ExitCode
 from anyarch.host.cpu import features
 from anyarch.host.signalmask import FAULT_SIGNALS
+from anyarch.host.x86_64_untagging import untagging_text
 
 __all__ = ["EXPORTS", "runtime_text"]
 
@@ -28,7 +29,7 @@ EXPORTS = (
 )
 _SI_CODE, _SI_ADDRESS, _SI_VALUE = 8, 16, 24
 _SI_QUEUE, _SI_TKILL = -1, -6
-_SIGILL, _SIGFPE = 4, 8
+_SIGILL, _SIGBUS, _SIGFPE, _SIGSEGV = 4, 7, 8, 11
 _SIGCHLD = 17
 _ALL_DESCRIPTORS = 0xFFFFFFFF
 
@@ -44,6 +45,7 @@ def runtime_text() -> str:
         _QUEUE,
         _STOP_ALL,
         _CHAIN,
+        untagging_text(),
         _FAULT,
         _SIGNAL,
         _TAKE,
@@ -216,6 +218,10 @@ real:
   %known = icmp ne ptr %context, null
   br i1 %known, label %look, label %chain
 look:
+  {_at("uc.stack.p", "uc", machine.UC_STACK)}
+  %uc.stack = load ptr, ptr %uc.stack.p
+  {_at("stack", "uc.stack", -page.STACK_START)}
+  call void @aa_tag(ptr %uc, ptr %stack)
   {_field("in_native.p", "context", "in_native")}
   {_field("start.p", "context", "code_start")}
   {_field("end.p", "context", "code_end")}
@@ -229,7 +235,26 @@ look:
   %below = icmp ult i64 %pc, %end
   %between = and i1 %above, %below
   %ours = and i1 %inside, %between
-  br i1 %ours, label %leave, label %chain
+  br i1 %ours, label %tags, label %chain
+tags:
+  {_field("ignored.p", "context", "ignored_bits")}
+  %ignored.32 = load volatile i32, ptr %ignored.p
+  %ignored = zext i32 %ignored.32 to i64
+  %ignores = icmp ne i64 %ignored, 0
+  %is_segv = icmp eq i32 %signal, {_SIGSEGV}
+  %is_bus = icmp eq i32 %signal, {_SIGBUS}
+  %is_data = or i1 %is_segv, %is_bus
+  %may.repeat = and i1 %ignores, %is_data
+  br i1 %may.repeat, label %untag, label %leave
+untag:
+  %repeated = call i1 @aa_untag(ptr %uc, ptr %stack, i64 %ignored)
+  br i1 %repeated, label %pass, label %leave
+pass:
+  {_field("met.p", "context", "tags_met")}
+  {_at("pass.p", "context", PASS)}
+  store volatile i32 1, ptr %met.p
+  store volatile i8 1, ptr %pass.p
+  ret void
 leave:
   {_at("address.p", "info", _SI_ADDRESS)}
   {_field("base.p", "context", "memory_base")}

@@ -22,6 +22,7 @@ DWARF_ORDER: Final = (13, 12, 14, 11, 9, 8, 10, 15, 0, 1, 2, 3, 4, 5, 6, 7)
 UC_PC: Final = 168
 UC_SIGMASK: Final = 296
 
+NR_MPROTECT: Final = 10
 NR_RT_SIGACTION: Final = 13
 NR_RT_SIGPROCMASK: Final = 14
 NR_SCHED_YIELD: Final = 24

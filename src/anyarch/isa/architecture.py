@@ -65,6 +65,7 @@ class Architecture:
     convention: Convention = field(default_factory=Convention)
     elf_machine: int = 0
     exceptions: Mapping[int, str] = field(default_factory=dict)
+    pointer_bits: int = 64  # what programs keep above those of a pointer is no part of the address
     fused: tuple[tuple[str, ...], ...] = ()  # sequences that the interpreter runs as one handler
 
     @cached_property

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Final
 
-from anyarch.guests.aarch64.registers import CONVENTION, FLAGS, LAYOUT, MODE
+from anyarch.guests.aarch64.registers import CONVENTION, FLAGS, LAYOUT, MODE, POINTER_BITS
 from anyarch.isa.architecture import Architecture, FloatStatus
 
 if TYPE_CHECKING:
@@ -49,4 +49,5 @@ ARCHITECTURE: Final = Architecture(
     convention=CONVENTION,
     elf_machine=183,
     exceptions={1: "alignment fault"},
+    pointer_bits=POINTER_BITS,
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from anyarch.guests.aarch64.integers import extended
+from anyarch.guests.aarch64.registers import POINTER_BITS
 from anyarch.ir.bits import Bits
 from anyarch.isa.machine import Machine, when
 
@@ -15,7 +16,7 @@ def untagged(address: Bits, displacement: Bits | int = 0) -> Bits:
     A displacement is added behind that: the sum differs only where it carries beyond bit 55, and no
     program has memory near there. So accesses at one base share the work.
     """
-    return address[:56].sext(64) + displacement
+    return address[:POINTER_BITS].sext(64) + displacement
 
 
 def aligned(m: Machine, address: Bits, size: int) -> Bits:

@@ -17,6 +17,8 @@ FLAGS, MODE = range(2)  # indices into ``fpstatus``
 TPIDR, TPIDRRO, DIT, SSBS = range(4)  # indices into ``system``
 
 # What a function of the procedure call standard (AAPCS64) gets, gives, and keeps most often.
+POINTER_BITS: Final = 56  # above them is the tag, which programs may use for themselves
+
 CONVENTION: Final = Convention(
     link=("r", 30),
     integers=tuple(("r", index) for index in (31, 0, 1, 2, 3, 19, 20, 21, 22, 29)),
