@@ -221,7 +221,8 @@ look:
   {_at("uc.stack.p", "uc", machine.UC_STACK)}
   %uc.stack = load ptr, ptr %uc.stack.p
   {_at("stack", "uc.stack", -page.STACK_START)}
-  call void @aa_tag(ptr %uc, ptr %stack)
+  %is.repeated = call i1 @aa_tag(ptr %uc, ptr %stack)
+  %is.first = xor i1 %is.repeated, true
   {_field("in_native.p", "context", "in_native")}
   {_field("start.p", "context", "code_start")}
   {_field("end.p", "context", "code_end")}
@@ -244,7 +245,8 @@ tags:
   %is_segv = icmp eq i32 %signal, {_SIGSEGV}
   %is_bus = icmp eq i32 %signal, {_SIGBUS}
   %is_data = or i1 %is_segv, %is_bus
-  %may.repeat = and i1 %ignores, %is_data
+  %may.repeat.1 = and i1 %ignores, %is_data
+  %may.repeat = and i1 %may.repeat.1, %is.first
   br i1 %may.repeat, label %untag, label %leave
 untag:
   %repeated = call i1 @aa_untag(ptr %uc, ptr %stack, i64 %ignored)

@@ -94,15 +94,15 @@ def untagging_text() -> str:
     them in their place; not where it has that one already. ``stack`` is the thread's alternate
     stack, from its aligned base.
 
-    ``aa_tag(frame, stack)``: where it was what is repeated that faulted, the frame is again that of
-    the instruction itself.
+    ``aa_tag(frame, stack)``: whether it was what is repeated that faulted. The frame is that of the
+    instruction itself then.
     """
     more = " ".join(f"i8 {byte}, label %more" for byte in _LOCKED_OR_WIDE)
     return f"""
 {_constant("aa_forms", _forms())}
 {_constant("aa_places", bytes(_PLACES))}
 
-define internal void @aa_tag(ptr %uc, ptr %stack) noinline nounwind {{
+define internal i1 @aa_tag(ptr %uc, ptr %stack) noinline nounwind {{
   %pc.p = getelementptr i8, ptr %uc, i64 {machine.UC_PC}
   %pc = load i64, ptr %pc.p
   %stack.i = ptrtoint ptr %stack to i64
@@ -121,7 +121,7 @@ back:
   store i64 %old.pc, ptr %pc.p
   br label %done
 done:
-  ret void
+  ret i1 %repeated
 }}
 
 define internal i1 @aa_untag(ptr %uc, ptr %stack, i64 %ignored) noinline nounwind {{
