@@ -327,10 +327,11 @@ class LocalCompiler:
     ) -> None:
         regions = RegionCompiler(architecture, bounded=bounded, direct=direct)
         self._compile = compile_with(regions)
-        self.made: dict[tuple[int, int, bytes, bool, bytes], CompiledRegion | None] = {}
+        self.made: dict[tuple[object, ...], CompiledRegion | None] = {}
 
     def compile(self, request: Request) -> CompiledRegion | None:
-        asked = request.pc, request.start, request.window, request.precise, request.visited
+        form = request.precise, request.masked
+        asked = request.pc, request.start, request.window, form, request.visited
         if asked not in self.made:
             self.made[asked] = self._compile(request)
         return self.made[asked]
