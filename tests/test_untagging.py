@@ -1,4 +1,4 @@
-"""Accesses of the host that are done once more without ignored bits: real faults, in each encoding."""
+"""Accesses of the host that are repeated without ignored bits: real faults, in each encoding."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ CASES: Final = (
     Case("movzx eax, byte ptr [r12]", "r12"),
     Case("movzx esi, word ptr [r13]", "r13"),
     Case("movsx r15, byte ptr [r8]", "r8"),
-    Case("movsxd rax, dword ptr [r13 + 4*rbp + 0x12345]", "r13", 0x12345 + 40, others=with_(rbp=10)),
+    Case("movsxd rax, dword ptr [r13 + 4*rbp + 0x1234]", "r13", 0x1234 + 40, others=with_(rbp=10)),
     Case("movsxd r8, dword ptr [r8]", "r8", tagged=("-r8",)),
     Case("imul rax, [rbx], 0x12345"),
     Case("imul rax, [rbx], 5"),

@@ -74,7 +74,7 @@ BODIES: Final = (
     "ldr x9, [x3, x1]; add x4, x4, x9; str x4, [x3, x2]",
     "ldp x9, x10, [x1, 16]; stp x10, x4, [x2, -16]; add x4, x4, x9",
     "ldr q0, [x1]; ldp q1, q2, [x2]; eor v0.16b, v0.16b, v1.16b; stp q0, q2, [x2, 32]",
-    "ld2 {v1.4s, v2.4s}, [x1]; st1 {v2.b}[3], [x2]; ld1r {v3.2d}, [x1]; add v1.2d, v1.2d, v3.2d; str q1, [x2]",
+    "ld2 {v1.4s, v2.4s}, [x1]; st1 {v2.b}[3], [x2]; ld1r {v3.2d}, [x1]; str q3, [x2, 16]",
     "str x1, [x1]; ldr x9, [x1]; str x9, [x9, 8]; ldr x10, [x9, 8]; add x4, x4, x10",
     "mov x9, x1; str x9, [x9]; ldr x9, [x9]; swp x9, x9, [x9]; ldadd x9, x10, [x9]; add x4, x4, x9",
     "ldadd x3, x9, [x1]; swpb w9, w10, [x2]; add x4, x4, x10; ldsmax x4, x10, [x1]",
@@ -151,7 +151,7 @@ def registers_of(tag: int, step: int = 0) -> list[int]:
 @pytest.mark.parametrize("precise", [False, True], ids=["fast", "precise"])
 @pytest.mark.parametrize("body", BODIES)
 def test_regions(direct: Direct, body: str, precise: bool) -> None:
-    """Without tags, with some, and once masks are taken, everything is as it is in the reference."""
+    """Without tags, with some, and with masks, everything is as it is in the reference."""
     code, source = program(body), random.Random(body)
     jit = direct.prepare(code, source.randbytes(PAGE), precise=precise)
     context = direct.engine.context
@@ -174,7 +174,7 @@ def test_regions(direct: Direct, body: str, precise: bool) -> None:
 
 @pytest.mark.parametrize("precise", [False, True], ids=["fast", "precise"])
 def test_faults(direct: Direct, precise: bool) -> None:
-    """A pointer with a tag that leads to no memory: pc, address, and in the precise form registers."""
+    """A pointer with a tag that leads nowhere: pc, address, and in the precise form registers."""
     text = (
         "loop: ldr x9, [x1, 8]; add x4, x4, x9; str x4, [x1, 16]; sub x0, x0, 1;"
         "cmp x0, 3; csel x1, x1, x2, ne; cbnz x0, loop; brk 0"

@@ -38,8 +38,8 @@ if TYPE_CHECKING:
 # What a client sends begins with one byte and the size of what follows.
 _MESSAGE: Final = struct.Struct("<cI")
 _COMPILE, _MEMORY, _LEAVE = b"c", b"m", b"l"
-# pc, address of the window, its size, precise and masked (two bits), key of the mapping or zeros, size of the hints, of
-# what was visited; then the window, the hints and what was visited.
+# pc, address of the window, its size, precise and masked (two bits), key of the mapping or zeros,
+# size of the hints, of what was visited; then the window, the hints and what was visited.
 _REQUEST: Final = struct.Struct("<QQIB32sII")
 # A reply with the size of the packed region, 0 for none, and microseconds that it took to compile;
 # or, before it, that many bytes of guest memory are needed from an address, or whether they are
@@ -66,12 +66,12 @@ _PATIENCE: Final = 8  # compilers that die before one answers; then there is non
 class Request:
     """What is to be compiled: the region at ``pc``, from the code around it, the window.
 
-    It is kept under ``key``, the mapping's, if there is one, which is another where it is ``masked``:
-    :class:`anyarch.engine.regiontext.RegionEmitter` says what the two forms are. ``read`` gives other memory, for jump
-    tables, MemoryFault where there is none; ``is_constant`` tells what cannot change unseen.
-    ``hints`` are values that the registers of the link register's file once had at ``pc``, eight
-    bytes each: they may lead to jump tables. ``visited`` has a byte for every other address of the
-    window, 0 where the guest was never seen to begin a block; nothing where that is unknown.
+    It is kept under ``key``, the mapping's and the form's, if there is one. ``read`` gives other
+    memory, for jump tables, MemoryFault where there is none; ``is_constant`` tells what cannot
+    change unseen. ``hints`` are values that the registers of the link register's file once had at
+    ``pc``, eight bytes each: they may lead to jump tables. ``visited`` has a byte for every other
+    address of the window, 0 where the guest was never seen to begin a block; nothing where that is
+    unknown. What ``precise`` and ``masked`` ask for RegionEmitter tells.
     """
 
     pc: int

@@ -26,7 +26,7 @@ MODE_INTERRUPT: Final = 2  # stops every thread, then runs the previous action (
 
 STOP_SIGNAL: Final = 33  # carries stop requests beside its other meaning; unused by Python
 
-# An alternate stack: {context pointer, magic} and more data, the slot, a guard page, the stack proper.
+# An alternate stack: {context pointer, magic, REPEATED}, the slot, a guard page, the stack proper.
 STACK_NBYTES: Final = 65536  # and alignment
 STACK_START: Final = 12288
 STACK_MAGIC: Final = 0x6B63617473_616161  # "aaastack"
