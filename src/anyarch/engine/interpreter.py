@@ -379,10 +379,12 @@ class Interpreter:
         return Exit(code, pc)
 
     def _find_address(self) -> None:
-        """The host does not tell addresses that it cannot have (not canonical): find it out."""
+        """The host does not tell addresses that it cannot have (not canonical), and its handler does
+        not know all of them: find it out."""
         ended = self.reference.step()
         if ended is not None and ended.code == ExitCode.FAULT:
             self._set("fault_address", ended.address)
+            self.context.set("fault_signal", signals.SIGSEGV)
             self.context.set("fault_code", _SEGV_MAPERR)
 
     def step(self) -> Exit | None:

@@ -241,15 +241,13 @@ tags:
   {_field("ignored.p", "context", "ignored_bits")}
   %ignored.32 = load volatile i32, ptr %ignored.p
   %ignored = zext i32 %ignored.32 to i64
-  %ignores = icmp ne i64 %ignored, 0
   %is_segv = icmp eq i32 %signal, {_SIGSEGV}
   %is_bus = icmp eq i32 %signal, {_SIGBUS}
   %is_data = or i1 %is_segv, %is_bus
-  %may.repeat.1 = and i1 %ignores, %is_data
-  %may.repeat = and i1 %may.repeat.1, %is.first
+  %may.repeat = and i1 %is_data, %is.first
   br i1 %may.repeat, label %untag, label %leave
 untag:
-  %repeated = call i1 @aa_untag(ptr %uc, ptr %stack, i64 %ignored)
+  %repeated = call i1 @aa_untag(ptr %uc, ptr %info, ptr %stack, i64 %ignored)
   br i1 %repeated, label %pass, label %leave
 pass:
   {_field("met.p", "context", "tags_met")}
@@ -263,6 +261,8 @@ leave:
   %address = load i64, ptr %address.p
   %base = load volatile i64, ptr %base.p
   %guest = sub i64 %address, %base
+  %told.signal = load i32, ptr %info
+  %told.code = load i32, ptr %code.p
   %is_ill = icmp eq i32 %signal, {_SIGILL}
   %is_fpe = icmp eq i32 %signal, {_SIGFPE}
   %is_code = or i1 %is_ill, %is_fpe
@@ -271,8 +271,8 @@ leave:
   {_field("fault_signal.p", "context", "fault_signal")}
   {_field("fault_code.p", "context", "fault_code")}
   store volatile i64 %shown, ptr %fault_address.p
-  store volatile i32 %signal, ptr %fault_signal.p
-  store volatile i32 %code, ptr %fault_code.p
+  store volatile i32 %told.signal, ptr %fault_signal.p
+  store volatile i32 %told.code, ptr %fault_code.p
   {_field("host.p", "context", "fault_host")}
   store volatile i64 %pc, ptr %host.p
   {_at("registers.p", "uc", machine.UC_REGISTERS)}

@@ -29,6 +29,9 @@ _STACK_POINTER: Final = 4
 # addressing mode has a meaning of its own for them. The others do where no prefix can be.
 _SPARE: Final = sum(1 << number for number in (8, 9, 10, 11, 14))
 _SPARE_LOW: Final = sum(1 << number for number in (1, 2, 6, 7))
+# siginfo, sigaction(2)
+_SI_CODE, _SI_ADDRESS, _SI_KERNEL, _SEGV_MAPERR, _SIGSEGV = 8, 16, 128, 1, 11
+_UNUSED: Final = 16  # the highest bits of a canonical address are copies of the one below them
 _PREFIXES: Final = 4  # of one byte, that an access has at most
 _LOCKED_OR_WIDE: Final = (0x26, 0x2E, 0x36, 0x3E, 0x66, 0xF0, 0xF2, 0xF3)
 
@@ -89,9 +92,10 @@ def _moved(value: str, by: str) -> str:
 def untagging_text() -> str:
     """LLVM text of two functions for the fault handler.
 
-    ``aa_untag(frame, stack, ignored)``: whether the instruction that faulted is repeated, when the
+    ``aa_untag(frame, info, stack, ignored)``: whether the instruction that faulted is repeated, when the
     handler returns, at its address without the highest ``ignored`` bits, copies of the one below
-    them in their place; not where it has that one already. ``stack`` is the thread's alternate
+    them in their place; not where it has that one already, or one that is not canonical either.
+    Then the siginfo tells it, which the kernel has not. ``stack`` is the thread's alternate
     stack, from its aligned base.
 
     ``aa_tag(frame, stack)``: whether it was what is repeated that faulted. The frame is that of the
@@ -124,7 +128,7 @@ done:
   ret i1 %repeated
 }}
 
-define internal i1 @aa_untag(ptr %uc, ptr %stack, i64 %ignored) noinline nounwind {{
+define internal i1 @aa_untag(ptr %uc, ptr %info, ptr %stack, i64 %ignored) noinline nounwind {{
 entry:
   %pc.p = getelementptr i8, ptr %uc, i64 {machine.UC_PC}
   %pc = load i64, ptr %pc.p
@@ -327,8 +331,27 @@ address:
   %raised = shl i64 %tagged, %ignored
   %untagged = ashr i64 %raised, %ignored
   %tag = sub i64 %tagged, %untagged
-  %is.untagged = icmp eq i64 %tag, 0
-  br i1 %is.untagged, label %no, label %choose
+  %is.tagged = icmp ne i64 %tag, 0
+  %canonical.1 = shl i64 %untagged, {_UNUSED}
+  %canonical = ashr i64 %canonical.1, {_UNUSED}
+  %is.canonical = icmp eq i64 %canonical, %untagged
+  %helps = and i1 %is.tagged, %is.canonical
+  br i1 %helps, label %choose, label %tell
+
+tell:
+  %is.evex = icmp eq i8 %first, {0x62}
+  %is.inexact = and i1 %is.evex, %mod.1b
+  %code.p = getelementptr i8, ptr %info, i64 {_SI_CODE}
+  %info.code = load i32, ptr %code.p
+  %is.told = icmp ne i32 %info.code, {_SI_KERNEL}
+  %is.left = or i1 %is.inexact, %is.told
+  br i1 %is.left, label %no, label %tell.it
+tell.it:
+  %address.p = getelementptr i8, ptr %info, i64 {_SI_ADDRESS}
+  store i64 %untagged, ptr %address.p
+  store i32 {_SIGSEGV}, ptr %info
+  store i32 {_SEGV_MAPERR}, ptr %code.p
+  br label %no
 
 choose:
   %index.tag = lshr i64 %tag, %scale
