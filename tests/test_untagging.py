@@ -260,13 +260,13 @@ def test_each_encoding(machine: Machine, index: int) -> None:
     if not case.overwritten:
         registers[NAMES.index(case.pointer)] += TAG // case.scale
     if "memory" in case.tagged:
-        before = struct.unpack_from("<Q", memory, MIDDLE)[0]
-        memory = bytearray(memory)
-        struct.pack_into("<Q", memory, MIDDLE, before + TAG & (1 << 64) - 1)
+        (before,) = struct.unpack_from("<Q", memory, MIDDLE)
+        word = struct.pack("<Q", before + TAG & (1 << 64) - 1)
+        memory = memory[:MIDDLE] + word + memory[MIDDLE + 8 :]
     result, found, changed = machine.run(index, case, TAG)
     if "flags" in case.tagged:
         registers[FLAGS] = found[FLAGS]
-    assert (result, found, changed) == (77, registers, bytes(memory))
+    assert (result, found, changed) == (77, registers, memory)
     assert machine.context.get("tags_met") == 1
     assert machine.context.view[PASS] == 1
 

@@ -379,8 +379,8 @@ class Interpreter:
         return Exit(code, pc)
 
     def _find_address(self) -> None:
-        """The host does not tell addresses that it cannot have (not canonical), and its handler does
-        not know all of them: find it out."""
+        """The host does not tell addresses that it cannot have (not canonical), and its handler
+        knows not all of them: find it out."""
         ended = self.reference.step()
         if ended is not None and ended.code == ExitCode.FAULT:
             self._set("fault_address", ended.address)

@@ -92,10 +92,10 @@ def _moved(value: str, by: str) -> str:
 def untagging_text() -> str:
     """LLVM text of two functions for the fault handler.
 
-    ``aa_untag(frame, info, stack, ignored)``: whether the instruction that faulted is repeated, when the
-    handler returns, at its address without the highest ``ignored`` bits, copies of the one below
-    them in their place; not where it has that one already, or one that is not canonical either.
-    Then the siginfo tells it, which the kernel has not. ``stack`` is the thread's alternate
+    ``aa_untag(frame, info, stack, ignored)``: whether the instruction that faulted is repeated,
+    when the handler returns, at its address without the highest ``ignored`` bits, copies of the one
+    below them in their place; not where it has that one already, or one that is not canonical
+    either. Then the siginfo tells it, which the kernel has not. ``stack`` is the thread's alternate
     stack, from its aligned base.
 
     ``aa_tag(frame, stack)``: whether it was what is repeated that faulted. The frame is that of the
