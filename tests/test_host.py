@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -310,6 +311,12 @@ def test_empty_and_unbindable_blobs_are_errors() -> None:
         load(Blob(b"", {}))
     with pytest.raises(HostError, match="aa_leave"):
         load(Blob(b"\xc3", {"f": 0})).bind(Context())
+
+
+def test_fields_of_the_context_do_not_overlap() -> None:
+    places = sorted((*place, name) for name, place in FIELDS.items() if name != "stack_limit")
+    for (start, nbytes, name), (following, _, other) in pairwise(places):
+        assert start + nbytes <= following, f"{name} and {other}"
 
 
 # Entering, leaving, faults

@@ -75,8 +75,8 @@ FIELDS: Final[dict[str, tuple[int, int]]] = {
     "region_base": (408, 8),  # host pointer that the table's entries are relative to
     "fault_registers": (640, 128),  # of the host at that instruction, as in its signal frame
     "fault_host": (416, 8),  # host address of the instruction that faulted, 0 once it was seen
-    "ignored_bits": (432, 4),  # of the guest's pointers, the highest ones
-    "tags_met": (436, 4),  # nonzero: a region without masks has met a pointer that has some of them
+    "ignored_bits": (472, 4),  # of the guest's pointers, the highest ones
+    "tags_met": (476, 4),  # nonzero: a region without masks has met a pointer that has some of them
     "signal_mask": (512, 8),  # what the guest blocks
     "signals_held": (520, 8),  # nonzero: signals have arrived that the mask may hold back
     "changed_start": (560, 8),  # guest addresses: between them code was announced as changed,
