@@ -500,12 +500,13 @@ RULES: Final[dict[str, Rule]] = {
 
 
 def declarations(text: str) -> str:
-    """Declarations of the intrinsics that a text calls."""
+    """Declarations of the intrinsics that a text calls and does not declare."""
     found: dict[str, str] = {}
+    declared = set(re.findall(r"^declare .*(@llvm\.[\w.]+)\(", text, re.MULTILINE))
     pattern = re.compile(r"call (\S+|<[^>]*>|\{[^}]*\}) (@llvm\.[\w.]+)\(")
     for match in pattern.finditer(text):
         name = match[2]
-        if name in found:
+        if name in found or name in declared:
             continue
         depth, end = 1, match.end()
         while depth:

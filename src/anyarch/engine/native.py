@@ -134,8 +134,8 @@ class InterpreterModule:
             RegionConvention(self.architecture).text(),
             translator_text(self.architecture.lengths, self._noted()),
         ]
-        body = "\n".join(parts)
-        texts = [runtime + body + "\n" + declarations(body)]
+        text = runtime + "\n".join(parts) + "\n"
+        texts = [text + declarations(text)]
         for group in split(handlers, len):
             body = "\n".join([*_HEADER, *OUTSIDE, *group])
             texts.append(body + "\n" + declarations(body))

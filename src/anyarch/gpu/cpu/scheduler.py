@@ -458,7 +458,6 @@ end:
 done:
   ret void
 }}
-declare i32 @llvm.cttz.i32(i32, i1)
 """
 
 # Make the fibres of a block and put them into the ring before `head` (null: a new ring).
