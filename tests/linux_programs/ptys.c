@@ -32,6 +32,11 @@ static int child(const char *name) {
     if (ioctl(fd, TIOCSCTTY, 0) && errno != EPERM) return 1;
     for (int i = 0; i < 3; i++) dup2(fd, i);
     signal(SIGWINCH, resize);
+    sigset_t window, none; /* it may come before we wait for it */
+    sigemptyset(&none);
+    sigemptyset(&window);
+    sigaddset(&window, SIGWINCH);
+    sigprocmask(SIG_BLOCK, &window, 0);
     struct winsize size;
     ioctl(0, TIOCGWINSZ, &size);
     printf("size %dx%d tty %d group %d session %d\n", size.ws_col, size.ws_row, isatty(1),
@@ -41,7 +46,7 @@ static int child(const char *name) {
     if (!fgets(line, sizeof line, stdin)) return 2;
     printf("line %s", line);
     fflush(stdout);
-    while (!resized) pause();
+    while (!resized) sigsuspend(&none);
     ioctl(0, TIOCGWINSZ, &size);
     printf("resized %dx%d\n", size.ws_col, size.ws_row);
     fflush(stdout);
