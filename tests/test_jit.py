@@ -1300,6 +1300,26 @@ def test_regions_are_aligned_for_vector_constants() -> None:
         assert arena.append(bytes(nbytes)) % 64 == 0
 
 
+def test_a_region_that_is_always_left_where_it_begins_goes(engines: Engines) -> None:
+    """A loop that has singles is come to with a double, again and again."""
+    text = """
+        li s0, 200; fmv.w.x ft1, zero
+    outer: fcvt.d.l ft0, s0; li s1, 3; jal ra, loop
+        addi s0, s0, -1; bnez s0, outer; j end
+    loop: fadd.s ft0, ft0, ft1; addi s1, s1, -1; bnez s1, loop; ret
+    end: nop
+    """
+    case, engine = program(text), engines["flat"]
+    expected = lockstep.run_reference(case, 5000)
+    NativeEngine.prepare(engine, case)  # nothing is compiled
+    loop = CODE + assembled(text).index(assembled("fadd.s ft0, ft0, ft1"))
+    assert engine.jit.add(loop)
+    found = engine.outcome(engine.engine.run(None))
+    assert not lockstep.differences(expected, found)
+    assert loop not in engine.jit.installed
+    assert engine.jit.is_settled(loop), "it would be asked for again"
+
+
 def test_where_the_guest_never_was_no_region_goes(engines: Engines) -> None:
     """A branch that was never taken leaves the region; where it leads may be compiled later."""
     engine = engines["flat"]

@@ -139,6 +139,7 @@ class RecordArena:
         self.on_change: Callable[[int, int], None] | None = None
         self.on_exact: Callable[[], None] | None = None  # faults are to be restarted
         self.on_tags: Callable[[], None] | None = None  # pointers have bits that are ignored
+        self.on_emulate: Callable[[int], None] | None = None  # the reference engine steps at a pc
         self.went_plain = False
         self.on_flush: Callable[[], None] | None = None  # no block is left that leads to a region
         # By host address and registers: the guest's pc, and registers that are not in the context.

@@ -428,6 +428,8 @@ class Interpreter:
     def _emulate(self) -> Exit | None:
         """Let the reference engine run the instruction at ``state.pc``. There is one reservation:
         a load may take it here, and native code store where it holds."""
+        if self.arena.on_emulate is not None:
+            self.arena.on_emulate(self.state.pc)
         machine = self.reference.machine
         machine.reservation = self._reservation
         ended = self.reference.step()

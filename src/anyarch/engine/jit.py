@@ -10,7 +10,7 @@ import ctypes
 import struct
 import time
 from bisect import bisect_left, bisect_right, insort
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
 from itertools import chain
 from typing import TYPE_CHECKING, Final, Protocol
@@ -45,6 +45,7 @@ RECORD_NBYTES: Final = 32  # a word for aa_resolve; handler, pc, entry
 RECORDS_NBYTES: Final = 1 << 24
 _PAGE: Final = 4096
 _WAYS: Final = 64  # that are made at once
+_VAIN: Final = 64  # times that a region is left where it begins, after which it is dropped
 _SCATTERED: Final = 1 << 14  # bytes from the first to the last code of a region
 
 
@@ -117,6 +118,7 @@ class Jit:
         self._by_page: dict[int, set[int]] = {}  # pcs of installed regions
         self._retirement = Retirement(arena, self._release)
         self._refused: set[int] = set()
+        self._vain: Counter[int] = Counter()  # times that a region was left where it begins
         self._masked = False  # the guest has used bits of a pointer that are no part of an address
         self._precise: set[int] = set()  # regions in which something faulted
         self._has_ended = False
@@ -136,6 +138,7 @@ class Jit:
         self._lock = arena.space.lock
         arena.on_drop, arena.on_change, arena.on_flush = self.drop, self.compare, self._reinstall
         arena.on_exact, arena.on_tags = self.keep_exact, self.mask
+        arena.on_emulate = self.emulated
         arena.locate_region = self.locate
 
     @property
@@ -388,7 +391,7 @@ class Jit:
         """Put a region of the store in place, if it applies."""
         begun = time.monotonic()
         precise = bool(self.precise) or region.pc in self._precise
-        if region.precise < precise or not self._place(region):
+        if region.precise < precise or region.pc in self._refused or not self._place(region):
             return False
         self.journal.note(LOADED, region, time.monotonic() - begun)
         return True
@@ -513,6 +516,18 @@ class Jit:
             fast = [pc for pc, found in self.installed.items() if not found.region.precise]
             for pc in fast:
                 self._remove_region(pc)
+
+    def emulated(self, pc: int) -> None:
+        """A region may take registers for what they are not where the guest comes to it, singles or
+        a mode, and is left there for the reference engine. Blocks are faster than that."""
+        if pc not in self.installed:
+            return
+        self._vain[pc] += 1
+        if self._vain[pc] >= _VAIN:
+            with self._lock:
+                if pc in self.installed:
+                    self._remove_region(pc)
+                self._refused.add(pc)
 
     def mask(self) -> None:
         """From here on have regions mask pointers: one of the guest's had bits that are no part of
