@@ -109,7 +109,7 @@ GUESTS: Final = {
     for guest in (
         RISCV_GUEST,
         # QEMU's default processor has pointer authentication, which it computes in software:
-        # Debian's programs take three to twenty times as long. Ours has none, see docs/aarch64.md.
+        # Debian's perl takes ten times as long. Ours has none, see docs/aarch64.md.
         Guest(
             AARCH64,
             "qemu-aarch64",

@@ -176,8 +176,8 @@ def _optimise(module: ModuleRef, machine: TargetMachine, opt: int) -> None:
     if opt >= 3:
         passes = builder.getModulePassManager()
     else:
-        # Of the thousand functions of an interpreter LLVM's pipeline makes the same code as this
-        # list, handler for handler, in four to six times the time.
+        # LLVM's pipeline takes four to six times as long for the thousand functions of an
+        # interpreter. Not NewGVN: LLVM 22's is wrong, see docs/performance.md.
         passes = llvm.create_new_module_pass_manager()
         passes.add_always_inliner_pass()
         if opt:

@@ -524,6 +524,7 @@ class Jit:
             return
         self._vain[pc] += 1
         if self._vain[pc] >= _VAIN:
+            del self._vain[pc]
             with self._lock:
                 if pc in self.installed:
                     self._remove_region(pc)

@@ -28,7 +28,7 @@ from anyarch.host.mapping import (
     protect_pages,
     reserve,
 )
-from anyarch.host.signalmask import FAULT_SIGNALS, change_host_mask
+from anyarch.host.signalmask import ALL_SIGNALS, FAULT_SIGNALS, change_host_mask
 
 __all__ = [
     "claim_signal",
@@ -52,7 +52,6 @@ _SA_RESTART, _SA_NODEFER = 0x10000000, 0x40000000
 _SI_QUEUE = -1
 _SS_DISABLE = 2
 _ACTION: Final = struct.Struct("<QQQQ")  # handler, flags, restorer, mask
-_EVERY_SIGNAL: Final = (1 << 64) - 1
 
 _syscall = libc.syscall
 _syscall.restype = ctypes.c_long
@@ -247,7 +246,7 @@ def install_fault_handlers(native: NativeCode) -> None:
 def _install_signal(actions: _Actions, number: int, flags: int) -> None:
     # SA_RESTART makes the kernel tell which interrupted calls may be repeated (-512) and which
     # not (-EINTR); the guest's own flag is for the system call layer to apply.
-    mask = _EVERY_SIGNAL & ~FAULT_SIGNALS
+    mask = ALL_SIGNALS & ~FAULT_SIGNALS
     actions.install(number, actions.signal, flags | _SA_RESTART, mask)
 
 
