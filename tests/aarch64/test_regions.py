@@ -139,6 +139,43 @@ def test_flags_that_a_callee_leaves(form: str, compiled: str, engines: Engines) 
         assert not differences(follow_reference(program, exact=True), engine.follow())
 
 
+# A carry that comes from the turn before or from before the loop, and in the loop from either of two
+# instructions; behind it one of three that set flags is read.
+CARRIED_FLAGS = """
+    cmp x0, x1
+l1: adcs x2, x2, x3
+    cbz x6, l2
+    adds x4, x4, x2
+    sub x6, x6, 1
+l2: adc x5, x5, x4
+    csel x7, x5, x7, hi
+    sub x8, x8, 1
+    cbnz x8, l1
+    cbz x0, l3
+    rmif x5, 2, 6
+l3: csinc x9, x9, x9, lt
+    ccmp x9, x2, 3, vs
+    csinc x10, xzr, xzr, hi
+    brk 0
+"""
+
+
+@pytest.mark.parametrize("form", ["fast", "precise"])
+@pytest.mark.parametrize("entry", ["before", "head", "middle"])
+def test_flags_of_several_instructions_meet(form: str, entry: str, engines: Engines) -> None:
+    engine, source = engines[form], random.Random(f"{form} {entry}")
+    labels = ("l1", "l2")
+    blank = Program(CARRIED_FLAGS, labels, (), (0,) * 32, (0,) * 32, 0, 0, 0, bytes(NBYTES))
+    engine.prepare(blank)
+    assert engine.jit.add([CODE, *blank.places()][("before", "head", "middle").index(entry)])
+    for _ in range(100):
+        values = [source.choice((0, 1, 5, 1 << 63, 2**64 - 1, 1 << 62)) for _ in range(31)]
+        values[6], values[8] = source.randrange(3), source.randrange(1, 4)
+        program = replace(blank, r=(*values, STACK), nzcv=source.randrange(16))
+        fill(engine.engine.state, program)
+        assert not differences(follow_reference(program, exact=True), engine.follow())
+
+
 def test_registers_at_stops_in_nested_loops(engines: Engines) -> None:
     """The poll of the inner loop sees a vector and the flags of the outer one, or a scalar and its
     own flags."""

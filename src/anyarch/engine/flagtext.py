@@ -5,6 +5,7 @@ from __future__ import annotations
 from anyarch.engine.pendingflags import INPUTS, MAKER, input_field
 from anyarch.engine.records import field_offset
 from anyarch.engine.regionflags import IN_CONTEXT, PACKED, FlagUse, emit_kind, pack, unpack
+from anyarch.engine.regions import Key
 from anyarch.engine.regionsurvey import RegionSurvey
 
 
@@ -35,6 +36,27 @@ class FlagText(RegionSurvey):
         self.line(f"store i64 {word}, ptr %flags.0, align 8")
         self._set_kind(PACKED)
         self.flag_values = values
+
+    def _take_flags(self, key: Key) -> None:
+        """What is known of flags where a block begins."""
+        if self.flag_use is not None:
+            self.flag_kinds = self.flag_use.before(key)
+            self.flag_values = {}
+            for index in sorted(self.flag_use.carried(key)):
+                flag = self.let(f"load i1, ptr {self._carrier(index)}, align 1")
+                self.flag_values[index] = self.let(f"zext i1 {flag} to i8")
+
+    def _carry_flags(self, key: Key) -> None:
+        """Before a jump to a block: have the flags that are values of their own there."""
+        if self.flag_use is not None:
+            for index in sorted(self.flag_use.carried(key)):
+                flag = self.let(f"trunc i8 {self._flag(index)} to i1")
+                self.line(f"store i1 {flag}, ptr {self._carrier(index)}, align 1")
+
+    def _carrier(self, index: int) -> str:
+        """The variable of a flag that is a value of its own."""
+        self.carriers.add(index)
+        return f"%flag.{index}"
 
     def _set_kind(self, number: int) -> None:
         self.line(f"store ptr {_maker(number)}, ptr %flags.kind, align 8")

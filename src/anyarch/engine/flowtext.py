@@ -112,6 +112,7 @@ class FlowText(AccessText):
     def _way_to(self, key: Key) -> str:
         """The label for a block that has variables as it expects them, or of a poll on the way
         there."""
+        self._carry_flags(key)
         copy, polls = self.loops.polls(self.block_key, self.copy, key)
         if not polls or self.is_first:
             self._agree(key)

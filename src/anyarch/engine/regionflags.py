@@ -5,6 +5,9 @@ instruction that sets them all a region keeps *inputs*: what the flags are funct
 says which functions: a function of the region's module that makes flags of inputs. Where control
 comes from several places the kind is a value like any other, the address of that function.
 
+A flag that is read where kinds meet is a value of its own on the ways that lead there (*carried*):
+in a loop that adds long numbers the carry comes from the turn before, or from what is before the loop.
+
 Not even code that regions call, return or jump to needs flags made: the context gets function and
 inputs. Who reads flags there, or leaves regions, *settles* them first.
 """
@@ -52,10 +55,15 @@ class FlagUse:
         self._by_form: dict[str, Kind | None] = {}
         self._blocks = blocks
         self._entry = self._survey(root)
+        self._carried = self._survey_reads()
 
     def before(self, key: Key) -> Kinds:
         """The kinds that there may be where a block begins."""
         return self._entry.get(key, frozenset({IN_CONTEXT}))  # what no way leads to is not run
+
+    def carried(self, key: Key) -> frozenset[int]:
+        """The flags that are values of their own where a block begins."""
+        return self._carried.get(key, frozenset())
 
     def kind(self, found: Occurrence) -> Kind | None:
         """How an instruction sets the flags, or None where they have to be packed."""
@@ -146,6 +154,39 @@ class FlagUse:
                     entry[successor] = before | kinds
                     work.append(successor)
         return entry
+
+    def _survey_reads(self) -> dict[Key, frozenset[int]]:
+        """The flags that are read at or behind the beginning of a block, if kinds meet there."""
+        every = frozenset(range(self.file.count))
+        known: dict[Key, tuple[frozenset[int], bool]] = {}
+        for key, block in self._blocks.items():
+            reads: frozenset[int] = frozenset()
+            passes = True
+            for found in block.instructions:
+                sets = self.sets(found)
+                reads |= every if sets and self.kind(found) is None else self._reads(found)
+                if sets or self._forgets(found) or not found.template.is_native:
+                    passes = False
+                    break
+            known[key] = reads, passes
+        live = {key: reads for key, (reads, _) in known.items()}
+        changed = True
+        while changed:
+            changed = False
+            for key, block in self._blocks.items():
+                if known[key][1]:
+                    found = live[key].union(*(live.get(to, ()) for to in block.successors))
+                    changed |= found != live[key]
+                    live[key] = found
+        return {key: flags for key, flags in live.items() if len(self.before(key)) > 1}
+
+    def _reads(self, found: Occurrence) -> frozenset[int]:
+        """The flags that an instruction reads."""
+        return frozenset(
+            found.constant(node.args[0])
+            for node in found.template.live
+            if node.op == "register" and node.attrs[0] == self.file.name
+        )
 
     def text(self) -> str:
         """The functions ``@flags.kind(inputs…)``: the flags, packed."""

@@ -92,6 +92,7 @@ class RegionSurvey(EffectEmitter):
             self.flag_use = FlagUse(self.blocks, file, self.root, self._forgets)
         self.flag_kinds: Kinds = frozenset({IN_CONTEXT})  # that they may be of
         self.flag_values: dict[int, str] = {}  # that this block has computed
+        self.carriers: set[int] = set()  # flags that have variables
         self.loops = Loops(self.blocks, self._forgets, unrolls=not precise)
         self.ordering = Ordering(self.blocks, self.root, self._forgets)
         self.settled = False  # whether no store is on its way

@@ -132,6 +132,8 @@ class RegionEmitter(FlowText):
             self.line("%flags.kind = alloca ptr, align 8")
             for index in range(INPUTS):
                 self.line(f"%flags.{index} = alloca i64, align 8")
+        for index in self.carriers:
+            self.line(f"{self._carrier(index)} = alloca i1, align 1")
         for place in variables:
             if self._is_flag(place):
                 continue
@@ -158,6 +160,7 @@ class RegionEmitter(FlowText):
         self._check_scalars()
         for place, name in self.singles.items():
             self._take_single(place, name)
+        self._carry_flags(self.root)
         first = _FIRST if self.loops.is_inside(self.root) else label_of(self.root)
         self.line(f"br label %{first}")
 
@@ -198,8 +201,7 @@ class RegionEmitter(FlowText):
         self.unwritten = set(self.entry_unwritten[block.key])
         self.lazy, self.implied = {}, {}
         self.settled = self.ordering.entry[block.key]
-        if self.flag_use is not None:
-            self.flag_kinds, self.flag_values = self.flag_use.before(block.key), {}
+        self._take_flags(block.key)
 
     def _poll_back(self, way: WayBack, label: str, kinds: Kinds) -> None:
         """Poll on the way back to the head of a loop."""
@@ -209,7 +211,7 @@ class RegionEmitter(FlowText):
         self._enter(block.instructions[0])
         self.scalars = dict(way.scalars)
         self.lazy = {place: Result(fmt, None, frozenset()) for place, fmt in way.lazy}
-        self.flag_kinds = kinds
+        self.flag_kinds = kinds  # those that are carried are in their variables already
         self.stop_poll(str(block.pc))
         self._agree(way.head)
         self.line(f"br label %{label_of(way.head)}")
