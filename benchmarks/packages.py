@@ -151,7 +151,9 @@ CASES: Final = (
     Case("openssl: cipher", "usr/bin/openssl", ("enc", "-aes-256-cbc", *KEY, "-in", "@bytes")),
     Case("openssl: hash", "usr/bin/openssl", ("kdf", *PASSWORD, "PBKDF2")),
     Case("openssl: prime", "usr/bin/openssl", ("prime", str(2**2203 - 1))),
+    Case("sha256sum", "usr/bin/sha256sum", tuple(["@bytes"] * 3)),
     Case("flac", "usr/bin/flac", ("-s", "-c", "-8", "@sound.wav")),
+    Case("lame", "usr/bin/lame", ("--silent", "-t", "@sound.wav", "-")),
     Case(
         "gcc -O2",
         "usr/libexec/gcc/*/*/cc1",

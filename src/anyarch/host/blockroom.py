@@ -8,8 +8,6 @@ other memory.
 
 from __future__ import annotations
 
-import os
-
 from anyarch.errors import HostError
 from anyarch.host.code import BLOCK_ROOM_NBYTES, code_arena
 from anyarch.host.mapping import (
@@ -17,12 +15,9 @@ from anyarch.host.mapping import (
     MAP_FIXED,
     MAP_NORESERVE,
     MAP_PRIVATE,
-    MAP_SHARED,
-    PROT_EXEC,
     PROT_NONE,
-    PROT_READ,
-    PROT_WRITE,
     map_pages,
+    map_twice,
     unmap_pages,
 )
 
@@ -69,16 +64,6 @@ class BlockRoom:
             self.distance = 0
 
     def _map(self) -> None:
-        fd = os.memfd_create("anyarch-blocks", os.MFD_CLOEXEC)
-        try:
-            os.ftruncate(fd, BLOCK_ROOM_NBYTES)
-            self.seal()
-            written = map_pages(BLOCK_ROOM_NBYTES, PROT_READ | PROT_WRITE, flags=MAP_SHARED, fd=fd)
-            self.distance = written - self.start
-            flags = MAP_SHARED | MAP_FIXED
-            map_pages(
-                BLOCK_ROOM_NBYTES, PROT_READ | PROT_EXEC, pointer=self.start, flags=flags, fd=fd
-            )
-        finally:
-            os.close(fd)
+        self.seal()
+        self.distance = map_twice(BLOCK_ROOM_NBYTES, self.start) - self.start
         self._forks = code_arena().forks

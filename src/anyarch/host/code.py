@@ -15,12 +15,12 @@ from anyarch.host.freelist import FreeList
 from anyarch.host.mapping import (
     MAP_FIXED,
     MAP_PRIVATE,
-    MAP_SHARED,
     PROT_EXEC,
     PROT_READ,
     PROT_WRITE,
     libc,
     map_pages,
+    map_twice,
     protect_pages,
     reserve,
     round_up,
@@ -238,21 +238,14 @@ class CodeArena:
         half = CELL_DISTANCE
         first = self.end - half
         kept = ctypes.string_at(first, self._region_next - first) if self._owner else b""
-        fd = os.memfd_create("anyarch-regions", os.MFD_CLOEXEC)
         try:
-            os.ftruncate(fd, half)
-            prot = PROT_READ | PROT_WRITE
             if self._region_write:
                 unmap_pages(self._region_write, half)
                 self._region_write = 0
-            self._region_write = map_pages(half, prot, flags=MAP_SHARED, fd=fd)
-            ctypes.memmove(self._region_write, kept, len(kept))
-            prot = PROT_READ | PROT_EXEC
-            map_pages(half, prot, pointer=first, flags=MAP_SHARED | MAP_FIXED, fd=fd)
+            self._region_write = map_twice(half, first)
         except OSError as error:
             raise HostError(f"cannot map room for compiled regions: {error}") from error
-        finally:
-            os.close(fd)
+        ctypes.memmove(self._region_write, kept, len(kept))
         self._owner = os.getpid()
         self._is_shared = False
 

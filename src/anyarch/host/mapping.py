@@ -94,6 +94,22 @@ def move_pages(pointer: int, old_nbytes: int, new_nbytes: int, flags: int, targe
     return result or 0
 
 
+def map_twice(nbytes: int, pointer: int) -> int:
+    """Map new memory at `pointer`, to be run, and where the system likes, to be written: a host
+    pointer. No file is behind it: Linux perf names such code by the map of its process.
+
+    An mremap of no bytes maps the pages of shared memory once more, see mremap(2).
+    """
+    written = map_pages(nbytes, PROT_READ | PROT_WRITE, flags=MAP_SHARED | MAP_ANONYMOUS)
+    try:
+        move_pages(written, 0, nbytes, MREMAP_MAYMOVE | MREMAP_FIXED, pointer)
+        protect_pages(pointer, nbytes, PROT_READ | PROT_EXEC)
+    except OSError:
+        unmap_pages(written, nbytes)
+        raise
+    return written
+
+
 def advise_pages(pointer: int, nbytes: int, advice: int) -> None:
     """Host madvise."""
     if _madvise(pointer, nbytes, advice):
