@@ -139,8 +139,8 @@ def test_flags_that_a_callee_leaves(form: str, compiled: str, engines: Engines) 
         assert not differences(follow_reference(program, exact=True), engine.follow())
 
 
-# A carry that comes from the turn before or from before the loop, and in the loop from either of two
-# instructions; behind it one of three that set flags is read.
+# A carry that comes from the turn before or from before the loop, and in the loop from either of
+# two instructions; behind it flags of either of two are read.
 CARRIED_FLAGS = """
     cmp x0, x1
 l1: adcs x2, x2, x3

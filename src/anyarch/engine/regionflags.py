@@ -6,7 +6,7 @@ says which functions: a function of the region's module that makes flags of inpu
 comes from several places the kind is a value like any other, the address of that function.
 
 A flag that is read where kinds meet is a value of its own on the ways that lead there (*carried*):
-in a loop that adds long numbers the carry comes from the turn before, or from what is before the loop.
+a loop that adds long numbers has a carry from the turn before, or from what is before the loop.
 
 Not even code that regions call, return or jump to needs flags made: the context gets function and
 inputs. Who reads flags there, or leaves regions, *settles* them first.
@@ -175,9 +175,9 @@ class FlagUse:
             changed = False
             for key, block in self._blocks.items():
                 if known[key][1]:
-                    found = live[key].union(*(live.get(to, ()) for to in block.successors))
-                    changed |= found != live[key]
-                    live[key] = found
+                    now = live[key].union(*(live.get(to, ()) for to in block.successors))
+                    changed |= now != live[key]
+                    live[key] = now
         return {key: flags for key, flags in live.items() if len(self.before(key)) > 1}
 
     def _reads(self, found: Occurrence) -> frozenset[int]:
