@@ -114,7 +114,9 @@ class FlowText(AccessText):
         there."""
         self._carry_flags(key)
         copy, polls = self.loops.polls(self.block_key, self.copy, key)
-        if not polls or self.is_first:
+        if self.is_first:  # from before the loop: to its first copy, where a poll leads
+            copy, polls = 0, False
+        if not polls:
             self._agree(key)
             return label_of(key, copy)
         way = WayBack(
