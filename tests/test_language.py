@@ -20,7 +20,7 @@ from anyarch.isa.assembly import assemble, disassemble
 from anyarch.isa.decoder import find_overlaps
 from anyarch.isa.instruction import Form, InstructionSet, Kind
 from anyarch.isa.machine import Machine, Tracer, when
-from anyarch.isa.registers import Layout, RegisterFile
+from anyarch.isa.registers import Layout, RegisterFile, State
 from tests.graph_evaluator import World, value_of
 from tests.language_guests import ARM, X86
 from tests.vectors_format import CODE, ENGINES, PAGE, check, parse
@@ -453,3 +453,20 @@ def test_concrete_and_traced_agree(a: int, b: int) -> None:
     computed = expression(Concrete(a, 64), Concrete(b, 64))
     assert isinstance(computed, Concrete)
     assert value_of(recorded, inputs) == computed.value
+
+
+def test_whole_register_files() -> None:
+    files = (
+        RegisterFile("x", 3, 16, zero=1),
+        RegisterFile("v", 2, 8),
+        RegisterFile("y", 3, 16, shares="x"),
+    )
+    state = State(Layout(files))
+    state.set_file("x", bytes.fromhex("0102 0304 0506"))
+    assert [state.get("x", index) for index in range(3)] == [0x0201, 0, 0x0605]
+    assert state.file("y") == bytes.fromhex("0102 0000 0506")
+    state.set_file("y", bytes.fromhex("0102 0304 0506"))
+    state.set_file("v", b"ab")
+    assert [state.get("y", 1), state.get("x", 1), state.get("v", 1)] == [0x0403, 0, ord("b")]
+    with pytest.raises(DefinitionError, match="x has 6 bytes, not 5"):
+        state.set_file("x", bytes(5))

@@ -45,8 +45,11 @@ class Layout:
     offsets: dict[str, int] = field(init=False)
     nbytes: int = field(init=False)
     by_name: dict[str, RegisterFile] = field(init=False)
+    # What was asked for: where it is stored, None for zero registers, and its width's mask.
+    _spans: dict[tuple[str, int], tuple[slice | None, int]] = field(init=False)
 
     def __post_init__(self) -> None:
+        self._spans = {}
         self.by_name = {file.name: file for file in self.files}
         self.offsets = {}
         end = 0
@@ -68,6 +71,20 @@ class Layout:
         if not 0 <= index < declared.count:
             raise DefinitionError(f"register file {file} has no index {index}")
         return self.offsets[file] + index * declared.stride
+
+    def span(self, file: str, index: int) -> tuple[slice | None, int]:
+        """Where a register is stored, None for a zero register; and the mask of its width."""
+        found = self._spans.get((file, index))
+        if found is None:
+            declared, start = self.by_name[file], self.offset(file, index)
+            where = None if index == declared.zero else slice(start, start + declared.stride)
+            found = self._spans[file, index] = where, (1 << declared.size) - 1
+        return found
+
+    def nbytes_of(self, file: str) -> int:
+        """The size of a file in bytes."""
+        declared = self.by_name[file]
+        return declared.count * declared.stride
 
     def place(self, file: str, index: int) -> tuple[str, int]:
         """A register under the name of the file that holds it."""
@@ -96,20 +113,33 @@ class State:
 
     def get(self, file: str, index: int) -> int:
         """Value of a register; zero for the zero register."""
-        declared = self.layout.by_name[file]
-        if index == declared.zero:
-            return 0
-        offset = self.layout.offset(file, index)
-        return int.from_bytes(self._view[offset : offset + declared.stride], "little")
+        where, _ = self.layout.span(file, index)
+        return 0 if where is None else int.from_bytes(self._view[where], "little")
 
     def set(self, file: str, index: int, value: int) -> None:
         """Set a register, modulo its width; the zero register ignores it."""
-        declared = self.layout.by_name[file]
-        if index == declared.zero:
-            return
-        offset = self.layout.offset(file, index)
-        value &= (1 << declared.size) - 1
-        self._view[offset : offset + declared.stride] = value.to_bytes(declared.stride, "little")
+        where, mask = self.layout.span(file, index)
+        if where is not None:
+            nbytes = where.stop - where.start
+            self._view[where] = (value & mask).to_bytes(nbytes, "little")
+
+    def file(self, name: str) -> bytes:
+        """All registers of a file, as they are stored: little-endian, one after the other."""
+        start = self.layout.offsets[name]
+        return bytes(self._view[start : start + self.layout.nbytes_of(name)])
+
+    def set_file(self, name: str, data: bytes) -> None:
+        """Set all registers of a file; DefinitionError for another size. What is there for the zero
+        register is ignored."""
+        start, nbytes = self.layout.offsets[name], self.layout.nbytes_of(name)
+        if len(data) != nbytes:
+            raise DefinitionError(f"register file {name} has {nbytes} bytes, not {len(data)}")
+        zero, stride = self.layout.by_name[name].zero, self.layout.by_name[name].stride
+        if zero is not None:
+            held = start + zero * stride
+            kept = self._view[held : held + stride]
+            data = data[: zero * stride] + kept + data[(zero + 1) * stride :]
+        self._view[start : start + nbytes] = data
 
     def registers(self) -> Iterator[tuple[str, int, int]]:
         """File, index and value of every register that has storage of its own."""

@@ -16,7 +16,7 @@ FP, LR, SP = 29, 30, 31
 
 # struct sigcontext: the fault's address, x0 to x30, sp, pc, pstate; then 4096 aligned bytes of
 # records, of which the first is the floating-point one and the next, of zeros, ends the list.
-_INTEGERS: Final = struct.Struct("<Q31QQQQ8x")
+_INTEGERS: Final = struct.Struct("<Q256sQQ8x")
 _FLOATS: Final = struct.Struct("<IIII512s")
 _CONTEXT_NBYTES: Final = _INTEGERS.size + 4096
 _FPSIMD_MAGIC: Final = 0x46508001
@@ -46,29 +46,23 @@ def _pstate(state: Registers) -> int:
     return flags | state.get("system", 2) | state.get("system", 3)
 
 
-def _vectors(state: Registers) -> bytes:
-    return b"".join(state.get("v", index).to_bytes(16, "little") for index in range(32))
-
-
 def _save_context(state: Registers) -> bytes:
-    integers = [state.get("r", index) for index in range(32)]
-    floats = _FLOATS.pack(_FPSIMD_MAGIC, _FLOATS.size, _fpsr(state), _fpcr(state), _vectors(state))
-    context = _INTEGERS.pack(0, *integers, state.pc, _pstate(state)) + floats
+    status = _fpsr(state), _fpcr(state)
+    floats = _FLOATS.pack(_FPSIMD_MAGIC, _FLOATS.size, *status, state.file("v"))
+    context = _INTEGERS.pack(0, state.file("r"), state.pc, _pstate(state)) + floats
     return context.ljust(_CONTEXT_NBYTES, b"\0")
 
 
 def _restore_context(state: Registers, context: bytes) -> None:
-    _, *integers, pc, pstate = _INTEGERS.unpack_from(context)
+    _, integers, pc, pstate = _INTEGERS.unpack_from(context)
     _, _, fpsr, fpcr, vectors = _FLOATS.unpack_from(context, _INTEGERS.size)
     state.pc = pc
-    for index, value in enumerate(integers):
-        state.set("r", index, value)
+    state.set_file("r", integers)
     for index in range(4):
         state.set("flag", index, pstate >> 31 - index & 1)
     state.set("system", 2, pstate & 1 << 24)
     state.set("system", 3, pstate & 1 << 12)
-    for index in range(32):
-        state.set("v", index, int.from_bytes(vectors[16 * index : 16 * index + 16], "little"))
+    state.set_file("v", vectors)
     state.set("fpstatus", 0, _move(fpsr, _FLAGS, back=True))
     state.set("fpstatus", 1, _ROUNDINGS[fpcr >> 22 & 3] | _move(fpcr, _MODES, back=True))
     state.set("qc", 0, fpsr >> 27 & 1)
@@ -84,9 +78,8 @@ def _enter_handler(state: Registers, handler: Handler) -> None:
 
 
 def _core_registers(state: Registers) -> tuple[bytes, bytes]:
-    integers = [state.get("r", index) for index in range(32)]
-    floats = _vectors(state) + struct.pack("<II8x", _fpsr(state), _fpcr(state))
-    return struct.pack("<34Q", *integers, state.pc, _pstate(state)), floats
+    floats = state.file("v") + struct.pack("<II8x", _fpsr(state), _fpcr(state))
+    return state.file("r") + struct.pack("<QQ", state.pc, _pstate(state)), floats
 
 
 # What is defined under guests/aarch64, by the bit in AT_HWCAP and the word in /proc/cpuinfo.

@@ -26,6 +26,14 @@ class Registers(Protocol):
         """Write a register, modulo its width."""
         ...
 
+    def file(self, name: str, /) -> bytes:
+        """All registers of a file, little-endian."""
+        ...
+
+    def set_file(self, name: str, data: bytes, /) -> None:
+        """Write all registers of a file."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class Handler:

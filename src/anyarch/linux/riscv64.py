@@ -20,26 +20,25 @@ _CALLS: Final = {number: name for number, name in GENERIC.items() if name != "re
 
 # struct sigcontext: pc and x1 to x31, then a union of 528 bytes whose D form is f0 to f31 and fcsr;
 # the union's last words are the header that ends the list of extension states: zeros.
-_INTEGERS: Final = struct.Struct("<32Q")
-_FLOATS: Final = struct.Struct("<32QI")
-_CONTEXT_NBYTES: Final = 256 + 528
+_WORD: Final = struct.Struct("<Q")
+_FCSR: Final = struct.Struct("<I")
+_INTEGERS_NBYTES: Final = 32 * 8
+_FLOATS_NBYTES: Final = 32 * 8
+_CONTEXT_NBYTES: Final = _INTEGERS_NBYTES + 528
 
 
 def _save_context(state: Registers) -> bytes:
-    integers = [state.pc, *(state.get("x", index) for index in range(1, 32))]
-    floats = [state.get("f", index) for index in range(32)]
-    fcsr = state.get("fcsr", 0) | state.get("fcsr", 1) << 5
-    return (_INTEGERS.pack(*integers) + _FLOATS.pack(*floats, fcsr)).ljust(_CONTEXT_NBYTES, b"\0")
+    integers = _WORD.pack(state.pc) + state.file("x")[_WORD.size :]
+    fcsr = _FCSR.pack(state.get("fcsr", 0) | state.get("fcsr", 1) << 5)
+    return (integers + state.file("f") + fcsr).ljust(_CONTEXT_NBYTES, b"\0")
 
 
 def _restore_context(state: Registers, context: bytes) -> None:
-    pc, *integers = _INTEGERS.unpack_from(context)
-    *floats, fcsr = _FLOATS.unpack_from(context, _INTEGERS.size)
+    (pc,) = _WORD.unpack_from(context)
+    (fcsr,) = _FCSR.unpack_from(context, _INTEGERS_NBYTES + _FLOATS_NBYTES)
     state.pc = pc & ~1
-    for index, value in enumerate(integers, 1):
-        state.set("x", index, value)
-    for index, value in enumerate(floats):
-        state.set("f", index, value)
+    state.set_file("x", context[:_INTEGERS_NBYTES])
+    state.set_file("f", context[_INTEGERS_NBYTES : _INTEGERS_NBYTES + _FLOATS_NBYTES])
     state.set("fcsr", 0, fcsr & 31)
     state.set("fcsr", 1, fcsr >> 5 & 7)
 
@@ -55,7 +54,7 @@ def _enter_handler(state: Registers, handler: Handler) -> None:
 
 def _core_registers(state: Registers) -> tuple[bytes, bytes]:
     context = _save_context(state)
-    return context[: _INTEGERS.size], context[_INTEGERS.size : _INTEGERS.size + 33 * 8]
+    return context[:_INTEGERS_NBYTES], context[_INTEGERS_NBYTES : _INTEGERS_NBYTES + 33 * 8]
 
 
 def _letters(names: str) -> int:
