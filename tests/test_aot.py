@@ -30,6 +30,8 @@ from anyarch.engine.journal import Journal, PerfMap
 from anyarch.engine.regions import RegionCompiler
 from anyarch.errors import LoadError
 from anyarch.guests.riscv import ARCHITECTURE
+from anyarch.host.blockroom import BlockRoom
+from anyarch.host.code import append_region
 from anyarch.isa.assembly import assemble
 from anyarch.linux.functions import function_addresses
 from anyarch.linux.placement import places, reservation_places
@@ -459,6 +461,22 @@ def test_the_journal_adds_up() -> None:
     first, second = journal.lines()
     assert first.startswith("2 regions compiled: 4 instructions, 8 bytes, 0.500 s; ")
     assert second.startswith("1 regions refused: 0 instructions, 0 bytes, 0.500 s; ")
+
+
+def test_perf_looks_into_its_map_for_our_code() -> None:
+    """Only for memory without a file of its own, which shared memory of nobody's is to it."""
+    places = {append_region(b"\xc3")}
+    room = BlockRoom()
+    places.add(room.start)
+    lines = [line.split(maxsplit=5) for line in Path("/proc/self/maps").read_text().splitlines()]
+    found = {
+        (place, modes, "".join(name))
+        for span, modes, _, _, _, *name in lines
+        for place in places
+        if int(span.split("-")[0], 16) <= place < int(span.split("-")[1], 16)
+    }
+    room.close()
+    assert found == {(place, "r-xs", "/dev/zero (deleted)") for place in places}
 
 
 def test_perf_maps_of_parent_and_child(tmp_path: Path) -> None:
