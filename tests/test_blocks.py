@@ -93,11 +93,70 @@ def test_rooms_are_given_back() -> None:
 
 
 def test_without_room_handlers_run(monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(name: str, flags: int) -> int:
-        raise OSError(24, "no descriptors")
+    def fail(nbytes: int, pointer: int) -> int:
+        raise OSError(12, "no memory")
 
-    monkeypatch.setattr(os, "memfd_create", fail)
+    monkeypatch.setattr("anyarch.host.blockroom.map_twice", fail)
     made = NativeEngine(bounded=True, code=True)
     assert not made.engine.arena.has_code
     made.space.map(CODE, PAGE, 7, fixed=True)
     assert result(made, "li a0, 7") == 7
+
+
+TURN = "{call}; addi s0, s0, -1; bnez s0, again; ebreak; one: jal zero, two; two: {back}"
+ONE, TWO = CODE + 16, CODE + 20
+
+
+@pytest.mark.parametrize("code", [False, True])
+@pytest.mark.parametrize(
+    ("call", "back"),
+    [("jal ra, one", "ret"), ("jal t0, one", "jr t0"), ("jalr ra, 0(a1)", "ret")],
+)
+def test_a_return_goes_where_its_call_said(call: str, back: str, code: bool) -> None:
+    """Who looks a pc up polls before; a jump that is no call hides none."""
+    made = NativeEngine(bounded=True, code=code)
+    made.space.map(CODE, PAGE, 7, fixed=True)
+    text = "again: " + TURN.format(call=call, back=back)
+    made.space.write(CODE, encode(ARCHITECTURE, text))
+    runner = made.engine
+    runner.state.pc = CODE
+    runner.state.set("x", 8, 10)
+    runner.state.set("x", 11, ONE)
+    runner.inside = True  # as a sampler finds it while the guest runs
+    runner.sample()
+    runner.inside = False
+    assert runner.run().code is ExitCode.BREAKPOINT
+    turn = [ONE, TWO, CODE]
+    assert [note.pc for note in runner.take_notes()] == [CODE, *turn, *turn, ONE]
+
+
+def test_returns_that_no_call_told(engine: NativeEngine) -> None:
+    """To elsewhere than behind the call, from deeper than calls are noted, out of several calls at
+    once, and to code that has changed since the call."""
+    skips = "jal ra, f; li a0, 1; addi a0, a0, 2; .word 0; f: addi ra, ra, 4; ret"
+    assert result(engine, skips) == 2
+    engine.space.map(2 * CODE, 4 * PAGE, 3, fixed=True)
+    deep = """
+        lui sp, 0x24; li a1, 200; jal ra, sum; .word 0
+    sum: beqz a1, zero
+        addi sp, sp, -16; sd ra, 0(sp); sd a1, 8(sp); addi a1, a1, -1; jal ra, sum
+        ld ra, 0(sp); ld a1, 8(sp); addi sp, sp, 16; add a0, a0, a1
+    zero: ret
+    """
+    assert result(engine, deep) == 200 * 201 // 2
+    out = """
+        li s1, 3
+    again: jal ra, f; addi s1, s1, -1; bnez s1, again; .word 0
+    f: mv s2, ra; jal ra, g; addi a0, a0, 1; mv ra, s2; ret
+    g: mv s3, ra; jal ra, h; addi a0, a0, 10; mv ra, s3; ret
+    h: addi a0, a0, 100; li t1, 2; bne s1, t1, all; ret
+    all: mv ra, s2; ret
+    """
+    assert result(engine, out) == 311  # only the second turn comes back through g and f
+    changes = """
+        lui a1, 0x10; li s1, 2
+    again: jal ra, f; li a0, 2; addi s1, s1, -1; bnez s1, again; .word 0
+    f: li t1, 1; bne s1, t1, same; lw t0, 52(a1); sw t0, 12(a1); fence.i
+    same: ret; li a0, 3
+    """
+    assert result(engine, changes) == 3

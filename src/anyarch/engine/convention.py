@@ -14,6 +14,7 @@ from typing import Final
 
 from anyarch.engine.arena import REGION_TABLE_BITS as TABLE_BITS
 from anyarch.engine.pendingflags import MAKER, settling
+from anyarch.engine.returns import note_text, return_text
 from anyarch.host.context import FIELDS, REGISTERS
 from anyarch.host.stack import STACK_NBYTES
 from anyarch.isa.architecture import Architecture
@@ -115,7 +116,7 @@ class RegionConvention:
             "  %entry = load ptr, ptr %entry.p, align 8\n"
             f"  %out = call {CALL} {self.result} %entry({self.arguments(link, values)}) #2\n"
             f"{extracts}{self._commit('out.')}{self._commit_result('%out.0')}{self._settle()}"
-            "  ret i32 0\n}"
+            f"{_load('to', 'pc', 'i64')}{return_text('%to')}}}"
         )
 
     def _settling(self) -> str:
@@ -214,6 +215,7 @@ class RegionConvention:
         lines = [
             _load("memory", "memory_base", "ptr"),
             "  br label %run\nrun:\n",
+            note_text("null"),
             f"  %status = call i32 @aa_run(ptr %context, ptr inttoptr (i64 {source} to ptr), "
             "ptr %memory)\n",
             "  %ended = icmp ne i32 %status, 0\n",

@@ -8,12 +8,12 @@ from typing import Final
 from anyarch.emit import floateffects, flushing
 from anyarch.engine.arena import TABLE_BITS
 from anyarch.engine.effects import EffectEmitter
-from anyarch.engine.records import RecordLayout, Slot, field_offset
+from anyarch.engine.records import RETURN, RecordLayout, Slot, call_of, field_offset
+from anyarch.engine.returns import note_text, return_text
 from anyarch.host.context import REGISTERS, ExitCode
 from anyarch.ir.graph import FLOATS, Graph, Node
 from anyarch.isa.architecture import Architecture
 
-_BASE_NBYTES: Final = 112  # of stack between its top and handlers that no region has called
 SIGNATURE: Final = "(ptr noalias %context, ptr %record, ptr %memory)"
 
 
@@ -125,6 +125,7 @@ class HandlerEmitter(EffectEmitter):
         return None
 
     def _jump(self, target: Node) -> None:
+        self._note_call()
         if target.number in self.constants and target.op != "const":
             offset = self.layout.slot("link", target).offset
             self.follow_link(offset)
@@ -132,20 +133,36 @@ class HandlerEmitter(EffectEmitter):
         pc = self.value(target)
         returning = self._returns(target)
         if returning is not None:
-            # A region that called may be waiting for it; at the base nobody is.
-            stack = self.let("call i64 @llvm.read_register.i64(metadata !3)")
-            top = self.let(f"load i64, {self.context(field_offset('own_stack'))}, align 8")
-            near = self.let(f"sub i64 {top}, {_BASE_NBYTES}")
-            nested = self.let(f"icmp ult i64 {stack}, {near}")
-            both = self.let(f"and i1 {nested}, {returning}")
             back, on = self.name("back"), self.name("on")
-            self.branch(both, back, on)
+            self.branch(returning, back, on)
             self.label(back)
-            self.store_field("pc", pc)
-            self.line("ret i32 0")
+            self.lines += return_text(pc, self.name("ring")).splitlines()
             self.label(on)
         self.stop_poll(pc)
         self.find(pc)
+
+    def _note_call(self) -> None:
+        """Have a call's return lead to the block behind it."""
+        call = call_of(self.graph, self.constants, self.architecture.return_registers)
+        if call is None:
+            return
+        slot = self.layout.slot("link", call, RETURN)
+        link = self.let(f"getelementptr i8, ptr {self.record}, i64 {slot.offset}")
+        keeps = self._keeps_pc()
+        self.lines += note_text(link, self.name("ring"), only_if=keeps).splitlines()
+
+    def _keeps_pc(self) -> str:
+        """Whether what is written is where a call comes back to."""
+        (written,) = (effect.node for effect in self.graph.effects if effect.node.op == "write")
+        index = written.args[0]
+        if index.op == "const":
+            return "true"
+        kept = self._slot(self.layout.slot("write", index, str(written.attrs[0])))
+        result = "false"
+        for place in self.architecture.return_registers:
+            wanted = REGISTERS + self.registers.offset(*place)
+            result = self.let(f"or i1 {result}, {self.let(f'icmp eq i16 {kept}, {wanted}')}")
+        return result
 
     def _returns(self, target: Node) -> str | None:
         """Whether a computed jump is a return, as far as the record tells; None: it is not."""

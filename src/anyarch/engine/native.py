@@ -24,6 +24,7 @@ from anyarch.engine.records import (
     LINK_NBYTES,
     BuilderEmitter,
     RecordLayout,
+    call_of,
     field_offset,
     lay_out,
     record_constants,
@@ -271,7 +272,8 @@ class InterpreterModule:
         graph = optimise(form.trace(self.architecture.layout))
         graph.verify()
         constants = record_constants(graph)
-        layout = lay_out(graph, constants, form.instruction.row.nbytes)
+        call = call_of(graph, constants, self.architecture.return_registers)
+        layout = lay_out(graph, constants, form.instruction.row.nbytes, call)
         emitter = HandlerEmitter(graph, layout, constants, self.architecture, bounded=self.bounded)
         fusible = False
         if runs_in_reference(graph):

@@ -7,6 +7,7 @@ the handler. Forms with equal handlers share one.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -20,6 +21,8 @@ from anyarch.isa.registers import Layout
 
 HEADER: Final = 10  # handler pointer, pc offset
 LINK_NBYTES: Final = 24  # record pointer, resolver's handler pointer, target pc
+
+RETURN: Final = "return"  # in place of a file: that link is to where a call comes back to
 
 LEAVING_AFTER: Final = frozenset({"code_changed", "halt"})
 
@@ -76,8 +79,28 @@ def record_constants(graph: Graph) -> set[int]:
     return result
 
 
-def lay_out(graph: Graph, constants: set[int], nbytes: int) -> RecordLayout:
-    """Assign slots: two-byte ones first, then four, then eight, links last."""
+def call_of(graph: Graph, constants: set[int], registers: Sequence[tuple[str, int]]) -> Node | None:
+    """What an instruction writes that jumps and keeps the pc behind it in one of ``registers``, or
+    may; None if it does not."""
+    jumps = [effect for effect in graph.effects if effect.node.op == "jump"]
+    writes = [effect for effect in graph.effects if effect.node.op == "write"]
+    if len(jumps) != 1 or len(writes) != 1 or jumps[0].guard is not None:
+        return None
+    (written,) = writes
+    index, value = written.node.args
+    if written.guard is not None or value.number not in constants or value.op == "const":
+        return None
+    file = str(written.node.attrs[0])
+    if index.op == "const":
+        return value if (file, index.value) in registers else None
+    return value if any(file == name for name, _ in registers) else None
+
+
+def lay_out(
+    graph: Graph, constants: set[int], nbytes: int, call: Node | None = None
+) -> RecordLayout:
+    """Assign slots: two-byte ones first, then four, then eight, links last. A ``call`` has a link
+    to where it comes back to (:func:`call_of`)."""
     wanted: dict[tuple[str, str, int], tuple[Node, int]] = {}
 
     def want(kind: str, node: Node, file: str, size: int) -> None:
@@ -129,6 +152,8 @@ def lay_out(graph: Graph, constants: set[int], nbytes: int) -> RecordLayout:
             for arg in node.args:
                 visit(arg)
         needs_next |= node.op == "syscall" or node.attrs[:1] in {(n,) for n in LEAVING_AFTER}
+    if call is not None:
+        want("link", call, RETURN, LINK_NBYTES)
     if needs_next:
         next_pc = graph.pure("add", 64, (graph.pc(), graph.const(nbytes, 64)))
         want("value", next_pc, "next", 8)

@@ -18,6 +18,7 @@ from anyarch.engine.arena import (
     TRANSLATOR,
 )
 from anyarch.engine.records import LINK_NBYTES, field_offset
+from anyarch.engine.returns import clear_text
 from anyarch.host.context import NOTE_NBYTES, NOTES, ExitCode
 
 _FIELDS: Final = ("translator", "pc", "record", "stop", "notes")
@@ -63,6 +64,7 @@ def translator_text(lengths: Sequence[tuple[int, int, int]], noted: tuple[int, i
         dropped=DROPPED_LIMIT,
         flush=int(ExitCode.FLUSH),
         new=int(ExitCode.NEW),
+        clear=clear_text(),
         stop=int(ExitCode.STOP),
     )
 
@@ -667,7 +669,7 @@ go:
 ; The bottom of the stack: guest code that returns to no host frame goes on from here.
 define hidden i32 @aa_base(ptr noalias %context, ptr %record, ptr %memory) #0 {{
 entry:
-  br label %loop
+{clear}  br label %loop
 loop:
   %status = call i32 @aa_run(ptr noalias %context, ptr %record, ptr %memory)
   %again = icmp eq i32 %status, 0
@@ -726,7 +728,7 @@ define hidden void @aa_uninstall(ptr %t, i64 %pc) #0 {{
 ; One instruction, from a block that nothing else will find.
 define hidden i32 @aa_step(ptr noalias %context, ptr %record, ptr %memory) #0 {{
 entry:
-  %pcp = getelementptr i8, ptr %context, i64 {c_pc}
+{clear}  %pcp = getelementptr i8, ptr %context, i64 {c_pc}
   %pc = load i64, ptr %pcp
   %tp = getelementptr i8, ptr %context, i64 {c_translator}
   %t = load ptr, ptr %tp

@@ -79,6 +79,9 @@ FIELDS: Final[dict[str, tuple[int, int]]] = {
     "tags_met": (476, 4),  # nonzero: a region without masks has met a pointer that has some of them
     "signal_mask": (512, 8),  # what the guest blocks
     "signals_held": (520, 8),  # nonzero: signals have arrived that the mask may hold back
+    # Blocks note their calls here, the last before place `returns_next`: see engine/returns.
+    "returns": (768, 256),
+    "returns_next": (480, 8),
     "changed_start": (560, 8),  # guest addresses: between them code was announced as changed,
     "changed_end": (568, 8),  # unless this is 0
     # Host function that makes the guest's condition flags of its inputs; 0: they are in registers.
