@@ -7,12 +7,14 @@ import os
 
 import pytest
 
-from anyarch._native import native_code
+from anyarch._native import architecture, native_code
 from anyarch.engine.blockcode import ROW
+from anyarch.engine.interpreter import Interpreter
 from anyarch.guests.riscv import ARCHITECTURE
 from anyarch.host.blockroom import BlockRoom
 from anyarch.host.code import code_arena
 from anyarch.host.context import ExitCode
+from anyarch.memory.space import AddressSpace
 from tests.fuzz.lockstep import NativeEngine
 from tests.vectors_format import CODE, PAGE, encode
 
@@ -103,25 +105,39 @@ def test_without_room_handlers_run(monkeypatch: pytest.MonkeyPatch) -> None:
     assert result(made, "li a0, 7") == 7
 
 
-TURN = "{call}; addi s0, s0, -1; bnez s0, again; ebreak; one: jal zero, two; two: {back}"
+TURN = "again: {call}; {next}; one: {jump}; two: {back}"
+RISCV_NEXT = "addi s0, s0, -1; bnez s0, again; ebreak"
+ARM_NEXT = "sub x8, x8, 1; cbnz x8, again; brk 0"
 ONE, TWO = CODE + 16, CODE + 20
 
 
 @pytest.mark.parametrize("code", [False, True])
 @pytest.mark.parametrize(
-    ("call", "back"),
-    [("jal ra, one", "ret"), ("jal t0, one", "jr t0"), ("jalr ra, 0(a1)", "ret")],
+    ("guest", "call", "back"),
+    [
+        ("riscv64", "jal ra, one", "ret"),
+        ("riscv64", "jal t0, one", "jr t0"),
+        ("riscv64", "jalr ra, 0(a1)", "ret"),
+        ("aarch64", "bl one", "ret"),
+        ("aarch64", "blr x11", "ret"),
+    ],
 )
-def test_a_return_goes_where_its_call_said(call: str, back: str, code: bool) -> None:
+def test_a_return_goes_where_its_call_said(guest: str, call: str, back: str, code: bool) -> None:
     """Who looks a pc up polls before; a jump that is no call hides none."""
-    made = NativeEngine(bounded=True, code=code)
-    made.space.map(CODE, PAGE, 7, fixed=True)
-    text = "again: " + TURN.format(call=call, back=back)
-    made.space.write(CODE, encode(ARCHITECTURE, text))
-    runner = made.engine
+    is_riscv = guest == "riscv64"
+    guest_architecture = architecture(guest)
+    space = AddressSpace(38, bounded=False)
+    runner = Interpreter(guest_architecture, space, native_code(guest, "flat"))
+    if code:
+        runner.arena.assemble()
+    space.map(CODE, PAGE, 7, fixed=True)
+    following, jump = (RISCV_NEXT, "jal zero, two") if is_riscv else (ARM_NEXT, "b two")
+    text = TURN.format(call=call, next=following, jump=jump, back=back)
+    space.write(CODE, encode(guest_architecture, text))
     runner.state.pc = CODE
-    runner.state.set("x", 8, 10)
-    runner.state.set("x", 11, ONE)
+    file = "x" if is_riscv else "r"
+    runner.state.set(file, 8, 10)
+    runner.state.set(file, 11, ONE)
     runner.inside = True  # as a sampler finds it while the guest runs
     runner.sample()
     runner.inside = False

@@ -143,42 +143,42 @@ class HandlerEmitter(EffectEmitter):
 
     def _note_call(self) -> None:
         """Have a call's return lead to the block behind it."""
-        call = call_of(self.graph, self.constants, self.architecture.return_registers)
+        call = call_of(self.graph, self.constants, self.architecture)
         if call is None:
             return
         slot = self.layout.slot("link", call, RETURN)
         link = self.let(f"getelementptr i8, ptr {self.record}, i64 {slot.offset}")
-        keeps = self._keeps_pc()
+        keeps = self._is_for_returns("write", self._writes[0].args[0], self._writes[0])
         self.lines += note_text(link, self.name("ring"), only_if=keeps).splitlines()
 
-    def _keeps_pc(self) -> str:
-        """Whether what is written is where a call comes back to."""
-        (written,) = (effect.node for effect in self.graph.effects if effect.node.op == "write")
-        index = written.args[0]
+    @property
+    def _writes(self) -> list[Node]:
+        return [effect.node for effect in self.graph.effects if effect.node.op == "write"]
+
+    def _is_for_returns(self, kind: str, index: Node, node: Node) -> str:
+        """Whether the register that a node reads or writes is one that calls return through."""
+        file = str(node.attrs[0])
+        places = self.architecture.return_registers
         if index.op == "const":
-            return "true"
-        kept = self._slot(self.layout.slot("write", index, str(written.attrs[0])))
+            return "true" if self.registers.place(file, index.value) in places else "false"
+        offset = self._slot(self.layout.slot(kind, index, file))
         result = "false"
-        for place in self.architecture.return_registers:
-            wanted = REGISTERS + self.registers.offset(*place)
-            result = self.let(f"or i1 {result}, {self.let(f'icmp eq i16 {kept}, {wanted}')}")
+        for name, number in places:
+            if name == self.registers.place(file, 0)[0]:
+                wanted = REGISTERS + self.registers.offset(name, number)
+                result = self.let(f"or i1 {result}, {self.let(f'icmp eq i16 {offset}, {wanted}')}")
         return result
 
     def _returns(self, target: Node) -> str | None:
         """Whether a computed jump is a return, as far as the record tells; None: it is not."""
         read = [node for node in _below(target) if node.op == "register"]
-        written = [effect.node for effect in self.graph.effects if effect.node.op == "write"]
+        written = self._writes
         if len(read) != 1 or len(written) > 1:
             return None
-        file, index = str(read[0].attrs[0]), read[0].args[0]
-        places = [place for place in self.architecture.return_registers if place[0] == file]
-        if index.op == "const":
-            return "true" if (file, index.value) in places and not written else None
-        offset = self._slot(self.layout.slot("read", index, file))
-        result = "false"
-        for place in places:
-            wanted = REGISTERS + self.registers.offset(*place)
-            result = self.let(f"or i1 {result}, {self.let(f'icmp eq i16 {offset}, {wanted}')}")
+        index = read[0].args[0]
+        if index.op == "const" and written:
+            return None
+        result = self._is_for_returns("read", index, read[0])
         if written:  # a call, unless it keeps no address
             index = written[0].args[0]
             if index.op == "const":
@@ -186,7 +186,7 @@ class HandlerEmitter(EffectEmitter):
             kept = self._slot(self.layout.slot("write", index, str(written[0].attrs[0])))
             plain = self.let(f"icmp eq i16 {kept}, {field_offset('scratch')}")
             result = self.let(f"and i1 {result}, {plain}")
-        return result
+        return None if result == "false" else result
 
     def follow_link(self, offset: int) -> None:
         """Poll, then go to the record that a link points to."""

@@ -272,7 +272,7 @@ class InterpreterModule:
         graph = optimise(form.trace(self.architecture.layout))
         graph.verify()
         constants = record_constants(graph)
-        call = call_of(graph, constants, self.architecture.return_registers)
+        call = call_of(graph, constants, self.architecture)
         layout = lay_out(graph, constants, form.instruction.row.nbytes, call)
         emitter = HandlerEmitter(graph, layout, constants, self.architecture, bounded=self.bounded)
         fusible = False

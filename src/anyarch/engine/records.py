@@ -7,7 +7,6 @@ the handler. Forms with equal handlers share one.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -16,6 +15,7 @@ from anyarch.errors import DefinitionError
 from anyarch.host.context import FIELDS, REGISTERS
 from anyarch.ir.graph import FLOATS, Graph, Node
 from anyarch.ir.ranges import signed_range
+from anyarch.isa.architecture import Architecture
 from anyarch.isa.encoding import Row
 from anyarch.isa.registers import Layout
 
@@ -79,9 +79,9 @@ def record_constants(graph: Graph) -> set[int]:
     return result
 
 
-def call_of(graph: Graph, constants: set[int], registers: Sequence[tuple[str, int]]) -> Node | None:
-    """What an instruction writes that jumps and keeps the pc behind it in one of ``registers``, or
-    may; None if it does not."""
+def call_of(graph: Graph, constants: set[int], architecture: Architecture) -> Node | None:
+    """What an instruction writes that jumps and keeps the pc behind it in a register that calls
+    return through, or may; None if it does not."""
     jumps = [effect for effect in graph.effects if effect.node.op == "jump"]
     writes = [effect for effect in graph.effects if effect.node.op == "write"]
     if len(jumps) != 1 or len(writes) != 1 or jumps[0].guard is not None:
@@ -90,10 +90,11 @@ def call_of(graph: Graph, constants: set[int], registers: Sequence[tuple[str, in
     index, value = written.node.args
     if written.guard is not None or value.number not in constants or value.op == "const":
         return None
-    file = str(written.node.attrs[0])
+    file, places = str(written.node.attrs[0]), architecture.return_registers
     if index.op == "const":
-        return value if (file, index.value) in registers else None
-    return value if any(file == name for name, _ in registers) else None
+        return value if architecture.layout.place(file, index.value) in places else None
+    holder, _ = architecture.layout.place(file, 0)
+    return value if any(holder == name for name, _ in places) else None
 
 
 def lay_out(
