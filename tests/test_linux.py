@@ -94,6 +94,95 @@ def test_death_by_signal_is_passed_on(tmp_path: Path) -> None:
     assert anyarch.run(program).signal == 6
 
 
+HUGE_PAGES: Final = r"""
+#define _GNU_SOURCE
+#include <stdio.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#define MIB (1 << 20)
+
+static char *map(size_t size, int prot, int flags, char *place)
+{
+    return mmap(place, size, prot, MAP_PRIVATE | MAP_ANONYMOUS | flags, -1, 0);
+}
+
+/* Whether huge pages are wanted for what is mapped at a place, all of it. */
+static void show(const char *name, char *place, size_t size)
+{
+    char line[512];
+    unsigned long start, end;
+    int here = 0, wanted = 0, other = 0;
+    FILE *file = fopen("/proc/self/smaps", "r");
+    while (fgets(line, sizeof line, file)) {
+        if (sscanf(line, "%lx-%lx ", &start, &end) == 2 && strchr(line, '-') < strchr(line, ' '))
+            here = start < (unsigned long)place + size && end > (unsigned long)place;
+        else if (here && !strncmp(line, "VmFlags:", 8))
+            strstr(line, " hg") ? wanted++ : other++;
+    }
+    fclose(file);
+    printf("%s %s\n", name, !other ? "huge" : wanted ? "mixed" : "small");
+}
+
+int main(int argc, char **argv)
+{
+    int rw = PROT_READ | PROT_WRITE;
+    map(MIB, PROT_NONE, 0, NULL); /* in the way of what would grow */
+    char *above = map(MIB, rw, 0, NULL), *big = map(8 * MIB, rw, 0, NULL);
+    if (argc > 1) {
+        printf("disabled %d\n", prctl(PR_SET_THP_DISABLE, 1, 0, 0, 0));
+        char *place = map(8 * MIB, rw, MAP_POPULATE, NULL);
+        show("disabled", place, 8 * MIB);
+        return 0;
+    }
+    show("big", big, 8 * MIB);
+    show("one", above, MIB);
+    /* What is above was mapped next to it: Linux moves both at once. */
+    printf("neighbours %d\n", big + 8 * MIB == above);
+    memset(above, 7, MIB);
+    char *moved = mremap(big, 9 * MIB, 20 * MIB, MREMAP_MAYMOVE);
+    printf("moved %d %d\n", moved != MAP_FAILED && moved != big, moved[8 * MIB + 5]);
+    show("grown", moved, 20 * MIB);
+    char *reserved = map(8 * MIB, PROT_NONE, 0, NULL);
+    show("reserved", reserved, 8 * MIB);
+    show("placed", map(4 * MIB, rw, MAP_FIXED, reserved), 4 * MIB);
+    show("noreserve", map(8 * MIB, rw, MAP_NORESERVE, NULL), 8 * MIB);
+    show("stack", map(8 * MIB, rw, MAP_STACK, NULL), 8 * MIB);
+    show("read", map(8 * MIB, PROT_READ, 0, NULL), 8 * MIB);
+    printf("refused %d\n", madvise(moved, 20 * MIB, MADV_NOHUGEPAGE));
+    show("refused", moved, 20 * MIB);
+    moved = mremap(moved, 20 * MIB, 40 * MIB, MREMAP_MAYMOVE);
+    show("still refused", moved, 40 * MIB);
+    show("own advice", map(8 * MIB, rw, 0, NULL), 8 * MIB);
+    return 0;
+}
+"""
+
+
+@pytest.mark.skipif(
+    not Path("/sys/kernel/mm/transparent_hugepage").exists(), reason="the host has no huge pages"
+)
+def test_huge_pages_are_asked_for_where_much_is_mapped(tmp_path: Path) -> None:
+    program = _compile(HUGE_PAGES, tmp_path)
+    assert anyarch.run(program).stdout.decode().splitlines() == [
+        "big huge",
+        "one small",
+        "neighbours 1",
+        "moved 1 7",
+        "grown huge",
+        "reserved small",
+        "placed small",
+        "noreserve small",
+        "stack small",
+        "read small",
+        "refused 0",
+        "refused small",
+        "still refused small",
+        "own advice small",
+    ]
+    assert anyarch.run(program, ["disable"]).stdout == b"disabled 0\ndisabled small\n"
+
+
 def test_a_timer_that_outlives_the_program(tmp_path: Path) -> None:
     program = _compile(
         "#include <signal.h>\n#include <sys/time.h>\nvoid caught(int n) { (void)n; }\n"

@@ -278,6 +278,28 @@ def test_remap_shrinks_grows_and_moves(space: AddressSpace) -> None:
     check_books(space)
 
 
+def test_remap_of_what_the_host_has_as_several_mappings(
+    space: AddressSpace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before Linux 6.17 a move fails where huge pages were asked for in a part."""
+    start = space.map(None, 2 * PAGE, RW)
+    space.write(start, b"kept")
+    move_pages = host.move_pages
+    advised: list[tuple[int, int, int]] = []
+
+    def move_what_is_one(*arguments: int) -> int:
+        if not advised:
+            raise OSError(errno.EFAULT, "several")
+        return move_pages(*arguments)
+
+    monkeypatch.setattr(host, "move_pages", move_what_is_one)
+    monkeypatch.setattr(host, "advise_pages", lambda *arguments: advised.append(arguments))
+    moved = space.remap(start, 2 * PAGE, 2 * PAGE, 3, start - 16 * PAGE)
+    assert space.read(moved, 4) == b"kept"
+    assert advised == [(space.base + start, 2 * PAGE, host.MADV_HUGEPAGE)]
+    check_books(space)
+
+
 def test_remap_of_files_and_duplicates(space: AddressSpace, file: int) -> None:
     space.map(0x100000, PAGE, R, fixed=True, fd=file, offset=PAGE)
     moved = space.remap(0x100000, PAGE, 2 * PAGE, 1)

@@ -109,6 +109,7 @@ class Process:
         self.reserved: set[int] = set()  # descriptors that are ours
         self.growing = Growing()
         self.locks_mappings = False  # mlockall for the future
+        self.advises_huge_pages = False  # the guest itself: MADV_HUGEPAGE, MADV_NOHUGEPAGE
         self.timers: set[int] = set()  # of timer_create
         self.is_child = False
         self.stopping = False  # every thread is to end
@@ -541,6 +542,7 @@ class Process:
         self._delete_timers()
         self.growing.clear()
         self.locks_mappings = False
+        self.advises_huge_pages = False
         leader.engine.flush()  # first: nothing is left to look for when code is unmapped
         for region in list(self.space.regions()):
             self.space.unmap(region.start, region.end - region.start)

@@ -347,7 +347,14 @@ class AddressSpace:
         if keep or not (source.file or source.shared):
             # The old range stays ours throughout: nothing else of this process can get into it.
             flags |= host.MREMAP_DONTUNMAP
-            host.move_pages(pointer, common, common, flags, target_pointer)
+            try:
+                host.move_pages(pointer, common, common, flags, target_pointer)
+            except OSError as error:
+                if error.errno != errno.EFAULT:
+                    raise
+                # To the host these are several mappings if we asked for huge pages in some only.
+                host.advise_pages(pointer, common, host.MADV_HUGEPAGE)
+                host.move_pages(pointer, common, common, flags, target_pointer)
             if new > common:
                 self._map_host(target + common, target + new, source.prot, -1, 0, False)
             if not keep:

@@ -20,7 +20,10 @@ _MAP_FIXED, _MAP_ANONYMOUS, _MAP_POPULATE, _MAP_FIXED_NOREPLACE = 0x10, 0x20, 0x
 _MAP_GROWSDOWN, _MAP_DENYWRITE, _MAP_LOCKED = 0x100, 0x800, 0x2000
 _MAP_KNOWN: Final = 0xFC17F973  # the flags that a mapping of every file takes
 _F_GETFD: Final = 1
+_MADV_HUGEPAGE, _MADV_NOHUGEPAGE = 14, 15
 _MADV_POPULATE_READ, _MADV_POPULATE_WRITE = 22, 23
+_PR_GET_THP_DISABLE: Final = 42
+_HUGE_PAGE: Final = 2 << 20
 
 for _name, _signature in {
     "get_mempolicy": "mode:struct_out.int mask:pointer maxnode:size addr:pointer flags:hex",
@@ -60,8 +63,8 @@ def brk(thread: Thread, address: int) -> int:
         return new
 
 
-def _round(address: int) -> int:
-    return -(-address // _PAGE) * _PAGE
+def _round(address: int, unit: int = _PAGE) -> int:
+    return -(-address // unit) * unit
 
 
 @MEMORY.handled(
@@ -111,6 +114,8 @@ def mmap(
             shared=kind != _MAP_PRIVATE,
             name=name,
         )
+    if flags & ~(_MAP_POPULATE | _MAP_LOCKED) == _MAP_PRIVATE | _MAP_ANONYMOUS:
+        _prefer_huge_pages(thread, mapped, length)
     if flags & _MAP_GROWSDOWN and anonymous and kind == _MAP_PRIVATE:
         thread.process.growing.add(mapped + length)
         thread.engine.keep_exact()
@@ -121,6 +126,26 @@ def mmap(
         advice = _MADV_POPULATE_WRITE if writes else _MADV_POPULATE_READ
         thread.call("madvise", thread.space.base + mapped, length, advice)
     return mapped
+
+
+def _prefer_huge_pages(thread: Thread, address: int, length: int) -> None:
+    """Ask for huge pages where a program maps much memory to read and write it.
+
+    Not where it chooses the place (parts of what it has reserved, used here and there), does not
+    want all of it reserved, or for stacks: such memory is mostly empty. Nor in a process that gives
+    such advice itself, or has huge pages switched off.
+    """
+    end = address + length
+    if _round(address, _HUGE_PAGE) + _HUGE_PAGE > end or thread.process.advises_huge_pages:
+        return
+    region = thread.space.region_at(address)
+    if region is None or region.end < end or region.file or region.shared:
+        return
+    if region.prot != _PROT_READ | _PROT_WRITE:
+        return
+    if thread.call("prctl", _PR_GET_THP_DISABLE, 0, 0, 0, 0) == 0:
+        # The result does not matter: a kernel without huge pages gives EINVAL.
+        thread.call("madvise", thread.space.base + address, length, _MADV_HUGEPAGE)
 
 
 def _place_file(thread: Thread, length: int, prot: int, fd: int, name: str) -> int | None:
@@ -188,7 +213,10 @@ def mremap(thread: Thread, old: int, old_size: int, size: int, flags: int, new: 
         return -errno.EINVAL
     if size > thread.process.task_size or old + old_size > thread.process.task_size:
         return -errno.EFAULT if size <= thread.process.task_size else -errno.ENOMEM
-    return thread.space.remap(old, old_size, size, flags, new)
+    result = thread.space.remap(old, old_size, size, flags, new)
+    if size > old_size:
+        _prefer_huge_pages(thread, result, size)
+    return result
 
 
 def _has_hole(thread: Thread, address: int, length: int) -> bool:
@@ -318,6 +346,8 @@ def madvise(thread: Thread, address: int, length: int, advice: int) -> int:
             return -errno.EINVAL
         thread.space.keep_from_children(address, length, advice == _MADV_DONTFORK)
         return -errno.ENOMEM if _has_hole(thread, address, length) else 0
+    if advice in (_MADV_HUGEPAGE, _MADV_NOHUGEPAGE):
+        thread.process.advises_huge_pages = True
     result = thread.call("madvise", thread.space.base + address, length, advice)
     return -errno.ENOMEM if result == 0 and _has_hole(thread, address, length) else result
 
