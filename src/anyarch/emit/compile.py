@@ -77,7 +77,7 @@ def compile_object(llvm_text: str, *, opt: int = 2, static: bool = False) -> byt
     _hide(module)
     if narrow:
         module.data_layout = str(machine.target_data).replace(_NATIVE, _PREFERRED)
-    _optimise(module, machine, opt)
+    _optimise(module, machine, opt, counts=narrow)
     module.data_layout = str(machine.target_data)
     elf: bytes = machine.emit_object(module)
     return elf
@@ -166,7 +166,8 @@ def _hide(module: ModuleRef) -> None:
                 value.visibility = "hidden"
 
 
-def _optimise(module: ModuleRef, machine: TargetMachine, opt: int) -> None:
+def _optimise(module: ModuleRef, machine: TargetMachine, opt: int, *, counts: bool) -> None:
+    """``counts``: look for what counts bits by shifts and masks. A handler has no such thing."""
     from llvmlite import binding as llvm
 
     # The pipeline's higher levels take a third longer; kernels are vector code already.
@@ -184,6 +185,8 @@ def _optimise(module: ModuleRef, machine: TargetMachine, opt: int) -> None:
             passes.add_sroa_pass()
             passes.add_simplify_cfg_pass()
             passes.add_instruction_combine_pass()
+            if counts:
+                passes.add_aggressive_instcombine_pass()
             passes.add_simplify_cfg_pass()
             passes.add_dead_code_elimination_pass()
         passes.add_global_dead_code_eliminate_pass()
