@@ -112,6 +112,7 @@ class FlowText(AccessText):
     def _way_to(self, key: Key) -> str:
         """The label for a block that has variables as it expects them, or of a poll on the way
         there."""
+        self._spill(self._settled_before(key))
         self._carry_flags(key)
         copy, polls = self.loops.polls(self.block_key, self.copy, key)
         if self.is_first:  # from before the loop: to its first copy, where a poll leads
@@ -128,6 +129,11 @@ class FlowText(AccessText):
         label, kinds = self.ways_back.setdefault(way, (self.name("back"), set()))
         kinds |= self.flag_kinds
         return label
+
+    def _settled_before(self, key: Key) -> set[Place]:
+        """The registers that are dirty here, and are not where a block begins."""
+        dirty = self.dirty - self.entry_dirty[key]
+        return {place for place in dirty if not self._is_flag(place)}
 
     def _cell(self, pc: int, *, call: bool = False) -> str:
         """The function that the cell for a pc is linked to."""
@@ -223,7 +229,11 @@ class FlowText(AccessText):
         self._keep()
         if polls_before(self.here):
             self.stop_poll(pc)
-        missing = self.name("other")
+        missing, dirty = self.name("other"), self.dirty
+        keys = [(self.block_key[0], arm) for arm in self.here.arms]
+        settled = set[Place]().union(*map(self._settled_before, filter(self.blocks.get, keys)))
+        self._spill(settled)
+        self.dirty = dirty - settled
         arms = {arm: self._arm(arm, missing) for arm in self.here.arms}
         table = self.here.table
         if table is not None and (entry := self.entries[table.load]):
@@ -232,6 +242,7 @@ class FlowText(AccessText):
             self._switch_target(pc, arms, missing)
         self.label(missing)
         self.find(pc)
+        self.dirty = dirty
 
     def _arm(self, pc: int, missing: str) -> str:
         """The label of a known target."""

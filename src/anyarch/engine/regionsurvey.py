@@ -10,6 +10,7 @@ from anyarch.engine.adjacency import Word
 from anyarch.engine.composition import Composition
 from anyarch.engine.convention import Place, RegionConvention
 from anyarch.engine.deferral import Check, Group
+from anyarch.engine.dirtiness import Changes, dirty_at_entries
 from anyarch.engine.effects import EffectEmitter, uses_rounding
 from anyarch.engine.ordering import Ordering
 from anyarch.engine.regionflags import IN_CONTEXT, FlagUse, Kinds
@@ -126,39 +127,43 @@ class RegionSurvey(EffectEmitter):
 
     def _survey(self) -> None:
         """Registers that each block reads or writes; what may be dirty where a block begins."""
-        gains: dict[Key, set[Place]] = {}
-        cleans: dict[Key, bool] = {}
+        changes: dict[Key, Changes] = {}
         for key, block in self.blocks.items():
-            written: set[Place] = set()
-            clean = False
+            made = changes[key] = Changes()
             for found in block.instructions:
-                if not found.template.is_native:
-                    written, clean = set(), True
-                    continue
-                for node in found.template.live:
-                    if node.op in ("register", "write"):
-                        number = found.constant(node.args[0])
-                        file = str(node.attrs[0])
-                        if file in self.in_context or self._is_zero(file, number):
-                            continue
-                        place = self.registers.place(file, number)
-                        self.used[place] = None
-                        if node.op == "write" and self._gets_dirty(place):
-                            written.add(place)
-                if self._forgets(found):
-                    written, clean = set(), True
-            gains[key], cleans[key] = written, clean
-        self.entry_dirty = {key: set() for key in self.blocks}
-        work = list(self.blocks)
-        while work:
-            key = work.pop()
-            out = gains[key] | (set() if cleans[key] else self.entry_dirty[key])
-            for successor in self.blocks[key].successors:
-                if successor in self.entry_dirty and not out <= self.entry_dirty[successor]:
-                    self.entry_dirty[successor] |= out
-                    work.append(successor)
-        self._survey_loops(gains)
+                self._note(found, made)
+            if not block.successors or any(to not in self.blocks for to in block.successors):
+                made.shows = True
+        flags = frozenset(place for place in self.used if self._is_flag(place))
+        self.entry_dirty = dirty_at_entries(
+            self.blocks, self.root, changes, self.loops.looping, flags
+        )
+        self._survey_loops({key: made.dirty for key, made in changes.items()})
         self._survey_link()
+
+    def _note(self, found: Occurrence, made: Changes) -> None:
+        """Add to what a block does what an instruction of it does."""
+        if not found.template.is_native:
+            made.dirty, made.cleans, made.shows = set(), True, True
+            return
+        for node in found.template.live:
+            if node.op in ("register", "write"):
+                number = found.constant(node.args[0])
+                file = str(node.attrs[0])
+                if file in self.in_context or self._is_zero(file, number):
+                    continue
+                place = self.registers.place(file, number)
+                self.used[place] = None
+                if node.op == "write" and self._gets_dirty(place):
+                    made.dirty.add(place)
+        if not made.shows:
+            for effect in found.template.graph.effects:
+                if effect.node.op == "write" and effect.guard is None:
+                    number = found.constant(effect.node.args[0])
+                    place = self.registers.place(str(effect.node.attrs[0]), number)
+                    made.overwrites.add(place)
+        if self._forgets(found):
+            made.dirty, made.cleans, made.shows = set(), True, True
 
     def _survey_link(self) -> None:
         """Blocks where the link register may hold something other than a constant."""
