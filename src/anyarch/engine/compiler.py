@@ -56,7 +56,7 @@ _IDLE: Final = 1.0  # seconds without a request after which there is time for ot
 # for who had many things to do longer has more to be compiled; but not less and not more than this.
 _LEFT_TIMES: Final = 10.0
 _LEFT_SECONDS: Final = 30.0, 120.0
-_BUILDS: Final = 3  # of a region until all its accesses are in its tables
+_BUILDS: Final = 4  # of a region until all its accesses are in its tables
 _LEFT_LOCK: Final = "leftovers"  # held by the one of a cache's compilers that does that
 _GARBAGE: Final = 50_000  # objects after which the compiler looks for cycles
 _PATIENCE: Final = 8  # compilers that die before one answers; then there is none to be had
@@ -429,16 +429,19 @@ def compile_with(compiler: object) -> RegionMaker:
         if region is None:
             return None
         guarded: set[int] = set()
+        held: set[int] = set()
         untraced: set[int] = set()
-        for _ in range(_BUILDS):
-            emitter, blob = build(region, request, guarded, untraced)
+        for left in reversed(range(_BUILDS)):
+            emitter, blob = build(region, request, guarded, held, untraced)
             places = {(line - 1) // 2 for _, line in blob.lines}
             missing = {pc for place, pc in enumerate(emitter.pcs) if place not in places}
             traces, lost = trace(emitter, blob)
             if missing <= guarded and lost <= untraced:
                 break
             guarded |= missing  # accesses that were merged into something else
-            untraced |= lost  # where LLVM does not say where registers are
+            # Where LLVM does not say where registers are, not even of those that it was to hold.
+            untraced |= lost & held if left > 1 else set(emitter.pcs)
+            held |= lost
         ranges = tuple(region.ranges)
         return CompiledRegion(
             pc,
@@ -463,7 +466,7 @@ def compile_with(compiler: object) -> RegionMaker:
         return b"".join(stub.ljust(STUB_NBYTES) for stub in made)
 
     def build(
-        region: Region, request: Request, guarded: set[int], untraced: set[int]
+        region: Region, request: Request, guarded: set[int], held: set[int], untraced: set[int]
     ) -> tuple[RegionEmitter, Blob]:
         emitter = RegionEmitter(
             compiler,
@@ -471,6 +474,7 @@ def compile_with(compiler: object) -> RegionMaker:
             precise=request.precise,
             masked=request.masked,
             guarded=guarded,
+            held=held,
             untraced=untraced,
         )
         return emitter, compile_blob(emitter.text(), places={"cells": CELL_DISTANCE})

@@ -293,10 +293,12 @@ class FlowText(AccessText):
         known = self._fold(self.here, target)
         if known is not None and not known & CALLS:
             self._forget_flags(known)
-            function = self._cell(known, call=True)
+            self._spill()
+            function = self._cell(known, call=True)  # last: it is part of the call then
         else:
-            function = self._look_up(self.value(target), "region_call")
-        self._spill()
+            pc = self.value(target)
+            self._spill()
+            function = self._look_up(pc, "region_call")
         is_linked = self.compiler.links(self.here) == self.convention.link
         wanted = self.here.next_pc
         link = str(wanted) if is_linked else self._link()
@@ -348,10 +350,9 @@ class FlowText(AccessText):
         return self.let(f"phi ptr [ {region}, %{hit} ], [ {other}, %{miss} ]")
 
     def find(self, pc: str) -> None:
-        function = self._look_up(pc, "region_goto")
         self._keep()
         self._spill()
-        self._tail_call(function)
+        self._tail_call(self._look_up(pc, "region_goto"))
 
     def _next_pc(self) -> str:
         return str(self.here.next_pc)

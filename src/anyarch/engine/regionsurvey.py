@@ -50,6 +50,7 @@ class RegionSurvey(EffectEmitter):
         precise: bool = False,
         masked: bool = False,
         guarded: Set[int] = frozenset(),
+        held: Set[int] = frozenset(),
         untraced: Set[int] = frozenset(),
     ) -> None:
         super().__init__(Graph("region"), set(), compiler.architecture, bounded=compiler.bounded)
@@ -57,7 +58,7 @@ class RegionSurvey(EffectEmitter):
         self.convention = RegionConvention(compiler.architecture)
         self.forgetting: dict[int, bool] = {}  # by pc, of what is not inlined
         self.precise, self.masked = precise, masked
-        self.guarded, self.untraced = guarded, untraced
+        self.guarded, self.held, self.untraced = guarded, held, untraced
         # Exact at faults: by a table, or in the context, stored when they change.
         self.traced, self.stored = self.convention.traced, self.convention.stored
         if len(untraced) > _UNTRACED or precise:

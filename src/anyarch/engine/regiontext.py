@@ -65,9 +65,10 @@ class RegionEmitter(FlowText):
     ``precise`` writes each register to the context when it changes; ``masked`` takes ignored bits
     from pointers, else accesses through such fault. At the pcs in ``guarded`` LLVM
     is kept from merging a load with a store, or with what is made of its value: its place would be
-    lost. At those in ``untraced`` all kept registers are in the context; elsewhere the debug
-    variables of the convention's ``traced`` ones, numbered from line 1, tell where these are. Where
-    many are untraced those are stored as they change, as other kept ones.
+    lost. The debug variables of the convention's ``traced`` registers, numbered from line 1, tell
+    where these are: behind the accesses in ``held`` LLVM still needs what they hold, so that it is
+    not made later or forgotten before; at those in ``untraced`` all kept registers are in the
+    context. Where many are untraced those are stored as they change, as other kept ones.
 
     Its bases have the parts: registers (survey, flags, text), memory, control flow.
     """
@@ -233,6 +234,9 @@ class RegionEmitter(FlowText):
             self.effects()
             for place, _ in self._vector_writes(found):
                 self.group.owners.pop(place, None)
+        if found.pc in self.held:
+            for place in self.traced:
+                self._hold(place)
         ended = any(
             effect.guard is None and effect.node.op in ("exit", "exception")
             for effect in self.graph.effects

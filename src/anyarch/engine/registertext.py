@@ -123,7 +123,7 @@ class RegisterText(FlagText):
         if file in self.vector_files:
             self._write_vector(place, node.args[1])
         else:
-            if place in self.traced and (place != self.convention.link or self.holds_link):
+            if place in self.traced and self._must_hold(place):
                 self._hold(place)
             super()._write(node)
             raised = self._raises(node.args[1]) if len(self._known) == 1 else ""
@@ -143,6 +143,10 @@ class RegisterText(FlagText):
             pointer = self.context(self.convention.offset(place))
             order = "volatile " if self.precise else ""
             self.line(f"store {order}i{size} {value}, {pointer}, align 8")
+
+    def _must_hold(self, place: Place) -> bool:
+        """Whether what a register holds could be forgotten before the instruction writes it."""
+        return place != self.convention.link or self.holds_link or self.here.pc in self.held
 
     def _hold(self, place: Place) -> None:
         """Have LLVM know until here what a register holds: a fault before this may want it."""
