@@ -11,6 +11,8 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/sendfile.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -127,6 +129,18 @@ static void executing(const char *own) {
     printf("busy %d\n", executed(AT_FDCWD, "copy", argv, 0) == ETXTBSY);
     close(copy);
     printf("free %d\n", executed(AT_FDCWD, "copy", argv, 0));
+    int closed = open("copy", O_RDONLY | O_CLOEXEC), memory = memfd_create("program", MFD_CLOEXEC);
+    printf("closed by it %d\n", executed(closed, "", argv, AT_EMPTY_PATH));
+    sendfile(memory, closed, &(off_t){0}, 1 << 30);
+    unlink("copy");
+    printf("deleted %d\n", executed(closed, "", argv, AT_EMPTY_PATH));
+    printf("in memory %d\n", executed(memory, "", argv, AT_EMPTY_PATH));
+    int script = open("script", O_RDWR | O_CREAT, 0700);
+    dprintf(script, "#!%s\n", path);
+    close(script);
+    int scripts[] = {open("script", O_RDONLY), open("script", O_RDONLY | O_CLOEXEC)};
+    printf("script %d %d\n", executed(scripts[0], "", argv, AT_EMPTY_PATH),
+           executed(scripts[1], "", argv, AT_EMPTY_PATH) == ENOENT);
 }
 
 static void queues(void) {

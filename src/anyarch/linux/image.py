@@ -37,7 +37,7 @@ class Image:
     """A loaded program."""
 
     elf: Elf
-    host_path: bytes  # without links
+    host_path: bytes  # without links, as the kernel has it
     name: bytes  # as it was executed
     arguments: list[bytes]
     start: int  # first pc: the interpreter's entry where there is one
@@ -60,7 +60,8 @@ def load_program(
     find: Callable[[bytes], bytes],
     stack_limit: int,
 ) -> Image:
-    """Load the program in ``host_path`` into ``space``, which is empty.
+    """Load the program in ``host_path`` into ``space``, which is empty. The path may be that of a
+    descriptor, whose file has no name any more.
 
     ``find`` gives the host path of a guest path (of the interpreter). ``stack_limit`` is the soft
     RLIMIT_STACK. Raises
@@ -72,6 +73,7 @@ def load_program(
         _check_machine(elf, abi)
         top = _map_stack(space, abi, elf, stack_limit)  # first: nothing else is to be in its place
         bias = _load(space, abi, fd, elf, abi.task_size // 3 * 2)
+        host_path = os.readlink(b"/proc/self/fd/%d" % fd)
     finally:
         os.close(fd)
     start = entry = elf.entry + bias

@@ -172,7 +172,7 @@ class Process:
         self.image = load_program(
             self.space,
             self.abi,
-            os.path.realpath(program),
+            program,
             name,
             arguments,
             environment,
@@ -491,14 +491,23 @@ class Process:
             self._end_loan(self._loan)
 
     def execute(
-        self, thread: Thread, path: bytes, arguments: list[bytes], environment: list[bytes]
+        self,
+        thread: Thread,
+        path: bytes,
+        arguments: list[bytes],
+        environment: list[bytes],
+        *,
+        lasts: bool = True,
     ) -> int | None:
-        """Replace the program, as execve does; -errno where that is impossible."""
+        """Replace the program, as execve does; -errno where that is impossible. ``lasts`` is
+        whether what is executed can still read ``path``."""
         if not arguments_fit([*arguments, *environment], self._stack_limit):
             return -errno.E2BIG
         found = find_program(path, arguments or [b""], self._find_program)
         if not isinstance(found, Program):
             return found
+        if not lasts and found.name != path:  # a script
+            return -errno.ENOENT
         if found.abi is None:
             return self._execute_on_host(thread, found, environment)
         if found.interpreter is not None:
@@ -538,7 +547,6 @@ class Process:
             self.options.trace.executed()
         self._repay()
         host_call("unshare", _CLONE_FILES)
-        self._close_on_execute()
         self._delete_timers()
         self.growing.clear()
         self.locks_mappings = False
@@ -557,6 +565,7 @@ class Process:
             self._outcome = Outcome(signal=sig.SIGKILL)
             self.stopping = True
             return
+        self._close_on_execute()  # the program may have been in one of these
         self.actions.after_execute(self.image.trampoline)
 
     def _change_architecture(self, replacement: _Replacement) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import struct
 from typing import TYPE_CHECKING, Final
@@ -160,6 +161,7 @@ def execveat(thread: Thread, dirfd: int, path: int, argv: int, envp: int, flags:
         return -errno.EINVAL
     name = thread.read_path(path)
     dirfd = dirfd & 0xFFFFFFFF
+    lasts = True
     if not name and not flags & _EMPTY_PATH:
         return -errno.ENOENT
     if not name.startswith(b"/") and dirfd != _CURRENT:
@@ -168,8 +170,9 @@ def execveat(thread: Thread, dirfd: int, path: int, argv: int, envp: int, flags:
             return -errno.EBADF
         if name and not os.path.isdir(folder):
             return -errno.ENOTDIR
+        lasts = not fcntl.fcntl(dirfd, fcntl.F_GETFD) & fcntl.FD_CLOEXEC
         name = b"/dev/fd/%d" % dirfd + (b"/" + name if name else b"")
     if flags & _SYMLINK_NOFOLLOW and os.path.islink(thread.find(name, False)):
         return -errno.ELOOP
     arguments, environment = thread.read_strings(argv), thread.read_strings(envp)
-    return thread.process.execute(thread, name, arguments, environment)
+    return thread.process.execute(thread, name, arguments, environment, lasts=lasts)
