@@ -24,6 +24,7 @@ from anyarch.engine import bundle
 from anyarch.engine.cache import CodeCache
 from anyarch.engine.compiler import Request
 from anyarch.engine.convention import FROM_CALL, FROM_REGION
+from anyarch.engine.eager import Eager
 from anyarch.engine.interpreter import Note
 from anyarch.engine.jit import Jit
 from anyarch.engine.sampler import Sampler
@@ -773,6 +774,20 @@ def test_regions_end_with_their_code(how: str, visited: bool, engines: Engines) 
     if expected[0] is ExitCode.BREAKPOINT:
         assert engine.jit.add(CODE)
         assert _run(engine) == expected
+
+
+def test_code_that_is_compiled_again_is_short_where_all_is_compiled() -> None:
+    """Else what is behind each call of a function is compiled to its end."""
+    engine = JitEngine(bounded=False)
+    _mapped(engine, "addi a0, a0, 1; " * 100 + "ebreak", 5)
+    eager = engine.engine.sampler = Eager(engine.jit)
+    inner = CODE + 200
+    assert eager.provide(CODE)
+    assert eager.provide(inner)
+    sizes = [engine.jit.installed[pc].region.instructions for pc in (CODE, inner)]
+    assert sizes == [101, 32]
+    assert _run(engine, inner) == (ExitCode.BREAKPOINT, 50)
+    assert inner + 128 in engine.jit.installed
 
 
 # A loop over a switch whose table is on another page: FAR has the places of one, two and three.

@@ -159,10 +159,11 @@ class Jit:
                 raise MemoryFault(byte, "execute")
         return space.read(address, nbytes)
 
-    def add(self, pc: int, hints: bytes = b"") -> bool:
+    def add(self, pc: int, hints: bytes = b"", reach: int = WINDOW) -> bool:
         """Put the region at ``pc`` in place, from the cache or compiled anew.
 
-        ``hints`` are the registers that somebody had there, see :class:`Request`.
+        ``hints`` are the registers that somebody had there, see :class:`Request`; ``reach`` is how
+        many bytes on either side of ``pc`` it may be made of.
 
         False where it is in place already, or where there is none to be had. While instructions
         are counted there is none: regions do not count."""
@@ -172,7 +173,7 @@ class Jit:
             key = self._load_bundle(pc)
             if pc in self.installed:
                 return True
-            start, window = self._window(pc)
+            start, window = self._window(pc, reach)
             precise, masked = self._is_precise(pc), self._masked
             visited = self._visited(pc, start, len(window))
         if not window:
@@ -266,16 +267,18 @@ class Jit:
             return False
         return not mapping.shared and not mapping.prot & PROT_WRITE
 
-    def _window(self, pc: int) -> tuple[int, bytes]:
+    def _window(self, pc: int, reach: int) -> tuple[int, bytes]:
         """The executable bytes around a pc, as far as they are contiguous."""
         flags, limit = self.arena.space.flags, self.arena.space.limit
         if not 0 <= pc < limit or not flags[pc] & EXEC:
             return pc, b""
         start = end = pc & -_PAGE
-        while start > max(pc - WINDOW, 0) and flags[start - 1] & EXEC:
+        while start > max(pc - reach, 0) and flags[start - 1] & EXEC:
             start -= _PAGE
-        while end < min(pc + WINDOW, limit) and flags[end] & EXEC:
+        while end < min(pc + reach, limit) and flags[end] & EXEC:
             end += _PAGE
+        if reach < WINDOW:
+            start, end = max(start, pc - reach), min(end, pc + reach)
         try:
             return start, self.arena.space.read(start, end - start)
         except MemoryFault:
