@@ -113,6 +113,28 @@ def test_a_child_keeps_the_code_that_its_parent_has_dropped() -> None:
         os.close(fd)
 
 
+# mov ecx, 1 << 29; again: dec ecx; jnz again; mov eax, 5; ret
+LASTING: Final = bytes.fromhex("b900000020 ffc9 75fc b805000000 c3")
+
+
+def test_code_runs_on_while_its_memory_is_copied() -> None:
+    """Where a child may run what is there, code is appended to a copy: a thread is in it."""
+    pid = os.fork()
+    if pid == 0:
+        arena = CodeArena()
+        lasting, other = arena.append(LASTING), arena.append(returns(1))
+        results: list[int] = []
+        thread = threading.Thread(target=lambda: results.append(result(lasting)))
+        thread.start()
+        copies = 0
+        while thread.is_alive():
+            arena.after_fork()
+            arena.release(other, 6)
+            copies += arena.append(returns(2)) == other
+        os._exit(0 if results == [5] and copies > 10 and result(other) == 2 else 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+
+
 # Threads.
 def fake_arena(*runners: Any) -> RecordArena:
     return cast(RecordArena, SimpleNamespace(epoch=0, runners=list(runners)))

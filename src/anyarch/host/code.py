@@ -205,7 +205,7 @@ class CodeArena:
         if start is not None:
             if self._is_shared:
                 self._map_regions()
-        elif self._region_next + nbytes > self.end:
+        elif self._region_next + nbytes > self.end - PAGE:  # see map_twice
             raise HostError("the room for compiled regions is used up")
         else:
             start = self._region_next
@@ -242,10 +242,9 @@ class CodeArena:
             if self._region_write:
                 unmap_pages(self._region_write, half)
                 self._region_write = 0
-            self._region_write = map_twice(half, first)
+            self._region_write = map_twice(half, first, kept)
         except OSError as error:
             raise HostError(f"cannot map room for compiled regions: {error}") from error
-        ctypes.memmove(self._region_write, kept, len(kept))
         self._owner = os.getpid()
         self._is_shared = False
 

@@ -94,17 +94,27 @@ def move_pages(pointer: int, old_nbytes: int, new_nbytes: int, flags: int, targe
     return result or 0
 
 
-def map_twice(nbytes: int, pointer: int) -> int:
+def map_twice(nbytes: int, pointer: int, contents: bytes = b"") -> int:
     """Map new memory at `pointer`, to be run, and where the system likes, to be written: a host
-    pointer. No file is behind it: Linux perf names such code by the map of its process.
+    pointer. It begins with `contents`, which other threads may be running there already: it takes
+    the place of what is there in one step. No thread runs its last page meanwhile.
 
-    An mremap of no bytes maps the pages of shared memory once more, see mremap(2).
+    No file is behind it: Linux perf names such code by the map of its process. An mremap of no
+    bytes maps the pages of shared memory once more, see mremap(2).
     """
     written = map_pages(nbytes, PROT_READ | PROT_WRITE, flags=MAP_SHARED | MAP_ANONYMOUS)
+    run = 0
     try:
-        move_pages(written, 0, nbytes, MREMAP_MAYMOVE | MREMAP_FIXED, pointer)
-        protect_pages(pointer, nbytes, PROT_READ | PROT_EXEC)
+        ctypes.memmove(written, contents, len(contents))
+        run = move_pages(written, 0, nbytes, MREMAP_MAYMOVE, 0)
+        protect_pages(run, nbytes, PROT_READ | PROT_EXEC)
+        move_pages(run, nbytes, nbytes, MREMAP_MAYMOVE | MREMAP_FIXED, pointer)
+        run = 0
+        for prot in (PROT_READ, PROT_READ | PROT_EXEC):  # perf is told of no move, but of this
+            protect_pages(pointer + nbytes - PAGE, PAGE, prot)
     except OSError:
+        if run:
+            unmap_pages(run, nbytes)
         unmap_pages(written, nbytes)
         raise
     return written
