@@ -17,7 +17,7 @@ static int until(int fd, const char *text) {
     size_t count = 0;
     while (!strstr(seen, text) && count < sizeof seen - 1) {
         struct pollfd polled = {.fd = fd, .events = POLLIN};
-        if (poll(&polled, 1, 5000) < 1 || read(fd, seen + count, 1) < 1) return 0;
+        if (poll(&polled, 1, 60000) < 1 || read(fd, seen + count, 1) < 1) return 0;
         seen[++count] = 0;
     }
     return 1;

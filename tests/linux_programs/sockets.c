@@ -45,10 +45,10 @@ static void tcp(void) {
     printf(" %d %d\n", value != 0, (int)size);
     printf("send %zd", send(fd, "hello", 5, 0));
     struct pollfd polled = {.fd = fd, .events = POLLIN};
-    printf(" poll %d", poll(&polled, 1, 5000));
+    printf(" poll %d", poll(&polled, 1, 60000));
     printf(" %zd %s", recv(fd, text, sizeof text, MSG_PEEK), text);
     printf(" %zd", recvfrom(fd, text, sizeof text, 0, NULL, NULL));
-    poll(&polled, 1, 5000);
+    poll(&polled, 1, 60000);
     printf(" end %zd\n", recv(fd, text, sizeof text, 0));
     close(fd);
     wait(&status);
