@@ -38,7 +38,8 @@ from tests.programs.build import AARCH64, HOST, RISCV, Target, compile_c
 
 FOLDER: Final = Path(__file__).parent / "linux_programs"
 SOURCES: Final = sorted(FOLDER.glob("*.c"))
-# What runs with all code compiled by default; ANYARCH_EAGER=all runs all like this, for an hour.
+# What runs with all code compiled by default; ANYARCH_EAGER=all runs all like this, a guest's
+# programs for half an hour on a busy machine.
 ALL_EAGER: Final = os.environ.get("ANYARCH_EAGER") == "all"
 BRIEF: Final = {"faults", "pages", "threads"}
 WAYS: Final = {
