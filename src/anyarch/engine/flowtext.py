@@ -25,6 +25,7 @@ class FlowText(AccessText):
         state = (
             frozenset(self.dirty),
             frozenset(self.pending),
+            frozenset(self.overwritten.items()),
             frozenset(self.scalars.items()),
             frozenset((place, result.fmt) for place, result in self.lazy.items()),
             self.flag_kinds,
@@ -34,6 +35,8 @@ class FlowText(AccessText):
             self.lines, self.origins = [], {}
             self.answers[state] = self.name("answer")
             self.label(self.answers[state])
+            if self.overwritten:
+                self.store_field("unfinished", str(max(self.overwritten.values())))
             self.end(ExitCode.STOP)
             self.shared += self.lines
             self.lines, self.block, self.origins = lines, block, origins

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 IN_CONTEXT: Final = 1  # value of the record field: a region stored its pc
 _STACK_RESERVE: Final = 1 << 16  # for the frames of one region and what it calls
 _NO_ADDRESS: Final = (1 << 64) - 1
-_NOTES, _TAGS = (FIELDS[name][0] >> 2 for name in ("notes", "tags_met"))
+_NOTES, _TAGS, _UNFINISHED = (FIELDS[name][0] >> 2 for name in ("notes", "tags_met", "unfinished"))
 _UNLIMITED: Final = 1 << 62  # a budget that is never spent
 _SI_KERNEL, _SEGV_MAPERR = 128, 1  # si_code, sigaction(2)
 
@@ -326,7 +326,13 @@ class Interpreter:
         if self.sampler is not None:
             self.sampler.begin(self.state.pc)
         while True:
-            code = self._enter(self._run_entry)
+            try:
+                code = self._enter(self._run_entry)
+            except KeyboardInterrupt:
+                self._finish()
+                raise
+            if self._u32[_UNFINISHED] and (ended := self._finish()) is not None:
+                return ended
             if code == ExitCode.FLUSH:
                 self.arena.make_room()
             elif code == ExitCode.EMULATE:
@@ -357,6 +363,16 @@ class Interpreter:
                 return Exit(ExitCode.BUDGET, self.state.pc)
             else:
                 return self._exit(code)
+
+    def _finish(self) -> Exit | None:
+        """A region has left at a poll where registers are not exact that are overwritten soon: run
+        these instructions. None, or what ended that: registers may be inexact then at a fault."""
+        left, self._u32[_UNFINISHED] = self._u32[_UNFINISHED], 0
+        for _ in range(left):
+            ended = self.step()
+            if ended is not None and ended.code is not ExitCode.STOP:
+                return ended
+        return None
 
     def _mask(self) -> None:
         """A region without masks has met a pointer that needs one."""

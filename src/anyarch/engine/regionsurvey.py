@@ -13,6 +13,7 @@ from anyarch.engine.deferral import Check, Group
 from anyarch.engine.dirtiness import Changes, dirty_at_entries
 from anyarch.engine.effects import EffectEmitter, uses_rounding
 from anyarch.engine.ordering import Ordering
+from anyarch.engine.overwriting import Distances, Overwriting
 from anyarch.engine.regionflags import IN_CONTEXT, FlagUse, Kinds
 from anyarch.engine.regionfloats import FloatUse, Result, Scalars
 from anyarch.engine.regionloops import Loops
@@ -103,6 +104,9 @@ class RegionSurvey(EffectEmitter):
         self._survey()
         self._survey_floats()
         self.dirty: set[Place] = set()
+        self.overwriting = Overwriting(self.blocks, self.registers, self._forgets)
+        # At a poll: registers that need not be exact, and the instructions until each is.
+        self.overwritten: Distances = {}
         self.defers = not precise and not self.bounded and self.float_rules == "arm"
         self.update: Update | None = None  # that the block is
         self.group = Group()  # of floating-point results that are looked at later
@@ -226,6 +230,17 @@ class RegionSurvey(EffectEmitter):
         self.lazy: dict[Place, Result] = {}  # registers with a NaN not canonical yet
         # By register: others, not canonical yet, that hold no NaN where it holds none.
         self.implied: dict[Place, set[Place]] = {}
+
+    def _overwritten(self, key: Key) -> Distances:
+        """What a poll before a block need not keep: see :mod:`anyarch.engine.overwriting`."""
+        if self.precise:
+            return {}
+        kept = {*self.stored, *self.traced, self.convention.link}
+        return {
+            place: distance
+            for place, distance in self.overwriting.before(key).items()
+            if place in self.used and place not in kept and not self._is_flag(place)
+        }
 
     def _float_place(self, found: Occurrence, node: Node) -> Place | None:
         """The register that a node reads or writes, where scalars are held in such."""

@@ -213,7 +213,10 @@ class RegionEmitter(FlowText):
         self.scalars = dict(way.scalars)
         self.lazy = {place: Result(fmt, None, frozenset()) for place, fmt in way.lazy}
         self.flag_kinds = kinds  # those that are carried are in their variables already
+        self.overwritten = self._overwritten(way.head)
+        self.dirty -= self.overwritten.keys()
         self.stop_poll(str(block.pc))
+        self.overwritten = {}
         self._agree(way.head)
         self.line(f"br label %{label_of(way.head)}")
 

@@ -360,7 +360,10 @@ class RegisterText(FlagText):
 
     def _travelling(self) -> list[str]:
         """The values of the registers that are passed."""
-        return [self._raw(place)[1] for place in self.convention.types]
+        return [
+            "undef" if place in self.overwritten else self._raw(place)[1]
+            for place in self.convention.types
+        ]
 
     def _spill(
         self,

@@ -66,6 +66,8 @@ FIELDS: Final[dict[str, tuple[int, int]]] = {
     "syscall_window": (256, 8),  # host code from the check of `stop` to the syscall instruction
     "syscall_window_end": (264, 8),
     "syscall_interrupted": (272, 8),  # where a signal sends a thread found in that window
+    # Instructions from pc after which all registers are exact, where a region has left at a poll.
+    "unfinished": (280, 4),
     "run_entry": (344, 8),  # native function that continues at pc
     "region_call": (368, 8),  # native functions that regions pass all registers to: run code at pc
     "region_return": (376, 8),  # a return came back with a pc that was not expected
