@@ -972,9 +972,15 @@ def test_the_state_is_exact_at_stops(variant: str, engines: Engines) -> None:
             elif offset == 20:
                 assert state.get("x", 13) == turns
                 assert 8 * (turns - 1) <= inner < 8 * turns  # on every way to the loop's head
-            elif offset == 32:
+            elif offset == 28:  # on from a poll of the inner loop, which does not keep t1
+                assert state.get("x", 13) == turns
+                assert 8 * (turns - 1) < inner <= 8 * turns
+                assert state.get("x", 6) == inner & 7
+            elif offset in (32, 40):
                 assert inner == 8 * turns
-                assert 4 * (turns - 1) <= state.get("x", 16) < 4 * turns
+                other = state.get("x", 16) - (offset == 40)
+                assert 4 * (turns - 1) <= other < 4 * turns
+                assert offset == 32 or state.get("x", 6) == other + 1 & 3
             else:
                 assert offset in (12, 48)  # back from f, or in it
                 assert (state.get("x", 13), inner) == (turns - 1, 8 * (turns - 1))
