@@ -11,34 +11,19 @@ from llvmlite import binding as llvm
 
 from anyarch.emit.compile import compile_blob, skip_scheduling
 from anyarch.engine.convention import STACK_ALIGNMENT, RegionConvention
-from anyarch.engine.regions import ROOT, Key, RegionCompiler
+from anyarch.engine.regions import RegionCompiler
 from anyarch.engine.regiontext import RegionEmitter
 from anyarch.engine.tracing import trace
-from anyarch.errors import MemoryFault
 from anyarch.guests.riscv import ARCHITECTURE
 from anyarch.host.code import CELL_DISTANCE
-from anyarch.isa.assembly import assemble
+from tests.test_regionloops import CODE, at, region_of
 
-CODE: Final = 0x10000
 A6: Final = ("x", 16)  # not passed in a host register
 COMPILER: Final = RegionCompiler(ARCHITECTURE, bounded=False, direct=True)
 
 
 def emitter_of(text: str, held: frozenset[int] = frozenset()) -> RegionEmitter:
-    code = assemble(ARCHITECTURE, text, CODE)
-
-    def read(address: int, nbytes: int) -> bytes:
-        if not 0 <= address - CODE <= len(code) - nbytes:
-            raise MemoryFault(address, "read")
-        return code[address - CODE : address - CODE + nbytes]
-
-    region = COMPILER.discover(CODE, read)
-    assert region is not None
-    return RegionEmitter(COMPILER, region, held=held)
-
-
-def at(offset: int) -> Key:
-    return ROOT, CODE + offset
+    return RegionEmitter(COMPILER, region_of(text), held=held)
 
 
 def stores_in(emitter: RegionEmitter, offset: int) -> int:

@@ -8,8 +8,9 @@ import pytest
 
 from anyarch.engine.overwriting import LIMIT
 from anyarch.host.context import ExitCode
-from tests.test_dirtiness import at, emitter_of
+from tests.test_dirtiness import emitter_of
 from tests.test_jit import CODE, Engines, _mapped, compile_all, engines
+from tests.test_regionloops import at
 
 __all__ = ["engines"]  # a fixture
 

@@ -7,7 +7,7 @@ for blocks of loops, nor where what is behind the block overwrites the register 
 
 from __future__ import annotations
 
-from collections.abc import Container, Mapping
+from collections.abc import Container, Mapping, Set
 from dataclasses import dataclass, field
 
 from anyarch.engine.convention import Place
@@ -26,6 +26,10 @@ class Changes:
     overwrites: set[Place] = field(default_factory=set)
     shows: bool = False
 
+    def after(self, before: Set[Place]) -> set[Place]:
+        """What is dirty at the block's end, given what is where it begins."""
+        return self.dirty if self.cleans else self.dirty | before
+
 
 def dirty_at_entries(
     blocks: Mapping[Key, Block],
@@ -42,7 +46,7 @@ def dirty_at_entries(
     work = list(blocks)
     while work:
         key = work.pop()
-        out = changes[key].dirty | (set() if changes[key].cleans else found[key])
+        out = changes[key].after(found[key])
         for successor in blocks[key].successors:
             if successor not in blocks:
                 continue
@@ -71,7 +75,7 @@ def _written(
     work = list(blocks)
     while work:
         key = work.pop()
-        out = changes[key].dirty | (set() if changes[key].cleans else found[key])
+        out = changes[key].after(found[key])
         for successor in blocks[key].successors:
             if successor in blocks and not found[successor] <= out:
                 found[successor] &= out

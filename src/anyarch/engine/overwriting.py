@@ -52,11 +52,10 @@ class Overwriting:
                 written, kept = own[key]
                 found = dict(written)
                 if kept is not None and block.successors:
-                    first, *others = (before.get(each, {}) for each in block.successors)
-                    for place, distance in first.items():
-                        if place not in kept and all(place in other for other in others):
-                            furthest = max(distance, *(other[place] for other in others), 0)
-                            found.setdefault(place, furthest + len(block.instructions))
+                    ways = [before.get(each, {}) for each in block.successors]
+                    for place in set(ways[0]).intersection(*ways) - kept:
+                        furthest = max(way[place] for way in ways)
+                        found.setdefault(place, furthest + len(block.instructions))
                 found = {place: n for place, n in found.items() if n <= LIMIT}
                 if found != before[key]:
                     before[key] = found

@@ -32,6 +32,11 @@ class RegisterFile:
         """Distance between two registers in bytes."""
         return self.size // 8
 
+    @property
+    def nbytes(self) -> int:
+        """Size of all its registers."""
+        return self.count * self.stride
+
     def label(self, index: int) -> str:
         """The assembly name of a register."""
         return self.names[index] if self.names else f"{self.name}{index}"
@@ -62,7 +67,7 @@ class Layout:
             align = min(file.stride, 16)
             end = (end + align - 1) // align * align
             self.offsets[file.name] = end
-            end += file.count * file.stride
+            end += file.nbytes
         self.nbytes = end
 
     def offset(self, file: str, index: int) -> int:
@@ -80,11 +85,6 @@ class Layout:
             where = None if index == declared.zero else slice(start, start + declared.stride)
             found = self._spans[file, index] = where, (1 << declared.size) - 1
         return found
-
-    def nbytes_of(self, file: str) -> int:
-        """The size of a file in bytes."""
-        declared = self.by_name[file]
-        return declared.count * declared.stride
 
     def place(self, file: str, index: int) -> tuple[str, int]:
         """A register under the name of the file that holds it."""
@@ -126,15 +126,15 @@ class State:
     def file(self, name: str) -> bytes:
         """All registers of a file, as they are stored: little-endian, one after the other."""
         start = self.layout.offsets[name]
-        return bytes(self._view[start : start + self.layout.nbytes_of(name)])
+        return bytes(self._view[start : start + self.layout.by_name[name].nbytes])
 
     def set_file(self, name: str, data: bytes) -> None:
         """Set all registers of a file; DefinitionError for another size. What is there for the zero
         register is ignored."""
-        start, nbytes = self.layout.offsets[name], self.layout.nbytes_of(name)
+        start, declared = self.layout.offsets[name], self.layout.by_name[name]
+        nbytes, zero, stride = declared.nbytes, declared.zero, declared.stride
         if len(data) != nbytes:
             raise DefinitionError(f"register file {name} has {nbytes} bytes, not {len(data)}")
-        zero, stride = self.layout.by_name[name].zero, self.layout.by_name[name].stride
         if zero is not None:
             held = start + zero * stride
             kept = self._view[held : held + stride]
